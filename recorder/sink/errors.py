@@ -1,0 +1,44 @@
+"""What a sink can answer, by what the flush worker does next.
+
+SinkError                 (code, message of the server)
+├── Retryable             try again later, after the look-up
+│   ├── SinkUnavailable   nobody answers
+│   └── InsertTimeout     cut at insert_timeout_s, killed on the server
+├── DataError             a row of the batch can never be inserted: bisect
+├── HoldError             the table cannot take rows until somebody mends it: hold and alarm
+└── UnknownError          not in the table of codes: retry some times, then hold
+"""
+
+from __future__ import annotations
+
+
+class SinkError(Exception):
+    """An error of the sink; `code` is ClickHouse's, 0 where there is none."""
+
+    def __init__(self, message: str, *, code: int = 0):
+        super().__init__(message)
+        self.code = code
+
+
+class Retryable(SinkError):
+    """Passes by itself; the batch is sent again."""
+
+
+class SinkUnavailable(Retryable):
+    """Nobody answers."""
+
+
+class InsertTimeout(Retryable):
+    """An insert was cut at its time limit and killed on the server."""
+
+
+class DataError(SinkError):
+    """A row of the batch can never be inserted."""
+
+
+class HoldError(SinkError):
+    """The table takes no rows until somebody mends it."""
+
+
+class UnknownError(SinkError):
+    """A code the recorder has no rule for."""

@@ -1,0 +1,1 @@
+"""Schema packs and the manager that applies them."""
