@@ -1,0 +1,359 @@
+"""Rows to Arrow: the batch builder of one table.
+
+Rows are built in slices of at most `SLICE_ROWS`, so that the interpreter's lock is never held for long, and a slice's
+columns are converted as wholes. Only when a column refuses its values are they tried one by one to find the rows to
+blame; those leave as dead letters and the rest goes on. Sealing combines the slices into one record batch.
+
+The builder gives every row its identity before it looks at it, so that a dead letter has one too.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import operator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from recorder.batch import Batch, local_times_ns, partition_keys
+from recorder.convert import BadColumn, Converter, bad_values, converter
+from recorder.queue import Block, Entry
+from schemas.columns import REQUIRED
+from schemas.table import Row, Table
+
+SLICE_ROWS = 256
+MAX_PARTITIONS = 20
+"""Partitions one insert may touch: ClickHouse refuses more than 100, and each is a part to write and to merge."""
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that can never be inserted: why, who it was, and what it looked like."""
+
+    reason: str
+    detail: str
+    log: int
+    seq: int
+    payload: bytes
+    payload_format: str
+    correlation_id: str | None = None
+
+
+class BadShape(ValueError):  # noqa: N818 - a verdict on data, not a failure of the program
+    """A row that is no row of this table: unknown or missing fields, wrong length, wrong kind of object."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(detail)
+        self.reason = reason
+
+
+class BatchBuilder:
+    """Collects one table's rows until they are sealed. Owned by one task; no thread safety.
+
+    `run_id` fills in rows that name none. `ignore_unknown` counts and drops fields that the table does not have,
+    instead of refusing the row.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        *,
+        epoch: int,
+        run_id: str,
+        ignore_unknown: bool = False,
+        on_bad: Callable[[BadRow], None],
+    ):
+        self.table = table
+        self.epoch = epoch
+        self.unknown_fields = 0
+        """Fields ignored because the table has no such column."""
+        self.rows = 0
+        self.nbytes = 0
+        self.oldest_ns: int | None = None
+        """Acceptance time of the oldest row not yet sealed."""
+        self._run_id = run_id
+        self._ignore_unknown = ignore_unknown
+        self._on_bad = on_bad
+        self._next_seq = 0
+        self._slices: list[pa.RecordBatch] = []
+        self._from_source = False
+        self._columns = table.columns
+        self._names = tuple(column.name for column in table.columns)
+        self._known = frozenset(self._names)
+        self._converters: tuple[Converter, ...] = tuple(converter(column) for column in table.columns)
+        self._pick: Callable[[Mapping[str, Any]], tuple[Any, ...]] = operator.itemgetter(*self._names)
+        index = {name: position for position, name in enumerate(self._names)}
+        self._ts_local = index["ts_local"]
+        self._run_id_at = index["run_id"]
+        self._correlation_at = index.get("correlation_id")
+
+    # -- rows in ------------------------------------------------------------------------------------------------
+
+    def add(self, entries: Sequence[Entry | Block]) -> Iterator[int]:
+        """Build entries slice by slice; yields the rows of each slice, so that the caller can let others run."""
+        singles: list[Entry] = []
+        for entry in entries:
+            if isinstance(entry, Entry):
+                singles.append(entry)
+                if len(singles) == SLICE_ROWS:
+                    yield self._add_singles(singles)
+                    singles = []
+            else:
+                if singles:
+                    yield self._add_singles(singles)
+                    singles = []
+                for start in range(0, len(entry.rows), SLICE_ROWS):
+                    part = slice(start, start + SLICE_ROWS)
+                    yield self._add_block(entry, part)
+        if singles:
+            yield self._add_singles(singles)
+
+    def _add_singles(self, entries: list[Entry]) -> int:
+        first = self._next_seq
+        self._next_seq += len(entries)
+        rows, times, correlations, _ = zip(*entries, strict=True)
+        seqs: Sequence[int] = range(first, self._next_seq)
+        self._build(rows, times, correlations, self.epoch, seqs)
+        return len(entries)
+
+    def _add_block(self, block: Block, part: slice) -> int:
+        rows = block.rows[part]
+        self._from_source = True
+        self._build(rows, (block.accepted_ns,) * len(rows), None, block.log, block.seqs[part])
+        return len(rows)
+
+    def add_arrow(self, data: pa.RecordBatch, accepted_ns: int) -> None:
+        """Take a record batch that has the table's columns (without identity) in their exact types."""
+        first = self._next_seq
+        self._next_seq += data.num_rows
+        seqs = np.arange(first, self._next_seq, dtype=np.uint64)
+        self._keep([*data.columns], self.epoch, seqs, accepted_ns)
+
+    # -- one slice ------------------------------------------------------------------------------------------------
+
+    def _build(
+        self,
+        rows: Sequence[Any],
+        times_ns: Sequence[int],
+        correlations: Sequence[str | None] | None,
+        log: int,
+        seqs: Sequence[int],
+    ) -> None:
+        """Convert one slice; rows that a column refuses go to `on_bad`."""
+        tuples, keep = self._tuples(rows, log, seqs, correlations)
+        if keep is not None:
+            times_ns = [times_ns[i] for i in keep]
+            seqs = [seqs[i] for i in keep]
+            rows = [rows[i] for i in keep]
+            correlations = [correlations[i] for i in keep] if correlations else None
+        if not tuples:
+            return
+        columns: list[Sequence[Any]] = list(zip(*tuples, strict=True))
+        self._fill_in(columns, times_ns, correlations)
+        arrays: list[pa.Array] = []
+        for position, (convert, values) in enumerate(zip(self._converters, columns, strict=True)):
+            try:
+                arrays.append(convert(values))
+            except BadColumn:
+                self._without_bad(rows, times_ns, correlations, log, seqs, columns, position)
+                return
+        self._keep(arrays, log, _sequence_array(seqs), min(times_ns))
+
+    def _without_bad(
+        self,
+        rows: Sequence[Any],
+        times_ns: Sequence[int],
+        correlations: Sequence[str | None] | None,
+        log: int,
+        seqs: Sequence[int],
+        columns: list[Sequence[Any]],
+        position: int,
+    ) -> None:
+        """Take the rows that a column refuses out of the slice, and build the rest anew."""
+        bad = bad_values(self._converters[position], columns[position])
+        # No value is bad by itself (a column too large as a whole, say): give up on the first half at a time.
+        refused = dict(bad)
+        if not refused and len(rows) > 1:
+            for part in (slice(0, len(rows) // 2), slice(len(rows) // 2, None)):
+                self._build(
+                    rows[part], times_ns[part], correlations[part] if correlations else None, log, seqs[part]
+                )
+            return
+        if not refused:
+            name = self._names[position]
+            refused = {0: BadColumn("not_convertible", f"{name}: the value fits its column by itself but not in Arrow")}
+        for i, error in refused.items():
+            correlation = correlations[i] if correlations else None
+            self._on_bad(_bad_row(error.reason, str(error), log, seqs[i], rows[i], correlation))
+        rest = [i for i in range(len(rows)) if i not in refused]
+        if rest:
+            self._build(
+                [rows[i] for i in rest],
+                [times_ns[i] for i in rest],
+                [correlations[i] for i in rest] if correlations else None,
+                log,
+                [seqs[i] for i in rest],
+            )
+
+    def _fill_in(
+        self, columns: list[Sequence[Any]], times_ns: Sequence[int], correlations: Sequence[str | None] | None
+    ) -> None:
+        """What a producer left to the recorder: local time, run, correlation."""
+        times = columns[self._ts_local]
+        if 0 in times:
+            ahead_ns = time.time_ns() - time.monotonic_ns()
+            columns[self._ts_local] = [
+                t if type(t) is not int or t else accepted + ahead_ns
+                for t, accepted in zip(times, times_ns, strict=True)
+            ]
+        runs = columns[self._run_id_at]
+        if "" in runs:
+            columns[self._run_id_at] = [run if run != "" else self._run_id for run in runs]
+        if correlations is not None and self._correlation_at is not None and any(correlations):
+            columns[self._correlation_at] = [
+                own if own is not None else given
+                for own, given in zip(columns[self._correlation_at], correlations, strict=True)
+            ]
+
+    def _keep(
+        self, arrays: list[pa.Array], log: int, seqs: np.ndarray[Any, np.dtype[np.uint64]], accepted_ns: int
+    ) -> None:
+        logs = np.full(len(seqs), log, dtype=np.uint64)
+        data = pa.RecordBatch.from_arrays([*arrays, pa.array(logs), pa.array(seqs)], schema=self.table.schema)
+        self._slices.append(data)
+        self.rows += len(seqs)
+        self.nbytes += data.nbytes
+        if self.oldest_ns is None or accepted_ns < self.oldest_ns:
+            self.oldest_ns = accepted_ns
+
+    # -- shapes of rows -------------------------------------------------------------------------------------------
+
+    def _tuples(
+        self, rows: Sequence[Any], log: int, seqs: Sequence[int], correlations: Sequence[str | None] | None
+    ) -> tuple[Sequence[tuple[Any, ...]], list[int] | None]:
+        """The rows as tuples in column order; with the positions kept if some were refused."""
+        kinds = set(map(type, rows))
+        if kinds == {tuple}:
+            width = len(self._names)
+            if set(map(len, rows)) == {width}:
+                return rows, None
+        elif kinds == {self.table.row}:
+            return list(map(msgspec.structs.astuple, rows)), None
+        elif kinds == {dict}:
+            try:
+                if set(map(len, rows)) == {len(self._names)}:
+                    return list(map(self._pick, rows)), None
+            except KeyError:
+                pass
+        tuples, keep = [], []
+        for i, row in enumerate(rows):
+            try:
+                tuples.append(self._tuple(row))
+                keep.append(i)
+            except BadShape as error:
+                correlation = correlations[i] if correlations else None
+                self._on_bad(_bad_row(error.reason, str(error), log, seqs[i], row, correlation))
+        return tuples, None if len(keep) == len(rows) else keep
+
+    def _tuple(self, row: Any) -> tuple[Any, ...]:
+        """One row of any shape as a tuple in column order, defaults filled in.
+
+        Raises:
+            BadShape: it is no row of this table.
+        """
+        name = self.table.name
+        if isinstance(row, self.table.row):
+            return msgspec.structs.astuple(row)
+        if isinstance(row, tuple):
+            if len(row) != len(self._names):
+                raise BadShape("wrong_length", f"{name}: a tuple of {len(row)} fields, the table has "
+                                               f"{len(self._names)}: {', '.join(self._names)}")
+            return row
+        if isinstance(row, Mapping):
+            values = []
+            for column in self._columns:
+                value = row.get(column.name, column.default)
+                if value is REQUIRED:
+                    raise BadShape("missing_field", f"{name}: no {column.name}, which has no default")
+                values.append(value)
+            if len(row) > len(values) or not self._known.issuperset(row):
+                unknown = [key for key in row if key not in self._known]
+                if not self._ignore_unknown:
+                    raise BadShape("unknown_field", f"{name}: no column {', '.join(map(str, unknown[:5]))}")
+                self.unknown_fields += len(unknown)
+            return tuple(values)
+        kind = type(row).__name__
+        expected = self.table.row.__name__
+        raise BadShape("wrong_row", f"{name}: {kind}, where a {expected}, a mapping or a tuple is needed")
+
+    # -- batches out ------------------------------------------------------------------------------------------------
+
+    def seal(self) -> list[Batch]:
+        """Combine what was built into batches, in order, and start anew.
+
+        One batch as a rule; more where the rows touch more than `MAX_PARTITIONS` partitions.
+        """
+        if not self._slices:
+            return []
+        slices, self._slices = self._slices, []
+        accepted_ns = self.oldest_ns or 0
+        from_source, self._from_source = self._from_source, False
+        self.rows = self.nbytes = 0
+        self.oldest_ns = None
+        data = slices[0] if len(slices) == 1 else pa.concat_batches(slices)
+        keys = partition_keys(local_times_ns(data), self.table.policy.partition)
+        return [
+            Batch(self.table.name, data.slice(start, stop - start), accepted_ns, from_source)
+            for start, stop in cut_by_partitions(keys, MAX_PARTITIONS)
+        ]
+
+
+def _sequence_array(seqs: Sequence[int]) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    if isinstance(seqs, range):
+        return np.arange(seqs.start, seqs.stop, dtype=np.uint64)
+    return np.asarray(seqs, dtype=np.uint64)
+
+
+def cut_by_partitions(keys: np.ndarray[Any, np.dtype[np.int64]], most: int) -> Iterator[tuple[int, int]]:
+    """Cut rows, given their partitions, into the fewest consecutive runs that touch at most `most` each."""
+    if len(np.unique(keys)) <= most:
+        yield 0, len(keys)
+        return
+    start, seen = 0, set[int]()
+    for position, key in enumerate(keys.tolist()):
+        if key not in seen and len(seen) == most:
+            yield start, position
+            start, seen = position, set()
+        seen.add(key)
+    yield start, len(keys)
+
+
+def _bad_row(reason: str, detail: str, log: int, seq: int, row: Any, correlation_id: str | None) -> BadRow:
+    payload, payload_format = row_bytes(row)
+    return BadRow(reason, detail, log, seq, payload, payload_format, correlation_id)
+
+
+def row_bytes(row: Any) -> tuple[bytes, str]:
+    """A row's bytes for a dead letter, and their format: `json`, or `repr` where JSON cannot hold it."""
+    plain = msgspec.structs.asdict(row) if isinstance(row, Row) else row
+    try:
+        # Not orjson: it writes NaN and infinity as null and refuses lone surrogates, and a dead letter must show both.
+        return json.dumps(plain, default=_json_default).encode(), "json"
+    except (TypeError, ValueError, RecursionError):
+        return repr(row).encode("utf-8", "backslashreplace"), "repr"
+
+
+def _json_default(value: Any) -> Any:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return {"base64": base64.b64encode(value).decode()}
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return str(value)

@@ -1,0 +1,319 @@
+"""The door of one table: a bounded deque that any thread may put into and the recorder's loop drains.
+
+`put` is the producer's whole cost, so in the common case it takes no lock: deques append and pop atomically under
+the GIL, and every row that left the deque is counted by the one who took it. Only when the queue is full does a
+producer take the door's lock, to shed by the table's overflow policy.
+
+Invariants
+- At most `max_rows` rows and about `max_bytes` bytes wait here. A row counts `ROW_BYTES + COLUMN_BYTES x columns`,
+  plus the length of its unbounded texts and payloads.
+- `received = taken + shed_at_door + waiting`, exactly, whenever no `put` is under way.
+- Rows leave in the order they came (`conflate` keeps the newest of each key, in the order of their last coming).
+- The consumer is woken once, by the first row after it went to sleep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from recorder.shed import ShedLedger
+from schemas.policy import Overflow
+
+ROW_BYTES = 120
+COLUMN_BYTES = 56
+"""What a Python row costs in memory beside its unbounded texts: the tuple or dict, and an object a field."""
+
+
+class Entry(NamedTuple):
+    """One row as a producer handed it over. `accepted_ns` is monotonic."""
+
+    row: Any
+    accepted_ns: int
+    correlation_id: str | None
+    wide_bytes: int
+
+
+class Block(NamedTuple):
+    """Rows that came together with identities of their own, from a file or a bus."""
+
+    rows: Sequence[Any]
+    accepted_ns: int
+    log: int
+    seqs: Sequence[int]
+    wide_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueLimits:
+    """Bounds of one queue, and what happens at them. Watermarks are fractions of the bounds."""
+
+    max_rows: int
+    max_bytes: int
+    high_watermark: float
+    low_watermark: float
+    overflow: Overflow
+    overflow_second: Overflow
+    block_timeout_s: float
+    conflate_key: tuple[str, ...] = ()
+
+
+KeyOf = Callable[[Any], Any]
+"""The conflation key of a row."""
+
+
+class TableQueue:
+    """See the module. `wake` is called, from any thread, when the first row arrives at a sleeping consumer."""
+
+    def __init__(
+        self, limits: QueueLimits, *, columns: int, wake: Callable[[], None], shed: ShedLedger, key_of: KeyOf
+    ):
+        self.limits = limits
+        self.shed = shed
+        self.row_bytes = ROW_BYTES + COLUMN_BYTES * columns
+        self.taken_rows = 0
+        """Rows that left towards the builder."""
+        self.displaced_rows = 0
+        """Rows that waited here and were shed."""
+        self.refused_rows = 0
+        """Rows that were shed at the door."""
+        self._rows: deque[Entry | Block] = deque()
+        self._newest: dict[Any, Entry] = {}
+        self._block_rows = 0  # rows of waiting blocks, less one each: `len(deque)` counts a block as one
+        self._wide_bytes = 0
+        self._wake = wake
+        self._armed = False
+        self._key_of = key_of
+        self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
+        self._waiting = 0
+        self._sampled = 0
+        self._max_rows = max(1, min(limits.max_rows, limits.max_bytes // self.row_bytes))
+        thinning = limits.overflow in (Overflow.CONFLATE, Overflow.SAMPLE)
+        self._soft_rows = max(1, int(self._max_rows * limits.high_watermark)) if thinning else self._max_rows
+        self._soft_bytes = int(limits.max_bytes * limits.high_watermark) if thinning else limits.max_bytes
+
+    # -- the producer's side ----------------------------------------------------------------------------------
+
+    def put(self, entry: Entry) -> bool:
+        """Hand a row over; False if this row was shed. Never blocks but under `Overflow.BLOCK`."""
+        rows = self._rows
+        wide_bytes = entry[3]
+        if (
+            len(rows) + self._block_rows >= self._soft_rows
+            or self._newest
+            or (wide_bytes and self._wide_bytes + wide_bytes + len(rows) * self.row_bytes > self._soft_bytes)
+        ):
+            return self._put_full(entry)
+        rows.append(entry)
+        if wide_bytes:
+            # Not atomic, and need not be: the interpreter switches threads at calls and jumps only, and what a
+            # lost update would leave is wiped out whenever the queue runs empty.
+            self._wide_bytes += wide_bytes
+        if self._armed:
+            self._armed = False
+            self._wake()
+        return True
+
+    def put_block(self, block: Block, *, wait: bool, timeout_s: float | None = None) -> int:
+        """Hand over rows that came together; the number accepted, all or none.
+
+        With `wait` the caller waits for room, at most `timeout_s`: for files, which can wait. A block larger than
+        the queue is let in alone, when the queue is empty.
+        """
+        rows = len(block.rows)
+        if not rows:
+            return 0
+        with self._room:
+            self._waiting += 1
+            try:
+                fits = self._room.wait_for(lambda: self._fits(rows, block.wide_bytes), timeout_s if wait else 0)
+            finally:
+                self._waiting -= 1
+            if not fits:
+                self.refused_rows += rows
+                self.shed.add("full", rows)
+                return 0
+            self._rows.append(block)
+            self._block_rows += rows - 1
+            self._wide_bytes += block.wide_bytes
+        if self._armed:
+            self._armed = False
+            self._wake()
+        return rows
+
+    def _fits(self, rows: int, wide_bytes: int) -> bool:
+        waiting = self.waiting_rows
+        if not waiting:
+            return True
+        return (
+            waiting + rows <= self._max_rows
+            and (waiting + rows) * self.row_bytes + self._wide_bytes + wide_bytes <= self.limits.max_bytes
+        )
+
+    def _put_full(self, entry: Entry) -> bool:
+        with self._lock:
+            accepted = self._overflow(entry, self.limits.overflow)
+        if accepted and self._armed:
+            self._armed = False
+            self._wake()
+        return accepted
+
+    def _overflow(self, entry: Entry, policy: Overflow) -> bool:
+        """Take or shed a row by the policy. Under the lock."""
+        if entry.wide_bytes > self.limits.max_bytes:
+            return self._refuse("too_large")
+        if policy is Overflow.CONFLATE:
+            return self._conflate(entry)
+        if policy is Overflow.SAMPLE:
+            return self._sample(entry)
+        if self._fits(1, entry.wide_bytes):  # the consumer made room meanwhile
+            return self._append(entry)
+        if policy is Overflow.DROP_OLDEST:
+            return self._drop_oldest(entry)
+        if policy is Overflow.BLOCK:
+            return self._block(entry)
+        # `spill`: there is no log to spill to, so a critical row is shed, counted and alarmed.
+        return self._refuse("full")
+
+    def _append(self, entry: Entry) -> bool:
+        self._rows.append(entry)
+        self._wide_bytes += entry.wide_bytes
+        return True
+
+    def _refuse(self, reason: str) -> bool:
+        self.refused_rows += 1
+        self.shed.add(reason, 1)
+        return False
+
+    def _drop_oldest(self, entry: Entry) -> bool:
+        while not self._fits(1, entry.wide_bytes):
+            try:
+                oldest = self._rows.popleft()
+            except IndexError:
+                if not self._newest:
+                    break
+                key = next(iter(self._newest))
+                oldest = self._newest.pop(key)
+            rows = self._forget(oldest)
+            self.displaced_rows += rows
+            self.shed.add("drop_oldest", rows)
+        return self._append(entry)
+
+    def _conflate(self, entry: Entry) -> bool:
+        try:
+            key = self._key_of(entry.row)
+            hash(key)
+        except (TypeError, AttributeError, LookupError):
+            return self._drop_oldest(entry)  # no key: the builder will say what is wrong with it
+        previous = self._newest.pop(key, None)
+        if previous is not None:
+            self._wide_bytes -= previous.wide_bytes
+            self.displaced_rows += 1
+            self.shed.add("conflate", 1)
+        elif not self._fits(1, entry.wide_bytes):
+            return self._drop_oldest(entry)
+        self._newest[key] = entry
+        self._wide_bytes += entry.wide_bytes
+        return True
+
+    def _sample(self, entry: Entry) -> bool:
+        """Keep one row in N; N doubles with every eighth of the way from the high watermark to full."""
+        span = max(1e-9, 1.0 - self.limits.high_watermark)
+        pressure = max(0.0, min(1.0, (self.usage() - self.limits.high_watermark) / span))
+        keep_one_in = 2 << int(pressure * 8)
+        self._sampled += 1
+        if self._sampled % keep_one_in:
+            return self._refuse("sample")
+        return self._drop_oldest(entry)
+
+    def _block(self, entry: Entry) -> bool:
+        """Wait for room, but never on a thread that runs an event loop."""
+        if asyncio._get_running_loop() is None:
+            self._waiting += 1
+            try:
+                if self._room.wait_for(lambda: self._fits(1, entry.wide_bytes), self.limits.block_timeout_s):
+                    return self._append(entry)
+            finally:
+                self._waiting -= 1
+        return self._overflow(entry, self.limits.overflow_second)
+
+    # -- the consumer's side ----------------------------------------------------------------------------------
+
+    def arm(self) -> bool:
+        """Ask to be woken by the next row; False if rows are waiting already, and nothing was armed."""
+        self._armed = True
+        if self._rows or self._newest:
+            self._armed = False
+            return False
+        return True
+
+    def drain(self, max_rows: int) -> list[Entry | Block]:
+        """Take what waits: about `max_rows` rows (a block is never cut). One consumer only."""
+        taken: list[Entry | Block] = []
+        rows = wide_bytes = 0
+        pop = self._rows.popleft
+        try:
+            while rows < max_rows:
+                entry = pop()
+                taken.append(entry)
+                rows += 1 if type(entry) is Entry else len(entry[0])
+                wide_bytes += entry.wide_bytes
+        except IndexError:
+            pass
+        if rows < max_rows and self._newest:
+            with self._lock:
+                # All at once, so that a row that comes now cannot overtake an older one of its key.
+                newest, self._newest = self._newest, {}
+            taken += newest.values()
+            rows += len(newest)
+            wide_bytes += sum(entry.wide_bytes for entry in newest.values())
+        self.taken_rows += rows
+        if wide_bytes or rows > len(taken) or self._waiting:
+            with self._room:
+                self._block_rows -= rows - len(taken)
+                self._wide_bytes -= wide_bytes
+                if not self._rows and not self._newest:
+                    self._wide_bytes = self._block_rows = 0
+                if self._waiting and self.usage() <= self.limits.low_watermark:
+                    self._room.notify_all()
+        return taken
+
+    def _forget(self, entry: Entry | Block) -> int:
+        """Account for an entry taken out under the lock; its rows."""
+        self._wide_bytes -= entry.wide_bytes
+        if isinstance(entry, Block):
+            self._block_rows -= len(entry.rows) - 1
+            return len(entry.rows)
+        return 1
+
+    # -- what it holds ----------------------------------------------------------------------------------------
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows in the queue."""
+        return len(self._rows) + self._block_rows + len(self._newest)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of the rows in the queue, as they are counted against `max_bytes`."""
+        return self.waiting_rows * self.row_bytes + self._wide_bytes
+
+    @property
+    def received_rows(self) -> int:
+        """Rows ever handed over, shed ones too."""
+        return self.taken_rows + self.displaced_rows + self.refused_rows + self.waiting_rows
+
+    def usage(self) -> float:
+        """How full the queue is, 0 to 1, by rows or bytes, whichever is nearer its bound."""
+        return max(self.waiting_rows / self._max_rows, self.waiting_bytes / self.limits.max_bytes)
+
+
+def monotonic_ns() -> int:
+    """The clock of acceptance times."""
+    return time.monotonic_ns()

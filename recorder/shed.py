@@ -1,0 +1,62 @@
+"""What was shed: totals for ever, and the window that becomes the next gap rows.
+
+A reader of a table must see its holes, so every shed row is counted here with its reason and time, and each window
+of losses (`gap_window_s`) is written to `recorder_gaps` as one row per reason.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Rows of one table shed for one reason, between two wall-clock times (ns)."""
+
+    reason: str
+    first_ns: int
+    last_ns: int
+    rows: int
+
+
+class ShedLedger:
+    """Counts one table's shed rows. Any thread adds; the recorder's housekeeping takes the windows."""
+
+    def __init__(self) -> None:
+        self.totals: Counter[str] = Counter()
+        self._window: dict[str, Gap] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def rows(self) -> int:
+        """Rows ever shed."""
+        return sum(self.totals.values())
+
+    def add(self, reason: str, rows: int) -> None:
+        """Count rows shed now."""
+        now_ns = time.time_ns()
+        with self._lock:
+            self.totals[reason] += rows
+            gap = self._window.get(reason)
+            first_ns = gap.first_ns if gap else now_ns
+            self._window[reason] = Gap(reason, first_ns, now_ns, rows + (gap.rows if gap else 0))
+
+    def take(self) -> list[Gap]:
+        """The losses since the last call, one a reason."""
+        if not self._window:
+            return []
+        with self._lock:
+            window, self._window = self._window, {}
+        return list(window.values())
+
+    def put_back(self, gaps: list[Gap]) -> None:
+        """Return windows whose gap rows could not be handed over, so that they are tried again."""
+        with self._lock:
+            for gap in gaps:
+                later = self._window.get(gap.reason)
+                self._window[gap.reason] = (
+                    gap if later is None else Gap(gap.reason, gap.first_ns, later.last_ns, gap.rows + later.rows)
+                )

@@ -1,0 +1,72 @@
+"""Parts of a batch: what is absent from the table, and halves. Pure.
+
+A partition of an insert is committed whole or not at all, so a batch that was sent is judged by partition: any row
+there means the partition is in. Those that are not are sent again under the *parent's* token (a derived one doubles).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+
+from recorder.batch import Batch, local_times_ns, partition_keys
+from schemas.policy import Partition
+
+Identities = Set[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a look-up says of a batch that was sent.
+
+    `absent` are the partitions to send again, None where all are in. `partly` names partitions of which some rows
+    are there and some are not, which no insert of ours can have made.
+    """
+
+    present_rows: int
+    absent: Batch | None
+    partly: tuple[int, ...] = ()
+
+
+def judge(batch: Batch, present: Identities, partition: Partition) -> Verdict:
+    """Compare a sent batch with what the table has of it."""
+    if not present:
+        return Verdict(0, batch)
+    there = np.fromiter((identity in present for identity in batch.identities()), dtype=bool, count=batch.rows)
+    if there.all():
+        return Verdict(batch.rows, None)
+    keys = partition_keys(local_times_ns(batch.data), partition)
+    with_rows = np.unique(keys[there])
+    in_absent = ~np.isin(keys, with_rows)
+    partly = tuple(int(key) for key in with_rows if not there[keys == key].all())
+    rest = batch.data.filter(pa.array(in_absent))
+    return Verdict(int(there.sum()), replace(batch, data=rest) if rest.num_rows else None, partly)
+
+
+def without(batch: Batch, present: Identities) -> Batch | None:
+    """A batch of a source, before its first insert, without the rows that are there or that it names twice.
+
+    What is left is a new batch with a token of its own; None if nothing is.
+    """
+    keep = np.ones(batch.rows, dtype=bool)
+    seen: set[tuple[int, int]] = set()
+    for position, identity in enumerate(batch.identities()):
+        keep[position] = identity not in present and identity not in seen
+        seen.add(identity)
+    if keep.all():
+        return batch
+    if not keep.any():
+        return None
+    return Batch(batch.table, batch.data.filter(pa.array(keep)), batch.accepted_ns, batch.from_source)
+
+
+def halves(batch: Batch) -> tuple[Batch, Batch]:
+    """The two halves of a batch, each with a token of its own: the same token with other rows is swallowed."""
+    middle = batch.rows // 2
+    return tuple(  # type: ignore[return-value]
+        Batch(batch.table, part, batch.accepted_ns, batch.from_source)
+        for part in (batch.data.slice(0, middle), batch.data.slice(middle))
+    )
