@@ -3,7 +3,8 @@
 SinkError                 (code, message of the server)
 ├── Retryable             try again later, after the look-up
 │   ├── SinkUnavailable   nobody answers
-│   └── InsertTimeout     cut at insert_timeout_s, killed on the server
+│   ├── InsertTimeout     cut at insert_timeout_s, killed on the server: the look-up is final
+│   └── InsertStillRunning  cut at insert_timeout_s, and not ended yet: wait, then look up
 ├── DataError             a row of the batch can never be inserted: bisect
 ├── HoldError             the table cannot take rows until somebody mends it: hold and alarm
 └── UnknownError          not in the table of codes: retry some times, then hold
@@ -30,6 +31,14 @@ class SinkUnavailable(Retryable):
 
 class InsertTimeout(Retryable):
     """An insert was cut at its time limit and killed on the server."""
+
+
+class InsertStillRunning(Retryable):
+    """An insert of this batch could not be killed yet and may still commit.
+
+    Until it has ended, both the look-up and the insert of that batch raise this; the caller backs off, and the
+    first look-up that answers is final.
+    """
 
 
 class DataError(SinkError):

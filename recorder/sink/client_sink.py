@@ -1,0 +1,327 @@
+"""A sink over clickhouse-connect: all that does not depend on how the server is reached.
+
+A subclass says how to open a client, how one batch travels, and which server it is. Common are the pinned settings,
+the look-up, the classes of errors, the handles, and how an insert that hangs is cut:
+
+1. After `timeout_s` the insert, found by its token in `log_comment`, is killed from another handle.
+2. `InsertTimeout` is raised only when the call has ended *and* the server runs nothing under that token. Then the
+   next look-up is final: no late commit follows it.
+3. If that does not come true within `kill_wait_s`, `InsertStillRunning` is raised. Until the old insert has ended,
+   both `insert` and `look_up` of that token raise it too, so that a look-up which answers is always final, and a
+   token never runs twice.
+
+Invariants: every call is bounded (`handles` inserts and `query_handles` questions at once; what waits longer than
+its time limit was never sent). Inserts, questions and kills have handles of their own: none waits for another kind.
+Nothing is repeated here; that is the caller's, after its look-up.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import atexit
+import logging
+import os
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+import pyarrow as pa
+from clickhouse_connect.driver.binding import quote_identifier
+from clickhouse_connect.driver.client import Client
+
+from recorder.batch import Batch
+from recorder.sink import statements
+from recorder.sink.base import LiveTable, ServerInfo
+from recorder.sink.codes import sink_error
+from recorder.sink.errors import InsertStillRunning, InsertTimeout, Retryable, SinkError, SinkUnavailable
+from recorder.sink.handles import Handles
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+START_TOLERANCE_S = 3.0
+"""How far a server's uptime and our clock may drift apart between two answers before it counts as a restart."""
+
+
+class ClientSink(abc.ABC):
+    """See the module. Its coroutines may be called from any event loop of the process that made it."""
+
+    def __init__(
+        self,
+        *,
+        handles: int = 32,
+        query_handles: int = 4,
+        query_timeout_s: float = 30.0,
+        kill_wait_s: float = 5.0,
+        close_wait_s: float = 10.0,
+    ):
+        self._query_timeout_s = query_timeout_s
+        self._kill_wait_s = kill_wait_s
+        self._close_wait_s = close_wait_s
+        self._pools = (
+            Handles("insert", self._open, handles),
+            Handles("query", self._open, query_handles),
+            Handles("kill", self._open, 1),
+        )
+        self._inserts, self._queries, self._kills = self._pools
+        self._pid = os.getpid()
+        self._running: dict[str, Future[None]] = {}  # token -> an insert that may still commit
+        self._uptime: tuple[int, float, int] | None = None  # uptime, our clock, start then given
+        self._closed = False
+        self._at_exit = _close_at_exit(weakref.ref(self))
+        atexit.register(self._at_exit)
+
+    # What a subclass says.
+
+    @abc.abstractmethod
+    def _open(self) -> Client:
+        """Open a client; raise `SinkUnavailable` with the remedy where that fails."""
+
+    @abc.abstractmethod
+    def _send(self, client: Client, batch: Batch, settings: Mapping[str, Any]) -> None:
+        """Insert the batch's rows as one statement."""
+
+    @abc.abstractmethod
+    def _server_uuid(self, client: Client) -> str:
+        """What tells this server from another one."""
+
+    # The protocol.
+
+    async def start(self) -> None:
+        """Connect; raise `SinkUnavailable` with the remedy where that fails."""
+        await self.server()
+
+    async def close(self) -> None:
+        """Let running calls end, then release everything. Idempotent.
+
+        Calls that run longer than `close_wait_s` are killed.
+
+        Raises:
+            SinkError: a call could not be ended; its handle stays open.
+        """
+        await asyncio.get_running_loop().run_in_executor(None, self.close_now)
+
+    def close_now(self) -> None:
+        """`close`, for where no event loop runs."""
+        if self._closed or os.getpid() != self._pid:
+            return
+        self._closed = True
+        atexit.unregister(self._at_exit)
+        self._inserts.close()
+        self._queries.close()
+        stuck = self._inserts.join(self._close_wait_s) + self._queries.join(self._close_wait_s)
+        if stuck:
+            for token in list(self._running):
+                self._ask_to_stop(token)
+            stuck = self._inserts.join(self._kill_wait_s) + self._queries.join(0.1)
+        self._kills.close()
+        stuck += self._kills.join(self._kill_wait_s)
+        if stuck:
+            raise SinkError(
+                f"{stuck} calls still run {self._close_wait_s + self._kill_wait_s:g} s after the sink was told to "
+                "close and could not be killed; end the process with os._exit"
+            )
+
+    async def server(self) -> ServerInfo:
+        """Which server answers now."""
+
+        def ask(client: Client) -> tuple[str, str, int, int]:
+            version, uptime, now = client.query("SELECT version(), uptime(), toUnixTimestamp(now())").result_rows[0]
+            return version, self._server_uuid(client), int(uptime), int(now)
+
+        version, server_uuid, uptime, now = await self._ask(ask, "server")
+        clock = time.monotonic()
+        started_at_s = now - uptime
+        if self._uptime is not None:
+            # Both clocks are whole seconds, so their difference jitters, and the wall clock may be set. A server
+            # whose uptime grew as our monotonic clock did is the same one, and keeps the start it first had.
+            uptime_then, clock_then, start_then = self._uptime
+            if abs((uptime - uptime_then) - (clock - clock_then)) < START_TOLERANCE_S and uptime >= uptime_then:
+                started_at_s = start_then
+        self._uptime = (uptime, clock, started_at_s)
+        return ServerInfo(version, server_uuid, started_at_s)
+
+    async def describe(self, table: str) -> LiveTable | None:
+        """The table as it is now; None where there is none."""
+
+        def ask(client: Client) -> LiveTable | None:
+            of_table = {"table": table}
+            found = client.query(
+                "SELECT toString(uuid) FROM system.tables "
+                "WHERE database = currentDatabase() AND name = {table:String}",
+                parameters=of_table,
+            ).result_rows
+            if not found:
+                return None
+            columns = client.query(
+                "SELECT name, type FROM system.columns "
+                "WHERE database = currentDatabase() AND table = {table:String} ORDER BY position",
+                parameters=of_table,
+            ).result_rows
+            return LiveTable(found[0][0], {name: type_ for name, type_ in columns})
+
+        return await self._ask(ask, table)
+
+    async def insert(self, batch: Batch, *, timeout_s: float) -> None:
+        """Insert the batch's record batch as one insert under its token, with the pinned settings.
+
+        Raises:
+            InsertTimeout: cut after `timeout_s`, and ended for certain.
+            InsertStillRunning: cut after `timeout_s`, or asked for again, and not ended yet.
+            SinkError: what the server said.
+        """
+        self._check_process()
+        self._refuse_while_running(batch)
+
+        def send(client: Client) -> None:
+            settings = statements.insert_settings(batch, timeout_s, client.server_settings)
+            self._send(client, batch, settings)
+
+        call = self._inserts.submit(send)
+        self._running[batch.token] = call
+        call.add_done_callback(lambda _: self._running.pop(batch.token, None))
+        try:
+            ended = await _ended(call, timeout_s)
+        except asyncio.CancelledError:
+            if not call.cancel():
+                self._ask_to_stop(batch.token)  # nobody waits for it any more
+            raise
+        if not ended:
+            if call.cancel():
+                raise Retryable(
+                    f"{batch.table}: no free handle within {timeout_s:g} s; nothing was sent "
+                    f"({self._inserts.opened} inserts are running)"
+                )
+            await self._cut(batch, call, timeout_s)
+        error = call.exception()
+        if error is None:
+            return  # also where the kill came too late: the server said yes
+        told = sink_error(error, batch.table)
+        if not ended and not isinstance(told, InsertTimeout):
+            raise InsertTimeout(
+                f"{batch.table}: insert of {batch.rows} rows cut after {timeout_s:g} s: {told}", code=told.code
+            ) from error
+        raise told from error
+
+    async def look_up(self, batch: Batch) -> set[tuple[int, int]]:
+        """The identities `(_log, _seq)` among the batch's rows that the table has, each once.
+
+        Raises:
+            InsertStillRunning: an insert of this batch may still commit, so any answer would be worth nothing.
+        """
+        self._refuse_while_running(batch)
+        question = statements.look_up(batch, quote_identifier(batch.table))
+        answer = await self._ask_arrow(question.sql, question.parameters, batch.table)
+        return statements.present(batch, answer)
+
+    async def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[Sequence[Any]]:
+        """Rows of a statement; parameters are bound on the server (`{name:Type}`)."""
+        bound = dict(parameters or {})
+        rows: Sequence[Sequence[Any]] = await self._ask(
+            lambda client: client.query(sql, parameters=bound).result_rows, "query"
+        )
+        return rows
+
+    async def query_arrow(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
+        """The same as an Arrow table; String columns come as binary, so that every byte survives."""
+        return await self._ask_arrow(sql, parameters, "query")
+
+    async def command(self, sql: str) -> None:
+        """Run a statement that returns nothing; it takes as long as it takes."""
+        await self._ask(lambda client: client.command(sql), "command", timeout_s=None)
+
+    # How it is done.
+
+    async def _ask_arrow(self, sql: str, parameters: Mapping[str, Any] | None, what: str) -> pa.Table:
+        bound = dict(parameters or {})
+
+        def ask(client: Client) -> pa.Table:
+            raw = client.raw_query(sql, parameters=bound, fmt="ArrowStream")
+            with pa.ipc.open_stream(raw) as reader:
+                return reader.read_all()
+
+        return await self._ask(ask, what)
+
+    async def _ask(self, work: Callable[[Client], T], what: str, *, timeout_s: float | None = -1.0) -> T:
+        """Run a question on a handle; it is given up after `query_timeout_s`, or never where `timeout_s` is None."""
+        self._check_process()
+        if timeout_s is not None and timeout_s < 0:
+            timeout_s = self._query_timeout_s
+        call = self._queries.submit(work)
+        if not await _ended(call, timeout_s):
+            call.cancel()
+            raise SinkUnavailable(f"{what}: no answer within {timeout_s:g} s")
+        try:
+            return call.result()
+        except Exception as error:
+            raise sink_error(error, what) from error
+
+    async def _cut(self, batch: Batch, call: Future[None], timeout_s: float) -> None:
+        """Kill a running insert; return once it has ended here and on the server."""
+        self._ask_to_stop(batch.token)
+        deadline_s = time.monotonic() + self._kill_wait_s
+        if await _ended(call, self._kill_wait_s):
+            while time.monotonic() < deadline_s:
+                if await self._count_running(batch.token) == 0:
+                    return
+                await asyncio.sleep(0.05)
+        raise self._still_running(batch, f"could not be killed within {self._kill_wait_s:g} s of its limit {timeout_s:g} s")
+
+    async def _count_running(self, token: str) -> int:
+        comment = {"comment": token}
+        count = self._kills.submit(lambda client: client.query(statements.RUNNING, parameters=comment).result_rows[0][0])
+        return int(count.result()) if await _ended(count, self._kill_wait_s) and count.exception() is None else 1
+
+    def _ask_to_stop(self, token: str) -> None:
+        def kill(client: Client) -> None:
+            try:
+                client.query(statements.KILL, parameters={"comment": token})
+            except Exception:
+                log.exception("killing the insert under token %s failed", token)
+
+        self._kills.submit(kill)
+
+    def _refuse_while_running(self, batch: Batch) -> None:
+        if batch.token in self._running:
+            raise self._still_running(batch, "is still running")
+
+    @staticmethod
+    def _still_running(batch: Batch, how: str) -> InsertStillRunning:
+        return InsertStillRunning(
+            f"{batch.table}: insert of {batch.rows} rows under token {batch.token} {how}; "
+            "neither asked for nor sent again before it has ended"
+        )
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise SinkUnavailable(
+                f"this sink belongs to process {self._pid} and process {os.getpid()} was forked from it; "
+                "open a new sink in the child, or start it with the spawn method"
+            )
+
+
+async def _ended(call: Future[Any], timeout_s: float | None) -> bool:
+    """Wait for a call without cancelling it; whether it ended in time."""
+    waiting = asyncio.wrap_future(call)
+    waiting.add_done_callback(_seen)
+    done, _ = await asyncio.wait({waiting}, timeout=timeout_s)
+    return bool(done)
+
+
+def _seen(waiting: asyncio.Future[Any]) -> None:
+    """Mark an error as seen: it is taken from the call itself, and a call given up has nobody to take it."""
+    if not waiting.cancelled():
+        waiting.exception()
+
+
+def _close_at_exit(sink: weakref.ref[ClientSink]) -> Callable[[], None]:
+    """The guard for a sink nobody closed: an open handle at interpreter exit crashes the process."""
+
+    def close() -> None:
+        if (forgotten := sink()) is not None:
+            forgotten.close_now()
+
+    return close
