@@ -1,0 +1,688 @@
+"""What a recorder is told: one frozen `Settings` value from defaults, a file, the environment and the caller.
+
+Rising priority: the defaults below, the profile, a TOML file (`recorder.toml` here, or the one that
+`--config` or RECORDER_CONFIG names),
+environment variables (`RECORDER_DATA_DIR`, nested with two underscores as in
+`RECORDER_TABLES__MARKET_DATA__LINGER_MS=500`), and keyword arguments or command line options.
+
+Invariants: a `Settings` object is valid or was never made (`SettingsError`, one line a problem, naming
+source and remedy); it never shows a secret; every value knows where it came from (`explain`). What a table has in the
+end, the policy of its pack included, is `Settings.for_table`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+import os
+import pathlib
+import re
+import secrets
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from recorder.errors import SettingsError
+from recorder.settings_problems import problem_line
+from recorder.settings_sources import (
+    TRACE,
+    Environment,
+    ProfileDefaults,
+    Trace,
+    Values,
+    config_file,
+    did_you_mean,
+    read_toml,
+)
+from recorder.target import Target, parse_target
+from schemas.policy import Durability, Overflow
+
+if TYPE_CHECKING:
+    from schemas.table import Table
+
+MIB = 1 << 20
+FOREVER: Literal["forever"] = "forever"
+
+PROFILES: Mapping[str, Mapping[str, Any]] = {
+    "dev": {},
+    "production": {"log_format": "json", "health_addr": "127.0.0.1:9477"},
+}
+"""What each profile sets otherwise than the model's defaults."""
+
+UnknownFields = Literal["dead_letter", "ignore"]
+
+
+def _number(value: Any) -> Any:
+    # pydantic takes true for 1
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not a truth value")
+    return value
+
+
+def _bytes(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            return int(TypeAdapter(ByteSize).validate_python(value))
+        except ValidationError:
+            raise ValueError('must be a number of bytes, or one with a unit as in "16 MiB"') from None
+    return _number(value)
+
+
+def _names(value: Any) -> Any:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.strip("[] ").split(",") if part.strip())
+    return value
+
+
+def _keep(value: Any) -> Any:
+    if isinstance(value, str) and value.strip().lower() == FOREVER:
+        return FOREVER
+    days = _number(value)
+    try:
+        days = int(days) if not isinstance(days, float) or days.is_integer() else days
+    except ValueError:
+        raise ValueError(f'must be a number of days or "{FOREVER}"') from None
+    if not isinstance(days, int) or days <= 0:
+        raise ValueError(f'must be a whole number of days above 0, or "{FOREVER}" to keep every row')
+    return days
+
+
+def _target(value: Any) -> Any:
+    target = parse_target(value) if isinstance(value, str) else value
+    if isinstance(target, Target):
+        if target.embedded:
+            target = replace(target, path=str(_folder(target.path)))
+        _database(target.database or "default")
+    return target
+
+
+def _default_target(data: dict[str, Any]) -> Target:
+    folder = data.get("data_dir", pathlib.Path("data").absolute())
+    return Target("chdb", path=str(folder / "db"))
+
+
+def _default_database(data: dict[str, Any]) -> str:
+    target = data.get("target")
+    return (target.database if target is not None else "") or "default"
+
+
+def _database(value: Any) -> Any:
+    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+        raise ValueError(f"{value!r} is no database name; use letters, digits and underscores")
+    return value
+
+
+def _folder(value: Any) -> Any:
+    if isinstance(value, str | os.PathLike):
+        return pathlib.Path(value).expanduser().absolute()
+    return value
+
+
+class Address(NamedTuple):
+    """Where a port is opened."""
+
+    host: str
+    port: int
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine reaches it."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str) -> Address:
+    """`host:port`, `[v6]:port` or `:port` (loopback); port 0 takes a free one.
+
+    Raises:
+        ValueError: it is no address.
+    """
+    match = re.fullmatch(
+        r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[^\[\]:\s]*)):(?P<port>\d{1,5})", text.strip()
+    )
+    if match is None or int(match["port"]) > 65_535:
+        raise ValueError(f'{text!r} is no address; write host:port as in 127.0.0.1:9477, or "off"')
+    return Address(match["v6"] or match["name"] or "127.0.0.1", int(match["port"]))
+
+
+def _health_addr(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if value.strip().lower() in ("off", "none", ""):
+        return None
+    return str(parse_address(value))
+
+
+Count = Annotated[int, BeforeValidator(_number), Field(gt=0)]
+Size = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
+Millis = Annotated[float, BeforeValidator(_number), Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, BeforeValidator(_number), Field(gt=0, allow_inf_nan=False)]
+Ratio = Annotated[float, BeforeValidator(_number), Field(gt=0, le=1, allow_inf_nan=False)]
+
+
+class TableSettings(BaseModel):
+    """How one table is recorded, as far as a setting says; None leaves it to `defaults`, then to the pack."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    enabled: bool | None = Field(
+        default=None, description="Whether the table is recorded; else its rows are counted as filtered."
+    )
+    durability: Durability | None = Field(
+        default=None, description="Where rows are safe before ClickHouse has them: `wal`, `spill`, `memory`."
+    )
+    overflow: Overflow | None = Field(
+        default=None,
+        description="What happens to rows when the queue is full: `spill`, `drop_oldest`, `conflate`, "
+        "`sample` or `block`.",
+    )
+    overflow_second: Overflow | None = Field(
+        default=None, description="The policy that follows when `block` has waited `block_timeout_ms`."
+    )
+    linger_ms: Millis | None = Field(
+        default=None, description="The longest a row waits for company before an insert."
+    )
+    linger_max_ms: Millis | None = Field(
+        default=None, description="How far the linger stretches to stay within `insert_budget_per_s`."
+    )
+    batch_rows: Count | None = Field(default=None, description="Rows at which a batch goes at once.")
+    batch_bytes: Size | None = Field(
+        default=None, description='Bytes at which a batch goes at once; units as in "16 MiB" are understood.'
+    )
+    queue_rows: Count | None = Field(default=None, description="Rows the queue holds at most.")
+    queue_bytes: Size | None = Field(default=None, description="Bytes the queue holds at most.")
+    high_watermark: Ratio | None = Field(
+        default=None, description="Share of the queue at which spilling or shedding starts."
+    )
+    low_watermark: Ratio | None = Field(default=None, description="Share of the queue at which it ends.")
+    block_timeout_ms: Millis | None = Field(default=None, description="How long `block` waits.")
+    keep_days: Annotated[
+        int | Literal["forever"] | None,
+        BeforeValidator(lambda value: None if value is None else _keep(value)),
+    ] = Field(default=None, description='Days a row is kept, or "forever".')
+    unknown_fields: UnknownFields | None = Field(
+        default=None,
+        description="What a field the table lacks does to its row: `dead_letter`, or `ignore` (counted).",
+    )
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        _check_order(self.low_watermark, self.high_watermark, self.linger_ms, self.linger_max_ms)
+        if self.overflow is Overflow.BLOCK and self.overflow_second is None:
+            raise ValueError(
+                "overflow block needs overflow_second, the policy after block_timeout_ms; "
+                "set it to drop_oldest, conflate, sample or spill"
+            )
+        if self.overflow_second is Overflow.BLOCK:
+            raise ValueError(
+                "overflow_second cannot be block again; use drop_oldest, conflate, sample or spill"
+            )
+        return self
+
+
+def _check_order(
+    low: float | None, high: float | None, linger: float | None, linger_max: float | None
+) -> None:
+    if low is not None and high is not None and low >= high:
+        raise ValueError(f"low_watermark {low:g} must be below high_watermark {high:g}")
+    if linger is not None and linger_max is not None and linger > linger_max:
+        raise ValueError(f"linger_ms {linger:g} must not be above linger_max_ms {linger_max:g}")
+
+
+BUILTIN: Mapping[str, Any] = {
+    "linger_ms": 250.0,
+    "linger_max_ms": 1_000.0,
+    "batch_rows": 10_000,
+    "batch_bytes": 16 * MIB,
+    "queue_rows": 100_000,
+    "queue_bytes": 64 * MIB,
+    "high_watermark": 0.8,
+    "low_watermark": 0.5,
+    "block_timeout_ms": 100.0,
+}
+"""What a table has where neither the pack nor a setting says."""
+
+
+class BinanceSettings(BaseModel):
+    """What the Binance normaliser records."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    quotes: Literal["price_or_size", "price"] = Field(
+        default="price_or_size", description="Which change of the best bid or ask makes a quote row."
+    )
+    sample_ms: Annotated[int, BeforeValidator(_number), Field(ge=0, le=60_000)] = Field(
+        default=0, description="Also a row every so many milliseconds while quotes stand still; 0 is off."
+    )
+    depth_levels: Annotated[int, BeforeValidator(_number), Field(ge=0, le=5)] = Field(
+        default=5, description="Levels of the maintained book in `market_data` rows."
+    )
+
+
+class NormaliserSettings(BaseModel):
+    """Settings of the normalisers. A normaliser of your own finds its table in `of(name)`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
+    __pydantic_extra__: dict[str, dict[str, Any]] = Field(init=False)
+
+    binance: BinanceSettings = Field(default_factory=BinanceSettings)
+
+    def of(self, name: str) -> dict[str, Any]:
+        """The settings of a normaliser by name; empty where there are none."""
+        if name in type(self).model_fields:
+            return dict(getattr(self, name).model_dump())
+        return dict((self.__pydantic_extra__ or {}).get(name, {}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedTable:
+    """How one table is recorded, every value concrete. `keep_days` None keeps rows for ever."""
+
+    name: str
+    enabled: bool
+    durability: Durability
+    overflow: Overflow
+    overflow_second: Overflow | None
+    linger_ms: float
+    linger_max_ms: float
+    batch_rows: int
+    batch_bytes: int
+    queue_rows: int
+    queue_bytes: int
+    high_watermark: float
+    low_watermark: float
+    block_timeout_ms: float
+    keep_days: int | None
+    unknown_fields: UnknownFields
+
+
+@lru_cache(maxsize=8)
+def _process_run_id(_pid: int) -> str:
+    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
+
+
+def process_run_id() -> str:
+    """The run id of this process: when it was first asked for, and 32 random bits."""
+    return _process_run_id(os.getpid())
+
+
+class Settings(BaseSettings):
+    """All settings of a recorder.
+
+    `Settings(config=path)` reads that file instead of looking for one; `base` gives defaults of a command,
+    weaker than every source but the profile. Other keyword arguments are settings and the strongest source.
+
+    Raises:
+        SettingsError: a source cannot be read, or a value cannot be what it was set to.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        validate_default=False,
+        arbitrary_types_allowed=True,
+    )
+
+    profile: Literal["dev", "production"] = Field(
+        default="dev", description="A set of defaults; see Profiles."
+    )
+    data_dir: Annotated[pathlib.Path, BeforeValidator(_folder)] = Field(
+        default_factory=lambda: pathlib.Path("data").absolute(),
+        description="Folder of the embedded database, the log and all local state.",
+    )
+    target: Annotated[Target, NoDecode, BeforeValidator(_target)] = Field(
+        default_factory=_default_target,
+        description="Where rows go: `chdb:///path/to/db`. Passwords are masked wherever it is shown.",
+    )
+    database: Annotated[str, BeforeValidator(_database)] = Field(
+        default_factory=_default_database,
+        description="Database of the tables; the target's own, else `default`.",
+    )
+    run_id: str = Field(
+        default_factory=process_run_id,
+        min_length=1,
+        description="The producer's run, for rows that name none.",
+    )
+    packs: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = Field(
+        default=("core",),
+        min_length=1,
+        description="Schema packs to record; in the environment separated by commas.",
+    )
+    migrate_on_start: bool | None = Field(
+        default=None,
+        description="Apply pending migrations at start; unset means yes for chdb and no for servers.",
+    )
+    ttl: bool | None = Field(
+        default=None,
+        description="Whether tables that are created carry their time to live; unset means yes. "
+        "With `false` rows stay until someone deletes them.",
+    )
+    insert_timeout_s: Seconds = Field(
+        default=30.0, description="Time after which a running insert is killed."
+    )
+    shutdown_timeout_s: Seconds = Field(default=30.0, description="Time that closing may take.")
+    insert_budget_per_s: Seconds = Field(
+        default=40.0, description="Inserts per second over all tables; the linger stretches to keep it."
+    )
+    retry_initial_s: Seconds = Field(
+        default=0.1, description="First pause after a failed insert; it doubles, with jitter."
+    )
+    retry_max_s: Seconds = Field(default=10.0, description="Longest pause between attempts.")
+    hold_probe_s: Seconds = Field(default=5.0, description="How often a held table is probed.")
+    unknown_retries: Annotated[int, BeforeValidator(_number), Field(ge=0)] = Field(
+        default=5, description="Attempts after an error of an unknown code before the table is held."
+    )
+    dead_letter_ratio: Ratio = Field(
+        default=0.5, description="Share of bad rows in a batch above which the table is held."
+    )
+    gap_window_s: Seconds = Field(
+        default=1.0, description="Shed rows of this window are told in one gap row and one warning."
+    )
+    metrics_interval_s: Seconds = Field(
+        default=10.0, description="How often metrics are sampled into `metrics_timeseries`."
+    )
+    unknown_fields: UnknownFields = Field(
+        default="dead_letter",
+        description="What a field the table lacks does to its row: `dead_letter`, or `ignore` (counted).",
+    )
+    switch_interval_s: Annotated[float, BeforeValidator(_number), Field(gt=0, le=1)] | None = Field(
+        default=None, description="`sys.setswitchinterval` of the process; unset leaves it alone."
+    )
+    health_addr: Annotated[str | None, BeforeValidator(_health_addr)] = Field(
+        default=None, description='Address of metrics and health as `host:port`; "off" for none.'
+    )
+    health_allow_remote: bool = Field(
+        default=False,
+        description="Allow an address that other machines reach; the port has no authentication.",
+    )
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
+        default="info", description="Least severe message that is logged."
+    )
+    log_format: Literal["console", "json"] = Field(
+        default="console", description="Form of log lines on standard error."
+    )
+    normalisers: NormaliserSettings = Field(
+        default_factory=NormaliserSettings, description="Settings of normalisers."
+    )
+    defaults: TableSettings = Field(default_factory=TableSettings, description="Settings of all tables.")
+    tables: dict[str, TableSettings] = Field(
+        default_factory=dict,
+        description="Settings per table, over `defaults`; case of the names does not matter.",
+    )
+
+    _trace: Trace = PrivateAttr(default_factory=Trace)
+
+    def __init__(
+        self,
+        *,
+        config: str | pathlib.Path | None = None,
+        base: Mapping[str, Any] | None = None,
+        **values: Any,
+    ):
+        trace = Trace(config_file(pathlib.Path(config) if config is not None else None), dict(base or {}))
+        token = TRACE.set(trace)
+        try:
+            super().__init__(**{key: value for key, value in values.items() if value is not None})
+        except ValidationError as error:
+            # Not `from error`: pydantic's own text shows inputs, and a target may hold a password.
+            problems = [problem_line(item, trace, type(self)) for item in error.errors()]
+            raise SettingsError(*dict.fromkeys(problems)) from None
+        finally:
+            TRACE.reset(token)
+        self._trace = trace
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The sources, strongest first; each tells the trace what it said."""
+        trace = TRACE.get()
+        arguments = getattr(init_settings, "init_kwargs", {})
+        sources: list[PydanticBaseSettingsSource] = [
+            Values(settings_cls, "argument", arguments),
+            Environment(settings_cls),
+        ]
+        if trace.config is not None:
+            sources.append(Values(settings_cls, str(trace.config), read_toml(trace.config)))
+        if trace.base:
+            sources.append(Values(settings_cls, "this command", trace.base))
+        sources.append(ProfileDefaults(settings_cls, PROFILES))
+        return tuple(sources)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        """Check what one setting alone cannot tell."""
+        if self.retry_initial_s > self.retry_max_s:
+            raise ValueError(
+                f"retry_initial_s {self.retry_initial_s:g} must not be above retry_max_s {self.retry_max_s:g}"
+            )
+        address = self.health_address
+        if address is not None and not address.loopback and not self.health_allow_remote:
+            raise ValueError(
+                f"health_addr {address}: other machines would reach it and the port has no authentication; "
+                f"use 127.0.0.1:{address.port}, or set health_allow_remote = true"
+            )
+        try:
+            _check_order(
+                self._effective(self.defaults, "low_watermark"),
+                self._effective(self.defaults, "high_watermark"),
+                None,
+                None,
+            )
+        except ValueError as error:
+            raise ValueError(f"defaults: {error}") from None
+        for name, table in self.tables.items():
+            try:
+                _check_order(
+                    self._effective(table, "low_watermark"),
+                    self._effective(table, "high_watermark"),
+                    self._said(table, "linger_ms"),
+                    self._said(table, "linger_max_ms"),
+                )
+            except ValueError as error:
+                raise ValueError(f"tables.{name}: {error}") from None
+        return self
+
+    def _said(self, table: TableSettings, key: str) -> Any:
+        """What the table's settings or the defaults say of a key; None where neither does."""
+        value = getattr(table, key)
+        return getattr(self.defaults, key) if value is None else value
+
+    def _effective(self, table: TableSettings, key: str) -> Any:
+        value = self._said(table, key)
+        return BUILTIN[key] if value is None else value
+
+    @property
+    def migrates_on_start(self) -> bool:
+        """Whether pending migrations are applied at start."""
+        return self.target.embedded if self.migrate_on_start is None else self.migrate_on_start
+
+    @property
+    def health_address(self) -> Address | None:
+        """Host and port of the health server; None for none."""
+        return parse_address(self.health_addr) if self.health_addr else None
+
+    @property
+    def unused_variables(self) -> tuple[str, ...]:
+        """Environment variables that begin with `RECORDER_` and are no settings."""
+        return self._trace.unused
+
+    @property
+    def config(self) -> pathlib.Path | None:
+        """The settings file that was read; None for none."""
+        return self._trace.config
+
+    @property
+    def config_hash(self) -> str:
+        """16 hex digits that are the same for the same settings; secrets and the run id are left out."""
+        values = {entry.key: entry.value for entry in explain(self) if entry.key != "run_id"}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+    def for_table(self, table: Table) -> ResolvedTable:
+        """How a table is recorded: the pack's policy, then `defaults`, then the table's own settings.
+
+        Raises:
+            SettingsError: they do not go together.
+        """
+        mine = self.tables.get(table.name.lower(), TableSettings())
+        policy = table.policy
+        said = {key: self._said(mine, key) for key in TableSettings.model_fields}
+        values: dict[str, Any] = {key: BUILTIN[key] if said[key] is None else said[key] for key in BUILTIN}
+        values |= {
+            key: getattr(policy, key) if said[key] is None else said[key]
+            for key in ("enabled", "durability", "overflow")
+        }
+        keep = said["keep_days"]
+        resolved = ResolvedTable(
+            name=table.name,
+            overflow_second=said["overflow_second"],
+            keep_days=policy.keep_days if keep is None else None if keep == FOREVER else keep,
+            unknown_fields=said["unknown_fields"] or self.unknown_fields,
+            **(values | self._stretched(said, values)),
+        )
+        if complaint := _complaint(resolved, policy.conflate_key):
+            where = self._trace.nearest_source(("tables", table.name.lower()))
+            raise SettingsError(f"{where}: tables.{table.name}: {complaint}")
+        return resolved
+
+    @staticmethod
+    def _stretched(said: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+        """Values that give way because another was set: the longest linger, the batch in a small queue."""
+        given: dict[str, Any] = {}
+        if said["linger_max_ms"] is None:
+            given["linger_max_ms"] = max(values["linger_max_ms"], values["linger_ms"])
+        elif said["linger_ms"] is None:
+            given["linger_ms"] = min(values["linger_ms"], values["linger_max_ms"])
+        for batch, queue in (("batch_rows", "queue_rows"), ("batch_bytes", "queue_bytes")):
+            if said[batch] is None:
+                given[batch] = min(values[batch], values[queue])
+            elif said[queue] is None:
+                given[queue] = max(values[queue], values[batch])
+        return given
+
+    def check_tables(self, known: Iterable[str]) -> None:
+        """Refuse settings of tables that no loaded pack has.
+
+        Raises:
+            SettingsError: names the table, and the nearest one there is.
+        """
+        names = sorted(known)
+        problems = [
+            f"{self._trace.nearest_source(('tables', name))}: tables.{name}: no loaded pack has this table"
+            f"{did_you_mean(name, names) or '; see packs'}"
+            for name in self.tables
+            if name not in names
+        ]
+        if problems:
+            raise SettingsError(*problems)
+
+    def __repr__(self) -> str:
+        said = ", ".join(
+            f"{entry.key}={entry.value!r}" for entry in explain(self) if entry.source != "default"
+        )
+        return f"Settings({said})"
+
+    __str__ = __repr__
+
+
+def _complaint(table: ResolvedTable, conflate_key: tuple[str, ...]) -> str | None:
+    """Why a table's settings do not go together with its pack's policy; None when they do."""
+    policies = (table.overflow, table.overflow_second)
+    if Overflow.SPILL in policies and table.durability is Durability.MEMORY:
+        return (
+            "overflow spill needs a log, and durability memory has none; "
+            "use durability wal or spill, or another overflow"
+        )
+    if Overflow.CONFLATE in policies and not conflate_key:
+        return (
+            "overflow conflate keeps the newest row of a key, and the pack names no key for this table; "
+            "use drop_oldest"
+        )
+    if table.overflow is Overflow.BLOCK and table.overflow_second is None:
+        return "overflow block needs overflow_second; set it to drop_oldest, conflate, sample or spill"
+    if table.batch_rows > table.queue_rows:
+        return f"batch_rows {table.batch_rows} must not be above queue_rows {table.queue_rows}"
+    if table.batch_bytes > table.queue_bytes:
+        return f"batch_bytes {table.batch_bytes} must not be above queue_bytes {table.queue_bytes}"
+    return None
+
+
+class Explained(NamedTuple):
+    """One setting in force: its key with dots, its value (secrets masked, for JSON), where it came from."""
+
+    key: str
+    value: Any
+    source: str
+
+
+def explain(settings: Settings) -> list[Explained]:
+    """Every setting in force and its source; of `tables` what was set."""
+    trace = settings._trace
+    entries: list[Explained] = []
+
+    def add(path: tuple[str, ...], value: Any) -> None:
+        entries.append(Explained(".".join(path), shown(value), trace.source(path) or "default"))
+
+    for key in type(settings).model_fields:
+        value = getattr(settings, key)
+        if key == "defaults":
+            for name in TableSettings.model_fields:
+                said = getattr(value, name)
+                if said is None:
+                    said = BUILTIN.get(
+                        name, getattr(settings, name, None) if name == "unknown_fields" else "by table"
+                    )
+                add((key, name), said)
+        elif key == "tables":
+            for table, entry in sorted(value.items()):
+                for name in TableSettings.model_fields:
+                    if getattr(entry, name) is not None:
+                        add((key, table, name), getattr(entry, name))
+        elif key == "normalisers":
+            for normaliser in [*NormaliserSettings.model_fields, *(value.__pydantic_extra__ or {})]:
+                for name, item in value.of(normaliser).items():
+                    add((key, normaliser, name), item)
+        else:
+            add((key,), value)
+    return entries
+
+
+def shown(value: Any) -> Any:
+    """A value as JSON can hold it, with secrets masked."""
+    if isinstance(value, SecretStr):
+        return "***" if value.get_secret_value() else ""
+    if isinstance(value, Target | pathlib.Path):
+        return str(value)
+    if isinstance(value, tuple | list):
+        return [shown(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: shown(item) for key, item in value.items()}
+    return value
