@@ -20,10 +20,11 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from recorder.batch import Batch, local_times_ns, partition_keys
 from recorder.convert import BadColumn, Converter, bad_values, converter
-from recorder.queue import Block, Entry
+from recorder.queue import ArrowBlock, Block, Entry, Waiting
 from schemas.columns import REQUIRED
 from schemas.table import Row, Table
 
@@ -77,6 +78,8 @@ class BatchBuilder:
         self.nbytes = 0
         self.oldest_ns: int | None = None
         """Acceptance time of the oldest row not yet sealed."""
+        self.slice_accepted_ns = 0
+        """Acceptance time of the oldest row of the slice built last."""
         self._run_id = run_id
         self._ignore_unknown = ignore_unknown
         self._on_bad = on_bad
@@ -95,11 +98,11 @@ class BatchBuilder:
 
     # -- rows in ------------------------------------------------------------------------------------------------
 
-    def add(self, entries: Sequence[Entry | Block]) -> Iterator[int]:
+    def add(self, entries: Sequence[Waiting]) -> Iterator[int]:
         """Build entries slice by slice; yields the rows of each slice, so that the caller can let others run."""
         singles: list[Entry] = []
         for entry in entries:
-            if isinstance(entry, Entry):
+            if not isinstance(entry, Block | ArrowBlock):
                 singles.append(entry)
                 if len(singles) == SLICE_ROWS:
                     yield self._add_singles(singles)
@@ -108,9 +111,11 @@ class BatchBuilder:
                 if singles:
                     yield self._add_singles(singles)
                     singles = []
+                if isinstance(entry, ArrowBlock):
+                    yield self._add_arrow(entry)
+                    continue
                 for start in range(0, len(entry.rows), SLICE_ROWS):
-                    part = slice(start, start + SLICE_ROWS)
-                    yield self._add_block(entry, part)
+                    yield self._add_block(entry, slice(start, start + SLICE_ROWS))
         if singles:
             yield self._add_singles(singles)
 
@@ -128,12 +133,14 @@ class BatchBuilder:
         self._build(rows, (block.accepted_ns,) * len(rows), None, block.log, block.seqs[part])
         return len(rows)
 
-    def add_arrow(self, data: pa.RecordBatch, accepted_ns: int) -> None:
-        """Take a record batch that has the table's columns (without identity) in their exact types."""
+    def _add_arrow(self, block: ArrowBlock) -> int:
         first = self._next_seq
-        self._next_seq += data.num_rows
-        seqs = np.arange(first, self._next_seq, dtype=np.uint64)
-        self._keep([*data.columns], self.epoch, seqs, accepted_ns)
+        self._next_seq += len(block.rows)
+        columns = list(block.rows.columns)
+        if (run_ids := pc.equal(columns[self._run_id_at], "")).true_count:
+            columns[self._run_id_at] = pc.if_else(run_ids, self._run_id, columns[self._run_id_at])
+        self._keep(columns, self.epoch, _sequence_array(range(first, self._next_seq)), block.accepted_ns)
+        return len(block.rows)
 
     # -- one slice ------------------------------------------------------------------------------------------------
 
@@ -145,7 +152,36 @@ class BatchBuilder:
         log: int,
         seqs: Sequence[int],
     ) -> None:
-        """Convert one slice; rows that a column refuses go to `on_bad`."""
+        """Convert one slice; rows that cannot be go to `on_bad`."""
+        try:
+            self._build_slice(rows, times_ns, correlations, log, seqs)
+        except Exception as error:  # noqa: BLE001 - a row object may raise anything; it costs itself, not its slice
+            if len(rows) == 1:
+                detail = f"{self.table.name}: {type(error).__name__}: {error}"
+                self._bad("not_readable", detail, log, seqs[0], rows[0], correlations[0] if correlations else None)
+                return
+            self._build_halves(rows, times_ns, correlations, log, seqs)
+
+    def _build_halves(
+        self,
+        rows: Sequence[Any],
+        times_ns: Sequence[int],
+        correlations: Sequence[str | None] | None,
+        log: int,
+        seqs: Sequence[int],
+    ) -> None:
+        middle = len(rows) // 2
+        for part in (slice(0, middle), slice(middle, None)):
+            self._build(rows[part], times_ns[part], correlations[part] if correlations else None, log, seqs[part])
+
+    def _build_slice(
+        self,
+        rows: Sequence[Any],
+        times_ns: Sequence[int],
+        correlations: Sequence[str | None] | None,
+        log: int,
+        seqs: Sequence[int],
+    ) -> None:
         tuples, keep = self._tuples(rows, log, seqs, correlations)
         if keep is not None:
             times_ns = [times_ns[i] for i in keep]
@@ -177,20 +213,12 @@ class BatchBuilder:
     ) -> None:
         """Take the rows that a column refuses out of the slice, and build the rest anew."""
         bad = bad_values(self._converters[position], columns[position])
-        # No value is bad by itself (a column too large as a whole, say): give up on the first half at a time.
-        refused = dict(bad)
-        if not refused and len(rows) > 1:
-            for part in (slice(0, len(rows) // 2), slice(len(rows) // 2, None)):
-                self._build(
-                    rows[part], times_ns[part], correlations[part] if correlations else None, log, seqs[part]
-                )
+        if not bad:  # each value fits by itself: the column is too large as a whole
+            self._build_halves(rows, times_ns, correlations, log, seqs)
             return
-        if not refused:
-            name = self._names[position]
-            refused = {0: BadColumn("not_convertible", f"{name}: the value fits its column by itself but not in Arrow")}
+        refused = dict(bad)
         for i, error in refused.items():
-            correlation = correlations[i] if correlations else None
-            self._on_bad(_bad_row(error.reason, str(error), log, seqs[i], rows[i], correlation))
+            self._bad(error.reason, str(error), log, seqs[i], rows[i], correlations[i] if correlations else None)
         rest = [i for i in range(len(rows)) if i not in refused]
         if rest:
             self._build(
@@ -229,8 +257,13 @@ class BatchBuilder:
         self._slices.append(data)
         self.rows += len(seqs)
         self.nbytes += data.nbytes
+        self.slice_accepted_ns = accepted_ns
         if self.oldest_ns is None or accepted_ns < self.oldest_ns:
             self.oldest_ns = accepted_ns
+
+    def _bad(self, reason: str, detail: str, log: int, seq: int, row: Any, correlation_id: str | None) -> None:
+        payload, payload_format = row_bytes(row)
+        self._on_bad(BadRow(reason, detail, log, seq, payload, payload_format, correlation_id))
 
     # -- shapes of rows -------------------------------------------------------------------------------------------
 
@@ -257,8 +290,7 @@ class BatchBuilder:
                 tuples.append(self._tuple(row))
                 keep.append(i)
             except BadShape as error:
-                correlation = correlations[i] if correlations else None
-                self._on_bad(_bad_row(error.reason, str(error), log, seqs[i], row, correlation))
+                self._bad(error.reason, str(error), log, seqs[i], row, correlations[i] if correlations else None)
         return tuples, None if len(keep) == len(rows) else keep
 
     def _tuple(self, row: Any) -> tuple[Any, ...]:
@@ -334,19 +366,21 @@ def cut_by_partitions(keys: np.ndarray[Any, np.dtype[np.int64]], most: int) -> I
     yield start, len(keys)
 
 
-def _bad_row(reason: str, detail: str, log: int, seq: int, row: Any, correlation_id: str | None) -> BadRow:
-    payload, payload_format = row_bytes(row)
-    return BadRow(reason, detail, log, seq, payload, payload_format, correlation_id)
-
-
 def row_bytes(row: Any) -> tuple[bytes, str]:
-    """A row's bytes for a dead letter, and their format: `json`, or `repr` where JSON cannot hold it."""
+    """A row's bytes for a dead letter, and their format: `json`, or `text` (its repr) where JSON cannot hold it."""
     plain = msgspec.structs.asdict(row) if isinstance(row, Row) else row
     try:
         # Not orjson: it writes NaN and infinity as null and refuses lone surrogates, and a dead letter must show both.
         return json.dumps(plain, default=_json_default).encode(), "json"
-    except (TypeError, ValueError, RecursionError):
-        return repr(row).encode("utf-8", "backslashreplace"), "repr"
+    except Exception:  # noqa: BLE001 - a row object may raise anything
+        return _safe_repr(row), "text"
+
+
+def _safe_repr(row: Any) -> bytes:
+    try:
+        return repr(row).encode("utf-8", "backslashreplace")
+    except Exception as error:  # noqa: BLE001 - as above
+        return f"<{type(row).__name__}: {type(error).__name__} in its repr>".encode()
 
 
 def _json_default(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 RecorderError
 ├── SettingsError         a setting cannot be what it was set to; names the source and the remedy
+├── WrongColumns          Arrow columns that are not the table's
 ├── UnknownTable          no pack that is loaded has a table of that name
 ├── RecorderClosed        the recorder was not started, or is closed
 ├── RecorderForked        the process forked after `start`; the child has no recorder
@@ -26,6 +27,10 @@ class SettingsError(RecorderError, ValueError):
 
 class UnknownTable(RecorderError, LookupError):  # noqa: N818 - reads as what it is in `except UnknownTable`
     """No pack that is loaded has a table of that name."""
+
+
+class WrongColumns(RecorderError, ValueError):  # noqa: N818
+    """Arrow columns that a table does not have, lacks, or cannot take exactly."""
 
 
 class RecorderClosed(RecorderError):  # noqa: N818

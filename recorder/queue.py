@@ -22,6 +22,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+
 from recorder.shed import ShedLedger
 from schemas.policy import Overflow
 
@@ -30,13 +32,11 @@ COLUMN_BYTES = 56
 """What a Python row costs in memory beside its unbounded texts: the tuple or dict, and an object a field."""
 
 
-class Entry(NamedTuple):
-    """One row as a producer handed it over. `accepted_ns` is monotonic."""
+Entry = tuple[Any, int, str | None, int]
+"""One row as a producer handed it over: row, acceptance (monotonic ns), correlation id, bytes of its unbounded texts.
 
-    row: Any
-    accepted_ns: int
-    correlation_id: str | None
-    wide_bytes: int
+A plain tuple, because making one is most of what a producer pays.
+"""
 
 
 class Block(NamedTuple):
@@ -47,6 +47,22 @@ class Block(NamedTuple):
     log: int
     seqs: Sequence[int]
     wide_bytes: int
+
+
+class ArrowBlock(NamedTuple):
+    """Rows of this process that are columns already, checked, in the table's types and order, without identity."""
+
+    rows: pa.RecordBatch
+    accepted_ns: int
+    wide_bytes: int
+
+
+Waiting = Entry | Block | ArrowBlock
+
+
+def rows_in(entries: Sequence[Waiting]) -> int:
+    """How many rows entries hold."""
+    return sum(len(entry.rows) if isinstance(entry, Block | ArrowBlock) else 1 for entry in entries)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +98,7 @@ class TableQueue:
         """Rows that waited here and were shed."""
         self.refused_rows = 0
         """Rows that were shed at the door."""
-        self._rows: deque[Entry | Block] = deque()
+        self._rows: deque[Waiting] = deque()
         self._newest: dict[Any, Entry] = {}
         self._block_rows = 0  # rows of waiting blocks, less one each: `len(deque)` counts a block as one
         self._wide_bytes = 0
@@ -93,6 +109,7 @@ class TableQueue:
         self._room = threading.Condition(self._lock)
         self._waiting = 0
         self._sampled = 0
+        self._closed = False
         self._max_rows = max(1, min(limits.max_rows, limits.max_bytes // self.row_bytes))
         thinning = limits.overflow in (Overflow.CONFLATE, Overflow.SAMPLE)
         self._soft_rows = max(1, int(self._max_rows * limits.high_watermark)) if thinning else self._max_rows
@@ -120,7 +137,7 @@ class TableQueue:
             self._wake()
         return True
 
-    def put_block(self, block: Block, *, wait: bool, timeout_s: float | None = None) -> int:
+    def put_block(self, block: Block | ArrowBlock, *, wait: bool, timeout_s: float | None = None) -> int:
         """Hand over rows that came together; the number accepted, all or none.
 
         With `wait` the caller waits for room, at most `timeout_s`: for files, which can wait. A block larger than
@@ -132,10 +149,12 @@ class TableQueue:
         with self._room:
             self._waiting += 1
             try:
-                fits = self._room.wait_for(lambda: self._fits(rows, block.wide_bytes), timeout_s if wait else 0)
+                fits = self._room.wait_for(
+                    lambda: self._closed or self._fits(rows, block.wide_bytes), timeout_s if wait else 0
+                )
             finally:
                 self._waiting -= 1
-            if not fits:
+            if not fits or self._closed:
                 self.refused_rows += rows
                 self.shed.add("full", rows)
                 return 0
@@ -166,13 +185,13 @@ class TableQueue:
 
     def _overflow(self, entry: Entry, policy: Overflow) -> bool:
         """Take or shed a row by the policy. Under the lock."""
-        if entry.wide_bytes > self.limits.max_bytes:
+        if entry[3] > self.limits.max_bytes:
             return self._refuse("too_large")
         if policy is Overflow.CONFLATE:
             return self._conflate(entry)
         if policy is Overflow.SAMPLE:
             return self._sample(entry)
-        if self._fits(1, entry.wide_bytes):  # the consumer made room meanwhile
+        if self._fits(1, entry[3]):  # the consumer made room meanwhile
             return self._append(entry)
         if policy is Overflow.DROP_OLDEST:
             return self._drop_oldest(entry)
@@ -183,7 +202,7 @@ class TableQueue:
 
     def _append(self, entry: Entry) -> bool:
         self._rows.append(entry)
-        self._wide_bytes += entry.wide_bytes
+        self._wide_bytes += entry[3]
         return True
 
     def _refuse(self, reason: str) -> bool:
@@ -192,7 +211,7 @@ class TableQueue:
         return False
 
     def _drop_oldest(self, entry: Entry) -> bool:
-        while not self._fits(1, entry.wide_bytes):
+        while not self._fits(1, entry[3]):
             try:
                 oldest = self._rows.popleft()
             except IndexError:
@@ -207,19 +226,19 @@ class TableQueue:
 
     def _conflate(self, entry: Entry) -> bool:
         try:
-            key = self._key_of(entry.row)
+            key = self._key_of(entry[0])
             hash(key)
         except (TypeError, AttributeError, LookupError):
             return self._drop_oldest(entry)  # no key: the builder will say what is wrong with it
         previous = self._newest.pop(key, None)
         if previous is not None:
-            self._wide_bytes -= previous.wide_bytes
+            self._wide_bytes -= previous[3]
             self.displaced_rows += 1
             self.shed.add("conflate", 1)
-        elif not self._fits(1, entry.wide_bytes):
+        elif not self._fits(1, entry[3]):
             return self._drop_oldest(entry)
         self._newest[key] = entry
-        self._wide_bytes += entry.wide_bytes
+        self._wide_bytes += entry[3]
         return True
 
     def _sample(self, entry: Entry) -> bool:
@@ -237,7 +256,7 @@ class TableQueue:
         if asyncio._get_running_loop() is None:
             self._waiting += 1
             try:
-                if self._room.wait_for(lambda: self._fits(1, entry.wide_bytes), self.limits.block_timeout_s):
+                if self._room.wait_for(lambda: self._fits(1, entry[3]), self.limits.block_timeout_s):
                     return self._append(entry)
             finally:
                 self._waiting -= 1
@@ -253,17 +272,21 @@ class TableQueue:
             return False
         return True
 
-    def drain(self, max_rows: int) -> list[Entry | Block]:
+    def drain(self, max_rows: int) -> list[Waiting]:
         """Take what waits: about `max_rows` rows (a block is never cut). One consumer only."""
-        taken: list[Entry | Block] = []
+        taken: list[Waiting] = []
         rows = wide_bytes = 0
         pop = self._rows.popleft
         try:
             while rows < max_rows:
                 entry = pop()
                 taken.append(entry)
-                rows += 1 if type(entry) is Entry else len(entry[0])
-                wide_bytes += entry.wide_bytes
+                if type(entry) is tuple:
+                    rows += 1
+                    wide_bytes += entry[3]
+                else:
+                    rows += len(entry.rows)  # type: ignore[union-attr]
+                    wide_bytes += entry.wide_bytes  # type: ignore[union-attr]
         except IndexError:
             pass
         if rows < max_rows and self._newest:
@@ -272,7 +295,7 @@ class TableQueue:
                 newest, self._newest = self._newest, {}
             taken += newest.values()
             rows += len(newest)
-            wide_bytes += sum(entry.wide_bytes for entry in newest.values())
+            wide_bytes += sum(entry[3] for entry in newest.values())
         self.taken_rows += rows
         if wide_bytes or rows > len(taken) or self._waiting:
             with self._room:
@@ -284,13 +307,18 @@ class TableQueue:
                     self._room.notify_all()
         return taken
 
-    def _forget(self, entry: Entry | Block) -> int:
+    def _forget(self, entry: Waiting) -> int:
         """Account for an entry taken out under the lock; its rows."""
-        self._wide_bytes -= entry.wide_bytes
-        if isinstance(entry, Block):
-            self._block_rows -= len(entry.rows) - 1
-            return len(entry.rows)
-        return 1
+        self._wide_bytes -= entry.wide_bytes if isinstance(entry, Block | ArrowBlock) else entry[3]
+        rows = rows_in((entry,))
+        self._block_rows -= rows - 1
+        return rows
+
+    def close(self) -> None:
+        """Turn away whoever waits for room: nobody will make any."""
+        with self._room:
+            self._closed = True
+            self._room.notify_all()
 
     # -- what it holds ----------------------------------------------------------------------------------------
 

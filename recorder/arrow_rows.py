@@ -1,0 +1,168 @@
+"""Rows that come as Arrow columns: brought to the table's exact types, with the rows that cannot be set apart.
+
+The columns are checked as wholes; a row that fails a check is handed back as a mapping, and goes the way of single
+rows, where the one set of rules finds the reason and writes the dead letter.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recorder.convert import EARLIEST_TIME_NS, EXACT_FLOAT_INT
+from recorder.errors import WrongColumns
+from schemas.columns import REQUIRED, Column, Kind
+from schemas.table import Table
+
+
+def exact_columns(
+    table: Table, data: pa.RecordBatch, *, ignore_unknown: bool = False
+) -> tuple[pa.RecordBatch, list[Mapping[str, Any]]]:
+    """The good rows in the table's columns, types and order (without identity), and the others as mappings.
+
+    Left-out columns take their defaults; `ts_local` is now where it is left out or 0.
+
+    Raises:
+        WrongColumns: a column is unknown, missing without a default, or of a type that has no exact cast.
+    """
+    given = {name: data.column(position) for position, name in enumerate(data.schema.names)}
+    known = {column.name for column in table.columns}
+    if (unknown := sorted(given.keys() - known)) and not ignore_unknown:
+        raise WrongColumns(f"{table.name}: no column {', '.join(unknown[:5])}")
+    bad = pa.repeat(False, data.num_rows)
+    arrays = []
+    for column in table.columns:
+        values, refused = _exact(table.name, column, given.get(column.name), data.num_rows)
+        arrays.append(values)
+        if refused is not None:
+            bad = pc.or_(bad, pc.fill_null(refused, False))
+    schema = pa.schema([column.arrow_field for column in table.columns])
+    good = pa.RecordBatch.from_arrays(arrays, schema=schema)
+    if not bad.true_count:
+        return good, []
+    rows = [
+        {name: value for name, value in row.items() if name in known} for row in _plain(data.filter(bad)).to_pylist()
+    ]
+    return good.filter(pc.invert(bad)), rows
+
+
+def _plain(data: pa.RecordBatch) -> pa.RecordBatch:
+    """Times as the nanoseconds a producer would have given."""
+    columns = [
+        column.cast(pa.timestamp("ns", tz="UTC"), safe=False).cast(pa.int64())
+        if pa.types.is_timestamp(column.type) and column.type.tz is not None
+        else column
+        for column in data.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=data.schema.names)
+
+
+def _exact(table: str, column: Column, values: pa.Array | None, rows: int) -> tuple[pa.Array, pa.Array | None]:
+    """One column in its exact type, and which of its rows are refused."""
+    name, arrow, kind = column.name, column.type.arrow, column.type.kind
+    if values is None:
+        if name == "ts_local":
+            return pa.repeat(pa.scalar(time.time_ns(), arrow), rows), None
+        if column.default is REQUIRED:
+            raise WrongColumns(f"{table}: no column {name}, which has no default")
+        default = {} if kind is Kind.TAGS else column.default
+        if kind is Kind.TAGS:
+            return pa.array([list(default.items())] * rows, arrow), None
+        return pa.array([column.default] * rows, arrow), None
+    missing = None if column.nullable else pc.is_null(values)
+    try:
+        cast = _cast(column, values)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
+        if not _may_hold(kind, values.type):
+            raise WrongColumns(
+                f"{table}: column {name} is {values.type}, which does not become {arrow} exactly: {error}"
+            ) from error
+        return _row_by_row(column, values)
+    checks = [missing] if missing is not None and missing.true_count else []
+    if kind is Kind.TIME:
+        ticks = cast.cast(pa.int64())
+        if name == "ts_local":
+            zero = pc.fill_null(pc.equal(ticks, 0), True)
+            if zero.true_count:
+                cast = pc.if_else(zero, pa.scalar(time.time_ns(), arrow), cast)
+                ticks, checks = cast.cast(pa.int64()), []
+        checks.append(pc.less(ticks, EARLIEST_TIME_NS))
+    elif kind is Kind.FLOAT and column.type.finite:
+        checks.append(pc.invert(pc.is_finite(cast)))
+    elif kind is Kind.FLOATS:
+        lists = cast.flatten()
+        if not pc.all(pc.is_finite(lists), min_count=0).as_py() or lists.null_count:
+            return _row_by_row(column, values)
+    elif kind is Kind.CHOICE:
+        names: list[str | None] = [*column.type.choices, *([None] if column.nullable else [])]
+        checks.append(pc.invert(pc.is_in(cast, value_set=pa.array(names, pa.string()))))
+    refused = None
+    for check in checks:
+        check = pc.fill_null(check, False)
+        refused = check if refused is None else pc.or_(refused, check)
+    if missing is not None and cast.null_count:
+        cast = pc.fill_null(cast, _filler(column))
+    return cast, refused
+
+
+def _cast(column: Column, values: pa.Array) -> pa.Array:
+    kind, arrow = column.type.kind, column.type.arrow
+    if values.type == arrow:
+        return values
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    if not _may_hold(kind, values.type):
+        raise pa.ArrowInvalid("numbers, texts and times are not taken for one another")
+    if kind is Kind.DECIMAL and pa.types.is_floating(values.type):
+        return pc.cast(pc.cast(values, pa.string()), arrow)  # a float stands for its shortest text
+    if kind is Kind.FLOAT and pa.types.is_integer(values.type) and values.type.bit_width == 64:
+        low, high = pc.min_max(values).values()
+        if low.is_valid and not -EXACT_FLOAT_INT <= low.as_py() <= high.as_py() <= EXACT_FLOAT_INT:
+            raise pa.ArrowInvalid("an integer has more digits than a Float64 holds")
+    if kind is Kind.TIME and pa.types.is_timestamp(values.type) and values.type.tz is None:
+        raise pa.ArrowInvalid("a time without a time zone; use timestamp('ns', tz='UTC') or int64 nanoseconds")
+    return pc.cast(values, arrow, safe=True)
+
+
+def _may_hold(kind: Kind, given: pa.DataType) -> bool:
+    """Whether values of an Arrow type may become a column of that kind, value by value."""
+    types = pa.types
+    if types.is_null(given):
+        return True
+    if types.is_dictionary(given):
+        given = given.value_type
+    texts = types.is_string(given) or types.is_large_string(given) or types.is_string_view(given)
+    binary = types.is_binary(given) or types.is_large_binary(given)
+    allowed = {
+        Kind.TIME: types.is_integer(given) or types.is_timestamp(given),
+        Kind.INT: types.is_integer(given),
+        Kind.FLOAT: types.is_floating(given) or types.is_integer(given),
+        Kind.DECIMAL: types.is_decimal(given) or types.is_integer(given) or types.is_floating(given) or texts,
+        Kind.TEXT: texts,
+        Kind.CHOICE: texts,
+        Kind.BYTES: texts or binary,
+        Kind.BOOL: types.is_boolean(given),
+        Kind.FLOATS: types.is_list(given) or types.is_large_list(given) or types.is_fixed_size_list(given),
+        Kind.TAGS: types.is_map(given),
+    }
+    return bool(allowed[kind])
+
+
+def _row_by_row(column: Column, values: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """A column that is not exact as a whole: every row of it goes the way of single rows."""
+    filler = pa.array([[]] * len(values), column.type.arrow) if column.type.kind is Kind.FLOATS else None
+    if filler is None:
+        filler = pa.repeat(_filler(column), len(values)) if not column.nullable else pa.nulls(len(values), column.type.arrow)
+    return filler, pa.repeat(True, len(values))
+
+
+def _filler(column: Column) -> pa.Scalar:
+    """Stands in for a refused row's value until the row is filtered out."""
+    zero: Any = {
+        Kind.TEXT: "", Kind.CHOICE: "", Kind.BYTES: b"", Kind.BOOL: False, Kind.FLOATS: [], Kind.TAGS: [],
+    }.get(column.type.kind, 0)
+    return pa.scalar(zero, column.type.arrow)

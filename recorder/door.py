@@ -1,0 +1,65 @@
+"""The producer's side of one table: what `record` looks up by name. Measures rows, and hands them to the queue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from recorder.queue import TableQueue
+from schemas.table import Table
+
+
+class Door:
+    """One table as producers see it. `enabled` False counts rows as filtered and lets none in."""
+
+    __slots__ = ("_indexes", "enabled", "filtered_rows", "has_wide", "names", "queue", "row", "table")
+
+    def __init__(self, table: Table, queue: TableQueue, *, enabled: bool):
+        self.table = table
+        self.queue = queue
+        self.enabled = enabled
+        self.filtered_rows = 0
+        self.row = table.row
+        self.names = tuple(column.name for column in table.columns if column.type.unbounded)
+        self.has_wide = bool(self.names)
+        self._indexes = tuple(i for i, column in enumerate(table.columns) if column.type.unbounded)
+
+    def wide_bytes(self, row: Any) -> int:
+        """Bytes of a row's texts and payloads of any length. A row that cannot be measured counts 0 here.
+
+        It is on the producer's path: a few unbounded columns are looked at, not the others.
+        """
+        total = 0
+        kind = type(row)
+        try:
+            if kind is dict:
+                for name in self.names:
+                    if value := row.get(name):
+                        total += len(value)
+            elif kind is tuple:
+                for index in self._indexes:
+                    if value := row[index]:
+                        total += len(value)
+            else:
+                for name in self.names:
+                    if value := getattr(row, name, None):
+                        total += len(value)
+        except (TypeError, LookupError):
+            return total
+        return total
+
+
+def key_of(table: Table) -> Callable[[Any], Any]:
+    """The conflation key of a row of any shape."""
+    names = table.policy.conflate_key
+    index = {column.name: position for position, column in enumerate(table.columns)}
+    positions = tuple(index[name] for name in names)
+
+    def key(row: Any) -> Any:
+        if isinstance(row, tuple):
+            return tuple(row[position] for position in positions)
+        if isinstance(row, Mapping):
+            return tuple(row[name] for name in names)
+        return tuple(getattr(row, name) for name in names)
+
+    return key

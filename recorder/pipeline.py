@@ -1,0 +1,338 @@
+"""One table's way from its door to its sink: queue, builder, channel, worker, and the count of every row.
+
+Two tasks on the recorder's loop: the *builder's* drains the queue, builds slices and seals batches that are due; the
+*worker's* takes batches from the channel and gets them in. The channel is bounded, so that a sink that stands still
+fills the channel, then the queue, and then the queue's overflow policy decides; nothing else of the recorder waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+import structlog
+from aiochannel import Channel
+
+from recorder.balance import Balance
+from recorder.batch import Batch
+from recorder.budget import InsertBudget
+from recorder.build import SLICE_ROWS, BadRow, BatchBuilder
+from recorder.flush_policy import NS_PER_S, FlushPolicy, is_due, is_full
+from recorder.flush_worker import FlushWorker, WorkerState
+from recorder.queue import TableQueue, Waiting, rows_in
+from recorder.sink.errors import DataError, SinkError
+from schemas.table import Table
+
+log = structlog.get_logger("recorder.pipeline")
+
+DRAIN_MS = 20
+"""A builder looks at its queue this often while rows trickle in: rare enough to cost nothing beside 13 tables."""
+CHANNEL_BATCHES = 1
+"""Batches that wait for the worker; with the one under way and the one being built, three in memory a table."""
+RESTART_S = 1.0
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """What the builder hands to the worker. All rows up to queue position `upto` are resolved with it."""
+
+    batches: Sequence[Batch]
+    upto: int
+    accepted: Sequence[tuple[int, int]]
+    """(acceptance in monotonic ns, rows) of its slices, for the lag."""
+
+
+class PipelineObserver(Protocol):
+    """Who wants to know what happens to a table's rows. Called on the loop; none may block."""
+
+    def inserted(self, table: str, rows: int, seconds: float) -> None:
+        """An insert of so many rows took so long."""
+
+    def lag(self, table: str, seconds: float, rows: int) -> None:
+        """So many rows became queryable so long after their acceptance."""
+
+    def sink_error(self, table: str, error: SinkError) -> None:
+        """An attempt failed."""
+
+    def worker_state(self, table: str, state: WorkerState, why: str) -> None:
+        """The worker's state changed."""
+
+    def dead_letter(self, table: str, row: BadRow) -> None:
+        """A row can never be inserted."""
+
+
+class TablePipeline:
+    """See the module. Everything but the queue's `put` happens on the recorder's loop."""
+
+    def __init__(
+        self,
+        table: Table,
+        *,
+        queue: TableQueue,
+        builder: BatchBuilder,
+        policy: FlushPolicy,
+        budget: InsertBudget,
+        observer: PipelineObserver,
+        row_of_dead: Callable[[pa.RecordBatch, DataError], BadRow],
+    ):
+        self.table = table
+        self.queue = queue
+        self.state = WorkerState.FLOWING
+        self.why_held = ""
+        self.inserted_rows = 0
+        self.inserts = 0
+        self.dead_rows = 0
+        self.duplicate_rows = 0
+        self.lost_rows = 0
+        """Rows given up at the end of a shutdown that ran out of time."""
+        self.flying_rows = 0
+        """Rows taken from the queue and not yet resolved."""
+        self.errors: Counter[int] = Counter()
+        self.last_error = ""
+        self.last_insert_ns: int | None = None
+        """Wall-clock time of the last insert that succeeded."""
+        self._builder = builder
+        self._policy = policy
+        self._budget = budget
+        self._observer = observer
+        self._row_of_dead = row_of_dead
+        self._worker: FlushWorker | None = None
+        self._held_at_start = ""
+        self._woken = asyncio.Event()
+        self._flush_upto = -1
+        self._drained_upto = 0
+        self._sealed_upto = 0
+        self._resolved_upto = 0
+        self._progress = asyncio.Condition()
+        self._channel: Channel[Sealed] = Channel(CHANNEL_BATCHES)
+        self._accepted: list[tuple[int, int]] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # -- lifecycle ----------------------------------------------------------------------------------------------
+
+    def start(self, worker: FlushWorker, *, held: str = "") -> None:
+        """Start both tasks. `held` says why the table cannot take rows yet; the worker waits until it can."""
+        self._worker = worker
+        self._held_at_start = held
+        name = self.table.name
+        self._tasks = [
+            asyncio.create_task(self._supervised("builder", self._build_forever), name=f"build {name}"),
+            asyncio.create_task(self._supervised("worker", self._work_forever), name=f"flush {name}"),
+        ]
+
+    async def close(self) -> None:
+        """Stop both tasks; rows not resolved by now are counted as lost. Call `flush` first."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        self.queue.close()
+        self.queue.drain(1 << 62)
+        self._drained_upto = self.position
+        lost = self.queue.taken_rows - (self.inserted_rows + self.dead_rows + self.duplicate_rows + self.lost_rows)
+        self.flying_rows = 0
+        if lost:
+            self.lost_rows += lost
+            self.queue.shed.add("shutdown", lost)
+
+    async def _supervised(self, what: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a task for ever: one that dies is started again, and its table alone has suffered."""
+        while True:
+            try:
+                await run()
+            except Exception as error:  # noqa: BLE001 - a supervisor's job
+                log.error(f"{what} died, restarting", table=self.table.name, error=repr(error), exc_info=True)
+                self.last_error = f"{what} died: {error!r}"
+                await asyncio.sleep(RESTART_S)
+
+    # -- builder ------------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Rows came, or a flush is asked for. On the loop."""
+        self._woken.set()
+
+    async def _build_forever(self) -> None:
+        queue, builder = self.queue, self._builder
+        while True:
+            room = self._policy.batch_rows - builder.rows
+            entries = queue.drain(max(SLICE_ROWS, min(room, 4 * SLICE_ROWS)))
+            self._drained_upto = queue.taken_rows + queue.displaced_rows
+            if entries:
+                await self._build(entries)
+            now_ns = time.monotonic_ns()
+            if self._is_due(now_ns):
+                await self._seal(now_ns)
+            elif queue.waiting_rows < SLICE_ROWS:
+                await self._rest(now_ns)
+
+    async def _build(self, entries: Sequence[Waiting]) -> None:
+        builder, rows_before = self._builder, self._builder.rows
+        self.flying_rows += rows_in(entries)
+        self._budget.saw_rows(self.table.name, time.monotonic_ns())
+        for _ in builder.add(entries):
+            if (built := builder.rows - rows_before) > 0:
+                self._accepted.append((builder.slice_accepted_ns, built))
+            rows_before = builder.rows
+            await asyncio.sleep(0)  # lets the other tables run, and the producers have the interpreter's lock
+
+    def _is_due(self, now_ns: int) -> bool:
+        builder = self._builder
+        if not builder.rows:
+            # Nothing to send, but rows that became dead letters are resolved too.
+            return self._drained_upto > self._sealed_upto
+        if self._drained_upto >= self._flush_upto > self._sealed_upto:
+            return True
+        linger_ns = self._budget.linger_ns(self._policy, now_ns)
+        return is_due(self._policy, builder.rows, builder.nbytes, builder.oldest_ns, now_ns, linger_ns)
+
+    async def _seal(self, now_ns: int) -> None:
+        builder = self._builder
+        if is_full(self._policy, builder.rows, builder.nbytes):
+            self._budget.sent_full(now_ns)
+        sealed = Sealed(builder.seal(), self._drained_upto, self._accepted)
+        self._accepted = []
+        self._sealed_upto = sealed.upto
+        await self._channel.put(sealed)
+
+    async def _rest(self, now_ns: int) -> None:
+        """Sleep until rows come or what was built is due."""
+        builder, queue = self._builder, self.queue
+        if self._flush_upto > self._drained_upto:
+            return
+        if builder.oldest_ns is None:
+            wait_s = None
+        else:
+            due_ns = builder.oldest_ns + self._budget.linger_ns(self._policy, now_ns) - now_ns
+            wait_s = max(0.0, due_ns / NS_PER_S)
+        self._woken.clear()
+        if not queue.arm():
+            await asyncio.sleep(DRAIN_MS / 1_000 if wait_s is None else min(DRAIN_MS / 1_000, wait_s))
+            return
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._woken.wait()
+        except TimeoutError:
+            return
+        if self._flush_upto <= self._sealed_upto:
+            # The first row of a burst woke us: let some company come.
+            await asyncio.sleep(min(DRAIN_MS, self._policy.linger_ms) / 1_000)
+
+    # -- worker -------------------------------------------------------------------------------------------------
+
+    async def _work_forever(self) -> None:
+        assert self._worker is not None
+        if self._held_at_start:
+            await self._worker.hold(self._held_at_start)
+            self._held_at_start = ""
+        async for sealed in self._channel:
+            for batch in sealed.batches:
+                await self._flush_batch(batch)
+            now_ns = time.monotonic_ns()
+            for accepted_ns, rows in sealed.accepted:
+                self._observer.lag(self.table.name, (now_ns - accepted_ns) / NS_PER_S, rows)
+            self._resolved_upto = sealed.upto
+            async with self._progress:
+                self._progress.notify_all()
+
+    async def _flush_batch(self, batch: Batch) -> None:
+        """Flush one batch, also through a fault of our own: what was sent is looked up before it is sent again."""
+        assert self._worker is not None
+        sent = False
+        while True:
+            try:
+                await self._worker.flush(batch, sent=sent)
+            except Exception as error:  # noqa: BLE001 - one table's fault must not end its worker, nor lose its rows
+                log.error("flush failed unexpectedly, trying again", table=self.table.name, error=repr(error),
+                          exc_info=True)
+                self.state_changed(WorkerState.HELD, f"internal error: {error!r}")
+                sent = True
+                await asyncio.sleep(RESTART_S)
+            else:
+                return
+
+    # -- what the worker tells (WorkerEvents) -----------------------------------------------------------------------
+
+    def inserted(self, batch: Batch, rows: int, seconds: float) -> None:
+        """Rows are in."""
+        self.inserted_rows += rows
+        self.flying_rows -= rows
+        self.inserts += 1
+        self.last_insert_ns = time.time_ns()
+        self._observer.inserted(self.table.name, rows, seconds)
+
+    def found(self, batch: Batch, rows: int) -> None:
+        """Rows were in already, by an insert whose answer was lost."""
+        self.inserted_rows += rows
+        self.flying_rows -= rows
+        self.last_insert_ns = time.time_ns()
+
+    def duplicates(self, rows: int) -> None:
+        """Rows that a source delivered before."""
+        self.duplicate_rows += rows
+        self.flying_rows -= rows
+
+    def dead_letter(self, row: pa.RecordBatch, error: DataError) -> None:
+        """A row that ClickHouse refuses."""
+        self.bad_row(self._row_of_dead(row, error))
+
+    def bad_row(self, row: BadRow) -> None:
+        """A row that can never be inserted."""
+        self.dead_rows += 1
+        self.flying_rows -= 1
+        self._observer.dead_letter(self.table.name, row)
+
+    def error(self, error: SinkError) -> None:
+        """An attempt failed."""
+        self.errors[error.code] += 1
+        self.last_error = str(error)
+        self._observer.sink_error(self.table.name, error)
+
+    def state_changed(self, state: WorkerState, why: str) -> None:
+        """The worker's state changed."""
+        changed = (state, why) != (self.state, self.why_held)
+        self.state = state
+        self.why_held = why if state is WorkerState.HELD else ""
+        if changed:
+            self._observer.worker_state(self.table.name, state, why)
+
+    # -- waiting for rows -------------------------------------------------------------------------------------------
+
+    @property
+    def position(self) -> int:
+        """The queue position of the last row accepted so far."""
+        queue = self.queue
+        return queue.taken_rows + queue.displaced_rows + queue.waiting_rows
+
+    async def resolved(self, upto: int, *, hurry: bool = True) -> None:
+        """Return when all rows up to a queue position are inserted, duplicates or dead letters.
+
+        With `hurry` they go at once instead of waiting for company.
+        """
+        if hurry and upto > self._flush_upto:
+            self._flush_upto = upto
+            self.wake()
+        async with self._progress:
+            await self._progress.wait_for(lambda: self._resolved_upto >= upto)
+
+    def nudge(self) -> None:
+        """Try again now instead of at the end of the back-off."""
+        if self._worker is not None:
+            self._worker.nudge()
+
+    def balance(self) -> Balance:
+        """Where this table's rows are. On the loop, so that no row is between two counts."""
+        queue = self.queue
+        return Balance(
+            received=queue.received_rows,
+            inserted=self.inserted_rows,
+            pending=queue.waiting_rows + self.flying_rows,
+            shed=queue.displaced_rows + queue.refused_rows + self.lost_rows,
+            dead_lettered=self.dead_rows,
+            duplicates_skipped=self.duplicate_rows,
+            expired=0,
+        )

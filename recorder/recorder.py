@@ -1,0 +1,432 @@
+"""The library: record rows from any thread, and wait for them when it matters.
+
+    with Recorder(Settings(target="chdb:///data/db", data_dir="/data")) as rec:
+        rec.record("fills", {"fill_id": "f-1", "symbol": "BTCUSDT", ...})
+        rec.sync(timeout_s=5)
+
+`record` does no I/O, waits for nothing and never raises because of load. Everything else happens on a thread of the
+recorder's own, with an event loop (`Runtime`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import threading
+import time
+import types
+import uuid
+import weakref
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Self, TypeVar, overload
+
+import pyarrow as pa
+
+from recorder.arrow_rows import exact_columns
+from recorder.balance import Balance
+from recorder.correlation import correlation_id as context_correlation_id
+from recorder.door import Door
+from recorder.errors import NotDurable, RecorderClosed, RecorderForked, UnknownTable
+from recorder.own_rows import DEAD_LETTERS
+from recorder.queue import ArrowBlock, Block
+from recorder.runtime import Runtime
+from recorder.settings import Settings
+from recorder.sink.base import Sink
+from recorder.sink.open import open_sink
+from recorder.ticket import Ticket
+from schemas.pack import Pack, load_packs
+from schemas.table import Table
+
+T = TypeVar("T")
+
+START_TIMEOUT_S = 120.0
+ARROW_BLOCK_ROWS = 2_048
+"""Arrow rows are taken up in blocks of so many, so that a full queue sheds blocks and not whole tables."""
+
+_live: weakref.WeakSet[Recorder] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    """In a forked child: the recorder's thread is not here, so its doors are shut."""
+    for recorder in _live:
+        recorder._after_fork()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+class SourceRow(NamedTuple):
+    """One row of a file or a bus, with its number in that source."""
+
+    table: str
+    seq: int
+    row: Any
+
+
+class Recorder:
+    """See the module. One recorder may be used from many threads; a forked child needs one of its own.
+
+    `sink` and `packs` replace what the settings name: for tests and for other backends.
+    """
+
+    def __init__(
+        self, settings: Settings | None = None, *, sink: Sink | None = None, packs: Sequence[Pack] | None = None
+    ):
+        self.settings = settings if settings is not None else Settings()
+        self.packs = tuple(packs) if packs is not None else load_packs(self.settings.packs)
+        self.run_id = self.settings.run_id
+        self.recorder_run_id = uuid.uuid4().hex
+        self._sink = sink
+        self._doors: dict[str, Door] = {}
+        self._tables = {table.name: table for pack in self.packs for table in pack.tables}
+        self.settings.check_tables(self._tables)
+        self._state: Literal["new", "running", "closed", "forked"] = "new"
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._runtime: Runtime | None = None
+        self._thread: threading.Thread | None = None
+        self._old_switch_interval: float | None = None
+        self._final_balance: dict[str, Balance] = {}
+
+    # -- lifecycle ----------------------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Connect, migrate if told to, and open the doors.
+
+        Raises:
+            SinkError: the database cannot be opened; the message says why and what to do.
+            SchemaError: a migration failed.
+            RecorderClosed: it was started before.
+        """
+        if self._state != "new":
+            raise RecorderClosed(f"this recorder is {self._state}; make a new Recorder to start again")
+        sink = self._sink if self._sink is not None else open_sink(self.settings)
+        started: threading.Event = threading.Event()
+        failure: list[BaseException] = []
+        self._thread = threading.Thread(
+            target=self._run, args=(sink, started, failure), name="recorder", daemon=True
+        )
+        if self.settings.switch_interval_s is not None:
+            self._old_switch_interval = sys.getswitchinterval()
+            sys.setswitchinterval(self.settings.switch_interval_s)
+        self._thread.start()
+        started.wait()
+        if failure:
+            self._thread.join()
+            self._restore_switch_interval()
+            self._state = "closed"
+            raise failure[0]
+        assert self._runtime is not None
+        self._state = "running"
+        self._doors = self._runtime.doors
+        _live.add(self)
+        return self
+
+    def _run(self, sink: Sink, started: threading.Event, failure: list[BaseException]) -> None:
+        """The recorder's thread: one event loop, from start to close."""
+        try:
+            with asyncio.Runner(loop_factory=_new_loop) as runner:
+                self._loop = runner.get_loop()
+                runner.run(self._live(sink, started))
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that called `start`
+            failure.append(error)
+        finally:
+            started.set()
+
+    async def _live(self, sink: Sink, started: threading.Event) -> None:
+        self._stop = asyncio.Event()
+        self._runtime = Runtime(
+            self.settings, self.packs, sink, run_id=self.run_id, recorder_run_id=self.recorder_run_id
+        )
+        await self._runtime.start()
+        started.set()
+        await self._stop.wait()
+        await self._runtime.close(self.settings.shutdown_timeout_s)
+        self._final_balance = self._runtime.balance()
+
+    def close(self) -> None:
+        """Stop taking rows, flush within `shutdown_timeout_s`, count what is left, release everything. Idempotent."""
+        if self._state != "running":
+            self._state = "closed" if self._state == "new" else self._state
+            return
+        self._state = "closed"
+        self._doors = {}
+        assert self._loop is not None and self._thread is not None
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+        self._restore_switch_interval()
+        _live.discard(self)
+
+    def _restore_switch_interval(self) -> None:
+        if self._old_switch_interval is not None:
+            sys.setswitchinterval(self._old_switch_interval)
+            self._old_switch_interval = None
+
+    def _after_fork(self) -> None:
+        self._doors = {}
+        self._state = "forked"
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> AsyncRecorder:
+        await asyncio.to_thread(self.start)
+        return AsyncRecorder(self)
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.close)
+
+    # -- rows in --------------------------------------------------------------------------------------------------
+
+    @overload
+    def record(
+        self, table: str, row: Any, *, correlation_id: str | None = None, ticket: Literal[False] = False
+    ) -> bool: ...
+
+    @overload
+    def record(self, table: str, row: Any, *, correlation_id: str | None = None, ticket: Literal[True]) -> Ticket: ...
+
+    def record(
+        self, table: str, row: Any, *, correlation_id: str | None = None, ticket: bool = False
+    ) -> bool | Ticket:
+        """Hand one row over; True if it was accepted, False if it was shed (and counted).
+
+        `row` is an object of the table's row class, a mapping (copied) or a tuple in the row class's order. What is
+        wrong with it is found later, and makes a dead letter. With `ticket` the answer can be waited for.
+
+        Raises:
+            UnknownTable: no loaded pack has the table.
+            RecorderClosed, RecorderForked: there is no recorder to take it.
+        """
+        door = self._doors.get(table)
+        if door is None:
+            raise self._shut(table)
+        kind = type(row)
+        if kind is dict:
+            row = row.copy()
+        elif kind is not tuple and kind is not door.row and isinstance(row, Mapping):
+            row = dict(row)
+        if not door.enabled:
+            door.filtered_rows += 1
+            return False
+        accepted = door.queue.put(
+            (
+                row,
+                time.monotonic_ns(),
+                correlation_id or context_correlation_id.get(),
+                door.wide_bytes(row) if door.has_wide else 0,
+            )
+        )
+        return self._ticket(table, accepted) if ticket else accepted
+
+    def _ticket(self, table: str, accepted: bool) -> Ticket:
+        runtime, loop = self._running()
+        position = runtime.pipelines[table].position
+        return Ticket(accepted, loop, lambda: runtime.row_durable(table, position))
+
+    def record_batch(self, table: str, data: pa.Table | pa.RecordBatch) -> int:
+        """Hand over rows that are Arrow columns already; the number accepted.
+
+        Columns may be in any order and of any type that casts exactly; rows whose values a column refuses become
+        dead letters, each by itself.
+
+        Raises:
+            WrongColumns: a column is unknown, missing without a default, or of a wrong type.
+            UnknownTable, RecorderClosed, RecorderForked: as `record`.
+        """
+        door = self._doors.get(table)
+        if door is None:
+            raise self._shut(table)
+        if not door.enabled:
+            door.filtered_rows += data.num_rows
+            return 0
+        batches = data.to_batches(max_chunksize=ARROW_BLOCK_ROWS) if isinstance(data, pa.Table) else [data]
+        ignore = self.settings.for_table(door.table).unknown_fields == "ignore"
+        accepted = 0
+        for batch in batches:
+            good, others = exact_columns(door.table, batch, ignore_unknown=ignore)
+            for start in range(0, good.num_rows, ARROW_BLOCK_ROWS):
+                block = good.slice(start, ARROW_BLOCK_ROWS)
+                accepted += door.queue.put_block(ArrowBlock(block, time.monotonic_ns(), block.nbytes), wait=False)
+            accepted += sum(self.record(table, row) for row in others)
+        return accepted
+
+    def record_source(
+        self, log: int, entries: Iterable[SourceRow], *, wait: bool = True, timeout_s: float | None = None
+    ) -> int:
+        """Hand over rows of a file or a bus, which keep that source's identities; the number accepted.
+
+        With `wait` the call waits for room in the queues and sheds nothing (until `timeout_s`, each table).
+
+        Raises:
+            UnknownTable, RecorderClosed, RecorderForked: as `record`; before any row was taken.
+        """
+        by_table: dict[str, tuple[Door, list[Any], list[int]]] = {}
+        for table, seq, row in entries:
+            found = by_table.get(table)
+            if found is None:
+                door = self._doors.get(table)
+                if door is None:
+                    raise self._shut(table)
+                found = by_table[table] = (door, [], [])
+            found[1].append(row)
+            found[2].append(seq)
+        accepted = 0
+        for door, rows, seqs in by_table.values():
+            if not door.enabled:
+                door.filtered_rows += len(rows)
+                continue
+            wide = sum(map(door.wide_bytes, rows)) if door.has_wide else 0
+            block = Block(rows, time.monotonic_ns(), log, seqs, wide)
+            accepted += door.queue.put_block(block, wait=wait, timeout_s=timeout_s)
+        return accepted
+
+    def dead_letter(
+        self, *, reason: str, detail: str, payload: bytes, origin: str = "", payload_format: str = "binary",
+        log: int | None = None, seq: int | None = None, table: str = "", ts_local: int = 0, wait: bool = False,
+    ) -> bool:
+        """Keep a message that cannot be made into rows, with its bytes; False if even that was shed (and logged).
+
+        With `log` and `seq` it has its source's identity, so that the same message is kept once.
+        """
+        row = {
+            "ts_local": ts_local, "recorder_run_id": self.recorder_run_id, "table_name": table, "reason": reason,
+            "detail": detail.encode("utf-8", "backslashreplace").decode(), "origin": origin, "source_log": log,
+            "source_seq": seq, "payload": payload, "payload_format": payload_format,
+        }
+        if log is not None and seq is not None:
+            return bool(self.record_source(log, [SourceRow(DEAD_LETTERS, seq, row)], wait=wait))
+        return self.record(DEAD_LETTERS, row)
+
+    def _shut(self, table: str) -> Exception:
+        """Why there is no door for a table."""
+        if self._state == "forked":
+            return RecorderForked(
+                f"{table}: this process was forked after the recorder started, and the recorder stayed in the "
+                "parent; make a Recorder in the child, with a target and data_dir of its own"
+            )
+        if self._state != "running":
+            return RecorderClosed(f"{table}: the recorder is {'not started' if self._state == 'new' else 'closed'}")
+        names = ", ".join(sorted(self._tables))
+        return UnknownTable(f"no table {table!r}; the loaded packs have {names}")
+
+    # -- waiting ----------------------------------------------------------------------------------------------------
+
+    def sync(self, timeout_s: float | None = None) -> None:
+        """Wait until every accepted row of a critical table is durable.
+
+        Raises:
+            NotDurable: some are not yet; they are still on their way.
+        """
+        self._wait(lambda runtime: runtime.sync(), timeout_s, "durable")
+
+    def flush(self, timeout_s: float | None = None) -> None:
+        """Wait until every accepted row is queryable.
+
+        Raises:
+            NotDurable: some are not yet; they are still on their way.
+        """
+        self._wait(lambda runtime: runtime.flush(), timeout_s, "queryable")
+
+    def _wait(self, what: Callable[[Runtime], Coroutine[Any, Any, None]], timeout_s: float | None, state: str) -> None:
+        runtime, loop = self._running()
+        future = asyncio.run_coroutine_threadsafe(what(runtime), loop)
+        try:
+            future.result(timeout_s)
+        except TimeoutError:
+            future.cancel()
+            raise NotDurable(self._late(runtime, state, timeout_s)) from None
+
+    @staticmethod
+    def _late(runtime: Runtime, state: str, timeout_s: float | None) -> str:
+        waiting = [
+            f"{name} {pipeline.queue.waiting_rows + pipeline.flying_rows} rows"
+            + (f" (held: {pipeline.why_held})" if pipeline.why_held else "")
+            for name, pipeline in runtime.pipelines.items()
+            if pipeline.queue.waiting_rows + pipeline.flying_rows
+        ]
+        return f"not all rows are {state} after {timeout_s} s; still on their way: {', '.join(waiting)}"
+
+    def _running(self) -> tuple[Runtime, asyncio.AbstractEventLoop]:
+        if self._state != "running" or self._runtime is None or self._loop is None:
+            raise self._shut("recorder")
+        return self._runtime, self._loop
+
+    def _on_loop(self, ask: Callable[[Runtime], T]) -> T:
+        """An answer of the runtime, taken on its loop, where no row is between two counts."""
+        runtime, loop = self._running()
+
+        async def answer() -> T:
+            return ask(runtime)
+
+        return asyncio.run_coroutine_threadsafe(answer(), loop).result()
+
+    # -- what it tells ------------------------------------------------------------------------------------------------
+
+    @property
+    def tables(self) -> Mapping[str, Table]:
+        """The tables of the loaded packs, by name."""
+        return types.MappingProxyType(self._tables)
+
+    @property
+    def sink(self) -> Sink:
+        """The sink in use, for questions to the database."""
+        return self._running()[0].sink
+
+    def ask(self, question: Callable[[Sink], Coroutine[Any, Any, T]], timeout_s: float | None = None) -> T:
+        """Ask the sink from any thread: `rec.ask(lambda sink: sink.query("SELECT 1"))`."""
+        runtime, loop = self._running()
+        return asyncio.run_coroutine_threadsafe(question(runtime.sink), loop).result(timeout_s)
+
+    def balance(self) -> dict[str, Balance]:
+        """Per table, where the rows of this run are; after `close`, where they ended."""
+        if self._state == "closed" and self._final_balance:
+            return self._final_balance
+        return self._on_loop(lambda runtime: runtime.balance())
+
+    def status(self) -> dict[str, Any]:
+        """State of everything, ready for JSON: what `/status` shows."""
+        return self._on_loop(lambda runtime: runtime.status())
+
+
+class AsyncRecorder:
+    """A started recorder in a coroutine's hands: `sync`, `flush` and `balance` are awaited, the rest is the same."""
+
+    def __init__(self, recorder: Recorder):
+        self.recorder = recorder
+        self.record = recorder.record
+        self.record_batch = recorder.record_batch
+
+    async def sync(self, timeout_s: float | None = None) -> None:
+        """As `Recorder.sync`."""
+        await self._wait(lambda runtime: runtime.sync(), timeout_s, "durable")
+
+    async def flush(self, timeout_s: float | None = None) -> None:
+        """As `Recorder.flush`."""
+        await self._wait(lambda runtime: runtime.flush(), timeout_s, "queryable")
+
+    async def balance(self) -> dict[str, Balance]:
+        """As `Recorder.balance`."""
+        return await asyncio.to_thread(self.recorder.balance)
+
+    async def _wait(
+        self, what: Callable[[Runtime], Coroutine[Any, Any, None]], timeout_s: float | None, state: str
+    ) -> None:
+        runtime, loop = self.recorder._running()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(what(runtime), loop))
+        except TimeoutError:
+            raise NotDurable(self.recorder._late(runtime, state, timeout_s)) from None
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        return uvloop.new_event_loop()
+    return asyncio.new_event_loop()

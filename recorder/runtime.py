@@ -1,0 +1,344 @@
+"""The recorder's inside: all tables' pipelines on one event loop, and what they share.
+
+It starts the sink, brings the schema up, compares it with the row classes, runs the pipelines, and keeps house: gap
+rows, alarms, samples of its own metrics. `Recorder` is the any-thread face of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import structlog
+
+from recorder.backoff import Backoff
+from recorder.balance import Balance
+from recorder.budget import InsertBudget
+from recorder.build import BadRow, BatchBuilder, row_bytes
+from recorder.door import Door, key_of
+from recorder.flush_policy import FlushPolicy
+from recorder.flush_worker import FlushWorker, WorkerPolicy, WorkerState
+from recorder.health import HealthServer
+from recorder.identity import new_epoch
+from recorder.latency import LatencyHistogram
+from recorder.metrics import RecorderMetrics
+from recorder.own_rows import DEAD_LETTERS, EVENTS, GAPS, METRICS, OWN_TABLES, dead_letter_row, event_row, gap_row
+from recorder.pipeline import TablePipeline
+from recorder.queue import QueueLimits, TableQueue
+from recorder.schema_start import SchemaStart, drift_of
+from recorder.settings import ResolvedTable, Settings
+from recorder.shed import Gap, ShedLedger
+from recorder.sink.base import Sink
+from recorder.sink.errors import DataError, SinkError
+from recorder.version import run_row
+from schemas.pack import Pack
+from schemas.policy import Overflow
+from schemas.table import Table
+
+log = structlog.get_logger("recorder")
+
+
+@dataclass
+class _Kept:
+    """What the runtime keeps of one table beside its pipeline."""
+
+    door: Door
+    settings: ResolvedTable
+    worker: FlushWorker
+    lag: LatencyHistogram
+
+
+class Runtime:
+    """See the module. Built and used on the recorder's loop; `doors` are for producers on any thread."""
+
+    def __init__(
+        self, settings: Settings, packs: Iterable[Pack], sink: Sink, *, run_id: str, recorder_run_id: str,
+        on_fatal: Callable[[BaseException], None] | None = None,
+    ):
+        self.settings = settings
+        self.packs = tuple(packs)
+        self.sink = sink
+        self.run_id = run_id
+        self.recorder_run_id = recorder_run_id
+        self.metrics = RecorderMetrics()
+        self.started_ns = time.time_ns()
+        self.server = ""
+        self.unplaced_rows = 0
+        """Dead letters of messages that name no table."""
+        self._loop = asyncio.get_running_loop()
+        self._budget = InsertBudget(settings.insert_budget_per_s)
+        self._tables: dict[str, _Kept] = {}
+        self.pipelines: dict[str, TablePipeline] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._health: HealthServer | None = None
+        self._schema: SchemaStart | None = None
+        for pack in self.packs:
+            for table in pack.tables:
+                self._add(table)
+
+    @property
+    def doors(self) -> dict[str, Door]:
+        """The door of every table."""
+        return {name: kept.door for name, kept in self._tables.items()}
+
+    def _add(self, table: Table) -> None:
+        settings = self.settings.for_table(table)
+        name = table.name
+        limits = QueueLimits(
+            max_rows=settings.queue_rows,
+            max_bytes=settings.queue_bytes,
+            high_watermark=settings.high_watermark,
+            low_watermark=settings.low_watermark,
+            overflow=settings.overflow,
+            overflow_second=settings.overflow_second or Overflow.DROP_OLDEST,
+            block_timeout_s=settings.block_timeout_ms / 1_000,
+            conflate_key=table.policy.conflate_key,
+        )
+        queue = TableQueue(
+            limits,
+            columns=len(table.columns),
+            wake=partial(self._wake, name),
+            shed=ShedLedger(),
+            key_of=key_of(table),
+        )
+        builder = BatchBuilder(
+            table,
+            epoch=new_epoch(),
+            run_id=self.run_id,
+            ignore_unknown=settings.unknown_fields == "ignore",
+            on_bad=lambda bad: self.pipelines[name].bad_row(bad),
+        )
+        pipeline = TablePipeline(
+            table,
+            queue=queue,
+            builder=builder,
+            policy=FlushPolicy(
+                batch_rows=settings.batch_rows,
+                batch_bytes=settings.batch_bytes,
+                linger_ms=settings.linger_ms,
+                linger_max_ms=settings.linger_max_ms,
+            ),
+            budget=self._budget,
+            observer=self,
+            row_of_dead=_bad_row_of,
+        )
+        worker = FlushWorker(
+            self.sink,
+            WorkerPolicy(
+                partition=table.policy.partition,
+                insert_timeout_s=self.settings.insert_timeout_s,
+                backoff=Backoff(self.settings.retry_initial_s, self.settings.retry_max_s),
+                hold_probe_s=self.settings.hold_probe_s,
+                unknown_retries=self.settings.unknown_retries,
+                dead_letter_ratio=self.settings.dead_letter_ratio,
+            ),
+            pipeline,
+            ready=partial(self._unfit, table),
+        )
+        self.pipelines[name] = pipeline
+        door = Door(table, queue, enabled=settings.enabled)
+        self._tables[name] = _Kept(door, settings, worker, LatencyHistogram())
+
+    def _wake(self, name: str) -> None:
+        """Wake a table's builder from any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the recorder is going, and counts what is left
+            self._loop.call_soon_threadsafe(self.pipelines[name].wake)
+
+    # -- lifecycle ----------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Connect, bring the schema up, start every table.
+
+        Raises:
+            SinkError: the sink cannot be opened.
+            SchemaError: a migration failed.
+            HealthPortError: the health port cannot be opened.
+        """
+        await self.sink.start()
+        try:
+            self.server = (await self.sink.server()).version
+            self._schema = SchemaStart(self.sink, self.settings, self.packs)
+            await self._schema.run()
+            for name, kept in self._tables.items():
+                why = await self._unfit(kept.door.table) if kept.door.enabled else None
+                self.pipelines[name].start(kept.worker, held=why or "")
+            if self.settings.health_addr:
+                self._health = HealthServer(self.settings.health_addr, self)
+                await self._health.start()
+        except BaseException:
+            await self.abort()
+            raise
+        self._own("recorder_runs", run_row(self.recorder_run_id, self.settings, self.packs))
+        self._tasks = [
+            asyncio.create_task(self._every(self.settings.gap_window_s, self._report_gaps), name="gaps"),
+            asyncio.create_task(self._every(self.settings.metrics_interval_s, self._sample), name="samples"),
+        ]
+
+    async def close(self, timeout_s: float) -> None:
+        """Flush within the time given, count what is left, and release everything."""
+        deadline = self._loop.time() + timeout_s
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                await self.flush()
+        await asyncio.gather(*(self.pipelines[name].close() for name in self._tables if name not in OWN_TABLES))
+        if any(pipeline.lost_rows for pipeline in self.pipelines.values()):
+            self._report_gaps()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(max(deadline, self._loop.time() + 1.0)):
+                    await self.pipelines[GAPS].resolved(self.pipelines[GAPS].position)
+        await self.abort()
+
+    async def abort(self) -> None:
+        """Stop without flushing; what memory held is counted as shed."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(pipeline.close() for pipeline in self.pipelines.values()))
+        for name, pipeline in self.pipelines.items():
+            if pipeline.lost_rows:
+                log.error("rows were lost at shutdown", table=name, rows=pipeline.lost_rows)
+        if self._health is not None:
+            await self._health.close()
+        await self.sink.close()
+
+    async def _unfit(self, table: Table) -> str | None:
+        """Why a table cannot take rows now, or None: asked at start and while it is held."""
+        assert self._schema is not None
+        if why := self._schema.pending.get(table.name):
+            return why
+        return drift_of(table, await self.sink.describe(table.name))
+
+    # -- rows -----------------------------------------------------------------------------------------------------
+
+    def _own(self, table: str, row: Mapping[str, Any]) -> bool:
+        """Record a row of the recorder's own. On the loop."""
+        door = self._tables[table].door
+        return door.queue.put((row, time.monotonic_ns(), None, door.wide_bytes(row)))
+
+    def put_dead_letter(self, row: Mapping[str, Any]) -> bool:
+        """Hand over a dead letter; one that finds no room is in the log, whole, and counted as shed."""
+        if self._own(DEAD_LETTERS, row):
+            return True
+        log.critical("a dead letter was shed", row=row)
+        return False
+
+    async def flush(self, tables: Iterable[str] | None = None) -> None:
+        """Return when every row accepted before the call is queryable (or a queryable dead letter)."""
+        names = list(self.pipelines if tables is None else tables)
+        await asyncio.gather(*(self._resolved_now(name) for name in names if name not in OWN_TABLES))
+        self._report_gaps()
+        await self._resolved_now(EVENTS)
+        for name in OWN_TABLES:
+            if name in self.pipelines:
+                await self._resolved_now(name)
+
+    async def sync(self) -> None:
+        """Return when every accepted row of a critical table is durable: without a log, inserted and confirmed."""
+        await self.flush([name for name, kept in self._tables.items() if kept.door.table.policy.critical])
+
+    async def row_durable(self, table: str, position: int) -> None:
+        """Return when the row at a queue position is durable, in its table or as a dead letter."""
+        pipeline = self.pipelines[table]
+        dead_before = pipeline.dead_rows
+        await pipeline.resolved(position)
+        if pipeline.dead_rows != dead_before or self.pipelines[DEAD_LETTERS].flying_rows:
+            await self._resolved_now(DEAD_LETTERS)
+
+    async def _resolved_now(self, name: str) -> None:
+        pipeline = self.pipelines[name]
+        pipeline.nudge()
+        await pipeline.resolved(pipeline.position)
+
+    # -- house-keeping ----------------------------------------------------------------------------------------------
+
+    async def _every(self, seconds: float, what: Callable[[], None]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            what()
+
+    def _report_gaps(self) -> None:
+        """Write what was shed since the last time as gap rows, and raise the alarms."""
+        for name, pipeline in self.pipelines.items():
+            gaps = pipeline.queue.shed.take()
+            if not gaps:
+                continue
+            refused = [gap for gap in gaps if not self._own(GAPS, gap_row(self.recorder_run_id, name, gap))]
+            if refused:
+                pipeline.queue.shed.put_back(refused)
+            if name not in OWN_TABLES or name == DEAD_LETTERS:
+                self._alarm_shed(pipeline, gaps)
+
+    def _alarm_shed(self, pipeline: TablePipeline, gaps: list[Gap]) -> None:
+        table = pipeline.table
+        rows = sum(gap.rows for gap in gaps)
+        reasons = {gap.reason: gap.rows for gap in gaps}
+        if table.policy.critical:
+            log.critical("critical rows were shed", table=table.name, rows=rows, reasons=reasons)
+            kind, severity = "RecorderDataLoss", "critical"
+        else:
+            log.warning("rows were shed", table=table.name, rows=rows, reasons=reasons)
+            kind, severity = "RecorderShedding", "warning"
+        self._own(EVENTS, event_row(kind, severity, table.name, f"{table.name}: {rows} rows were shed", reasons))
+
+    def _sample(self) -> None:
+        """Record the recorder's own metrics."""
+        for name, value, labels in self.metrics.samples():
+            self._own(METRICS, {"ts": time.time_ns(), "name": name, "value": value, "labels": labels})
+
+    # -- what the pipelines tell (PipelineObserver) -----------------------------------------------------------------
+
+    def inserted(self, table: str, rows: int, seconds: float) -> None:
+        """An insert of so many rows took so long."""
+        self.metrics.observe_insert(table, rows, seconds)
+
+    def lag(self, table: str, seconds: float, rows: int) -> None:
+        """So many rows became queryable so long after their acceptance."""
+        self._tables[table].lag.add(seconds, rows)
+        self.metrics.observe_lag(table, seconds, rows)
+
+    def sink_error(self, table: str, error: SinkError) -> None:
+        """An attempt failed."""
+        self.metrics.sink_error(table, error.code, type(error).__name__)
+
+    def worker_state(self, table: str, state: WorkerState, why: str) -> None:
+        """A table's worker changed its state."""
+        if state is WorkerState.HELD:
+            log.error("table is held", table=table, why=why)
+            self._own(EVENTS, event_row("RecorderFailure", "error", table, f"{table} is held: {why}"))
+        elif state is WorkerState.RETRYING:
+            log.warning("inserts fail, retrying", table=table, why=why)
+        else:
+            log.info("inserts go through again", table=table)
+
+    def dead_letter(self, table: str, row: BadRow) -> None:
+        """A row can never be inserted."""
+        if table == DEAD_LETTERS:
+            log.critical("a dead letter cannot be recorded", reason=row.reason, detail=row.detail)
+            return
+        self.put_dead_letter(dead_letter_row(self.recorder_run_id, table, row))
+
+    # -- what it tells ------------------------------------------------------------------------------------------------
+
+    def balance(self) -> dict[str, Balance]:
+        """Where every table's rows are."""
+        return {name: pipeline.balance() for name, pipeline in self.pipelines.items()}
+
+
+def _bad_row_of(row: pa.RecordBatch, error: DataError) -> BadRow:
+    """A row that ClickHouse refused, as Arrow gave it."""
+    fields = {
+        name: value.cast(pa.int64()).as_py() if pa.types.is_timestamp(value.type) else value.as_py()
+        for name, value in ((name, row[name][0]) for name in row.schema.names)
+    }
+    log_id, seq = fields.pop("_log"), fields.pop("_seq")
+    payload, payload_format = row_bytes(fields)
+    return BadRow(f"refused_{error.code}", str(error), log_id, seq, payload, payload_format, fields.get("correlation_id"))

@@ -1,0 +1,22 @@
+"""The sink that the settings name."""
+
+from __future__ import annotations
+
+from recorder.errors import SettingsError
+from recorder.settings import Settings
+from recorder.sink.base import Sink
+from recorder.sink.chdb import ChdbSink
+
+
+def open_sink(settings: Settings) -> Sink:
+    """The sink for `settings.target`; not started yet.
+
+    Raises:
+        SettingsError: there is no sink for such a target.
+    """
+    target = settings.target
+    if target.embedded:
+        return ChdbSink(target.path, settings.database, tmp_dir=settings.data_dir / "tmp")
+    raise SettingsError(
+        f"target {target}: this version records into the embedded engine; set target to chdb:///path/to/db"
+    )
