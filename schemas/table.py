@@ -12,6 +12,7 @@ import msgspec
 import pyarrow as pa
 
 from schemas.columns import IDENTITY_COLUMNS, REQUIRED, Column, ColumnType
+from schemas.docstrings import field_docs
 from schemas.errors import PackError
 from schemas.policy import TablePolicy
 
@@ -62,13 +63,14 @@ def table(name: str, row: type[Row], policy: TablePolicy) -> Table:
         PackError: a field's type is no column type, or the policy names a column that is not there.
     """
     hints = typing.get_type_hints(row, include_extras=True)
+    docs = field_docs(row)
     columns = []
     for field in msgspec.structs.fields(row):
         column_type, nullable = _column_type(name, field.name, hints[field.name])
         default: Any = field.default
         if default is msgspec.NODEFAULT:
             default = REQUIRED if field.default_factory is msgspec.NODEFAULT else field.default_factory()
-        columns.append(Column(field.name, column_type, nullable, default))
+        columns.append(Column(field.name, column_type, nullable, default, docs.get(field.name, "")))
     names = {column.name for column in columns}
     needed = {policy.partition_column, *policy.conflate_key, "ts_local", "run_id"}
     if missing := sorted(needed - names):
