@@ -103,6 +103,7 @@ class TablePipeline:
         self._row_of_dead = row_of_dead
         self._worker: FlushWorker | None = None
         self._held_at_start = ""
+        self._died = ""
         self._woken = asyncio.Event()
         self._flush_upto = -1
         self._drained_upto = 0
@@ -147,8 +148,14 @@ class TablePipeline:
                 await run()
             except Exception as error:  # noqa: BLE001 - a supervisor's job
                 log.error(f"{what} died, restarting", table=self.table.name, error=repr(error), exc_info=True)
-                self.last_error = f"{what} died: {error!r}"
+                self.last_error = self._died = f"{what} died: {error!r}"
                 await asyncio.sleep(RESTART_S)
+                self._died = ""
+
+    def fault(self) -> str:
+        """What is broken in it: a task that is gone, or one that died and is being restarted; empty when none is."""
+        dead = [task.get_name() for task in self._tasks if task.done()]
+        return f"{', '.join(dead)} is gone" if dead else self._died
 
     # -- builder ------------------------------------------------------------------------------------------------
 

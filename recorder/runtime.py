@@ -27,16 +27,16 @@ from recorder.flush_worker import FlushWorker, WorkerPolicy, WorkerState
 from recorder.health import HealthServer
 from recorder.identity import new_epoch
 from recorder.latency import LatencyHistogram
-from recorder.metrics import RecorderMetrics
+from recorder.metrics import RecorderMetrics, RecorderStats, TableStats
 from recorder.own_rows import DEAD_LETTERS, EVENTS, GAPS, METRICS, OWN_TABLES, dead_letter_row, event_row, gap_row
 from recorder.pipeline import TablePipeline
 from recorder.queue import QueueLimits, TableQueue
-from recorder.schema_start import SchemaStart, drift_of
+from recorder.schema_start import SchemaStart
 from recorder.settings import ResolvedTable, Settings
 from recorder.shed import Gap, ShedLedger
 from recorder.sink.base import Sink
 from recorder.sink.errors import DataError, SinkError
-from recorder.version import run_row
+from recorder.version import run_row, version
 from schemas.pack import Pack
 from schemas.policy import Overflow
 from schemas.table import Table
@@ -59,14 +59,15 @@ class Runtime:
 
     def __init__(
         self, settings: Settings, packs: Iterable[Pack], sink: Sink, *, run_id: str, recorder_run_id: str,
-        on_fatal: Callable[[BaseException], None] | None = None,
     ):
         self.settings = settings
         self.packs = tuple(packs)
         self.sink = sink
         self.run_id = run_id
         self.recorder_run_id = recorder_run_id
-        self.metrics = RecorderMetrics()
+        self.metrics = RecorderMetrics(
+            read=self.stats, info={"version": version(), "config_hash": settings.config_hash}
+        )
         self.started_ns = time.time_ns()
         self.server = ""
         self.unplaced_rows = 0
@@ -169,7 +170,9 @@ class Runtime:
                 why = await self._unfit(kept.door.table) if kept.door.enabled else None
                 self.pipelines[name].start(kept.worker, held=why or "")
             if self.settings.health_addr:
-                self._health = HealthServer(self.settings.health_addr, self)
+                self._health = HealthServer(
+                    self.settings.health_addr, self, allow_remote=self.settings.health_allow_remote
+                )
                 await self._health.start()
         except BaseException:
             await self.abort()
@@ -213,9 +216,7 @@ class Runtime:
     async def _unfit(self, table: Table) -> str | None:
         """Why a table cannot take rows now, or None: asked at start and while it is held."""
         assert self._schema is not None
-        if why := self._schema.pending.get(table.name):
-            return why
-        return drift_of(table, await self.sink.describe(table.name))
+        return await self._schema.unfit(table)
 
     # -- rows -----------------------------------------------------------------------------------------------------
 
@@ -331,6 +332,77 @@ class Runtime:
     def balance(self) -> dict[str, Balance]:
         """Where every table's rows are."""
         return {name: pipeline.balance() for name, pipeline in self.pipelines.items()}
+
+    def stats(self) -> RecorderStats:
+        """What the metrics show."""
+        return RecorderStats(tables=[self._table_stats(name) for name in self.pipelines])
+
+    def _table_stats(self, name: str) -> TableStats:
+        pipeline, door = self.pipelines[name], self._tables[name].door
+        balance = pipeline.balance()
+        rows = balance.as_dict()
+        pending = rows.pop("pending")
+        return TableStats(
+            table=name,
+            critical=door.table.policy.critical,
+            queue_rows=pipeline.queue.waiting_rows,
+            queue_bytes=pipeline.queue.waiting_bytes,
+            queue_usage=pipeline.queue.usage(),
+            pending_rows=pending,
+            rows=rows | {"filtered": door.filtered_rows},
+            shed=dict(pipeline.queue.shed.totals),
+            held=pipeline.state is WorkerState.HELD,
+            last_insert_s=(pipeline.last_insert_ns or 0) / 1e9,
+        )
+
+    def sick(self) -> list[str]:
+        """What is broken inside the process; empty when all is well."""
+        return [
+            f"{name}: {fault}" for name, pipeline in self.pipelines.items() if (fault := pipeline.fault())
+        ]
+
+    def unready(self) -> list[str]:
+        """Why rows do not reach the database; empty when they do."""
+        return [
+            f"{name} is {pipeline.state.value}: {pipeline.why_held or pipeline.last_error}"
+            for name, pipeline in self.pipelines.items()
+            if pipeline.state is not WorkerState.FLOWING and self._tables[name].door.enabled
+        ]
+
+    def status(self) -> dict[str, Any]:
+        """State of everything, ready for JSON."""
+        return {
+            "version": version(),
+            "recorder_run_id": self.recorder_run_id,
+            "run_id": self.run_id,
+            "started_ns": self.started_ns,
+            "target": str(self.settings.target),
+            "database": self.settings.database,
+            "server": self.server,
+            "config_hash": self.settings.config_hash,
+            "health": self._health.url if self._health else None,
+            "balance": {name: balance.as_dict() for name, balance in self.balance().items()},
+            "tables": {name: self._table_status(name) for name in self.pipelines},
+        }
+
+    def _table_status(self, name: str) -> dict[str, Any]:
+        pipeline, kept = self.pipelines[name], self._tables[name]
+        return {
+            "enabled": kept.door.enabled,
+            "critical": kept.door.table.policy.critical,
+            "state": pipeline.state.value,
+            "held_because": pipeline.why_held,
+            "queue_rows": pipeline.queue.waiting_rows,
+            "queue_bytes": pipeline.queue.waiting_bytes,
+            "queue_usage": round(pipeline.queue.usage(), 4),
+            "inserts": pipeline.inserts,
+            "lag": kept.lag.summary(),
+            "shed": dict(pipeline.queue.shed.totals),
+            "filtered_rows": kept.door.filtered_rows,
+            "errors": {str(code): count for code, count in pipeline.errors.items()},
+            "last_error": pipeline.last_error,
+            "last_insert_ns": pipeline.last_insert_ns,
+        }
 
 
 def _bad_row_of(row: pa.RecordBatch, error: DataError) -> BadRow:

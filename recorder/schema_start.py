@@ -1,0 +1,113 @@
+"""The schema at start, and whenever a held table is probed: migrate if told to, and say which tables are unfit.
+
+A drifted table is held, never written to: ClickHouse would fill a missing column with its default and say nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+import structlog
+
+from recorder.settings import Settings
+from recorder.sink.base import Sink
+from schemas.check import Difference, compare
+from schemas.live import read_tables
+from schemas.manager import Manager
+from schemas.pack import Pack
+from schemas.render import RenderContext
+from schemas.table import Table
+
+log = structlog.get_logger("recorder.schema")
+
+BREAKING = frozenset({"missing_table", "missing_column", "column_type", "extra_column"})
+"""Differences under which a batch would fail or be changed silently. The others are told, and recording goes on."""
+
+
+class SinkExecutor:
+    """The sink as the schema manager needs it: synchronous. For threads beside the recorder's loop."""
+
+    def __init__(self, sink: Sink, loop: asyncio.AbstractEventLoop):
+        self._sink = sink
+        self._loop = loop
+
+    def command(self, sql: str) -> object:
+        """Run a statement that returns nothing."""
+        return self._wait(self._sink.command(sql))
+
+    def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[Sequence[Any]]:
+        """Rows of a statement."""
+        rows: Sequence[Sequence[Any]] = self._wait(self._sink.query(sql, parameters))
+        return rows
+
+    def _wait(self, call: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+
+
+def manager_of(
+    executor: SinkExecutor, settings: Settings, packs: Sequence[Pack], on_wait: Callable[[str], None] | None = None
+) -> Manager:
+    """The schema manager of these settings."""
+    keep_days = {
+        table.name: settings.for_table(table).keep_days for pack in packs for table in pack.tables
+    }
+    return Manager(
+        executor, packs, settings.database, ttl=settings.ttl is not False, keep_days=keep_days, on_wait=on_wait
+    )
+
+
+class SchemaStart:
+    """One recorder's look at its schema. Used on the recorder's loop; the manager runs in a thread."""
+
+    def __init__(self, sink: Sink, settings: Settings, packs: Sequence[Pack]):
+        self._settings = settings
+        self._packs = packs
+        self._executor = SinkExecutor(sink, asyncio.get_running_loop())
+        self._manager = manager_of(
+            self._executor, settings, packs, lambda holder: log.info("waiting for the migration lock", holder=holder)
+        )
+
+    async def run(self) -> None:
+        """Migrate if the settings say so, and warn of what differs without breaking.
+
+        Raises:
+            SchemaError: a migration failed; what is applied is recorded, and the next start goes on from there.
+        """
+        if self._settings.migrates_on_start:
+            applied = await asyncio.to_thread(self._manager.up)
+            if applied:
+                log.info("migrated", statements=len(applied), database=self._settings.database)
+        for difference in await asyncio.to_thread(self._manager.check):
+            if difference.kind not in BREAKING:
+                log.warning(
+                    "a table differs from its policy", table=difference.table, what=difference.what,
+                    expected=difference.expected, observed=difference.observed, remedy=difference.remedy,
+                )
+
+    async def unfit(self, table: Table) -> str | None:
+        """Why a table cannot take rows now; None where it can."""
+        return await asyncio.to_thread(self._unfit, table)
+
+    def _unfit(self, table: Table) -> str | None:
+        live = read_tables(self._executor, self._settings.database)
+        context = RenderContext(database=self._settings.database, cluster=None, ttl=True, keep_days={})
+        broken = [found for found in compare([table], live, context) if found.kind in BREAKING]
+        if not broken:
+            return None
+        if not self._settings.migrates_on_start and (pending := self._pending_of(table)):
+            return f"{table.name}: migrations are pending ({pending}); run recorder migrate up"
+        return f"{table.name}: {'; '.join(map(_told, broken[:5]))}"
+
+    def _pending_of(self, table: Table) -> str:
+        """The pending migrations of the table's pack."""
+        pack = next(pack for pack in self._packs if table in pack.tables)
+        labels = [step.label for step in self._manager.plan() if step.migration and step.migration.pack == pack.name]
+        return ", ".join(dict.fromkeys(labels))
+
+
+def _told(difference: Difference) -> str:
+    return (
+        f"{difference.what}: expected {difference.expected}, observed {difference.observed}; {difference.remedy}"
+    )
