@@ -1,1 +1,1 @@
-"""."""
+"""Where rows go: one protocol, the embedded engine behind it."""

@@ -1,35 +1,37 @@
 """The sink for the engine in this process: chDB, through clickhouse-connect.
 
 chDB keeps one engine a process, and one process a database folder. A batch travels as a file the engine reads
-(`INSERT … FROM INFILE`, which reports errors truly): an anonymous file in memory, so that neither a kill nor a full
-disk leaves row data behind; where the system has none, a file in `tmp_dir`, swept at start.
+(`INSERT … FROM INFILE`, which reports errors truly).
 
-After a fork the child must not touch the engine: its threads exist only in the parent.
+After a fork the child must not touch the engine, whose threads exist only in the parent: every call there raises.
+Such a child has to end with `os._exit` (as those of `multiprocessing` do) or `exec`: the engine's own exit handlers
+would wait for ever.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import clickhouse_connect
-import pyarrow as pa
 from clickhouse_connect.driver.binding import quote_identifier
 from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ProgrammingError
 
 from recorder.batch import Batch
-from recorder.sink import statements
+from recorder.sink import carrier, folder, statements
 from recorder.sink.client_sink import ClientSink
+from recorder.sink.errors import SinkUnavailable
 
 
 class ChdbSink(ClientSink):
-    """Inserts into the database `database` of the engine folder `path`.
+    """Inserts into `database` of the engine folder `path`.
 
-    `create_database` makes the database where it is missing. `settings` are session settings of every handle.
-    For the bounds see `ClientSink`.
+    `create_database` makes the database where it is missing. `tmp_dir` (default: beside the folder, its name with `.tmp`) is used
+    where the system has no anonymous files. `settings` are session settings of every handle. The bounds are those
+    of `ClientSink`.
     """
 
     def __init__(
@@ -44,7 +46,7 @@ class ChdbSink(ClientSink):
     ):
         super().__init__(**bounds)
         self._path = pathlib.Path(os.path.realpath(path))
-        self._tmp_dir = pathlib.Path(tmp_dir) if tmp_dir is not None else self._path.parent / "tmp"
+        self._tmp_dir = pathlib.Path(tmp_dir) if tmp_dir is not None else self._path.with_name(self._path.name + ".tmp")
         self._database = database
         self._create_database = create_database
         self._settings = dict(settings or {})
@@ -54,19 +56,42 @@ class ChdbSink(ClientSink):
         """The database that unqualified table names mean."""
         return self._database
 
+    async def start(self) -> None:
+        """Open the engine; raise `SinkUnavailable` with the remedy where that fails."""
+        self._check_process()
+        folder.check(self._path)
+        carrier.sweep(self._tmp_dir)
+        await super().start()
+
     def _open(self) -> Client:
-        client = clickhouse_connect.get_client(
-            interface="chdb", path=str(self._path), settings={**statements.READING, **self._settings}
-        )
-        if self._create_database:
-            client.command(f"CREATE DATABASE IF NOT EXISTS {quote_identifier(self._database)}")
-        client.database = self._database
+        try:
+            client = clickhouse_connect.get_client(
+                interface="chdb", path=str(self._path), settings={**statements.READING, **self._settings}
+            )
+        except ProgrammingError as error:
+            raise folder.reason_after(self._path, error) from error
+        try:
+            self._use_database(client)
+        except BaseException:
+            client.close()
+            raise
         return client
+
+    def _use_database(self, client: Client) -> None:
+        name = self._database
+        if self._create_database:
+            client.command(f"CREATE DATABASE IF NOT EXISTS {quote_identifier(name)}")
+        elif not client.command("EXISTS DATABASE " + quote_identifier(name)):
+            raise SinkUnavailable(
+                f'database {self._path}: it has no database {name}; run "recorder migrate up", or name another one',
+                code=81,
+            )
+        client.database = name
 
     def _send(self, client: Client, batch: Batch, settings: Mapping[str, Any]) -> None:
         columns = ", ".join(quote_identifier(name) for name in batch.data.schema.names)
         pinned = ", ".join(f"{name} = '{value}'" for name, value in settings.items())
-        with self._as_file(batch.data) as path:
+        with carrier.as_file(batch.data, self._tmp_dir) as path:
             client.command(
                 f"INSERT INTO {quote_identifier(batch.table)} ({columns}) FROM INFILE '{path}' "
                 f"SETTINGS {pinned} FORMAT ArrowStream"
@@ -74,15 +99,5 @@ class ChdbSink(ClientSink):
 
     def _server_uuid(self, client: Client) -> str:
         # serverUUID() of the embedded engine is all zeros; the database's own tells one folder from another.
-        return str(client.query("SELECT uuid FROM system.databases WHERE name = currentDatabase()").result_rows[0][0])
-
-    @contextlib.contextmanager
-    def _as_file(self, data: pa.RecordBatch) -> Iterator[str]:
-        descriptor = os.memfd_create("recorder-insert", os.MFD_CLOEXEC)
-        try:
-            path = f"/proc/self/fd/{descriptor}"
-            with pa.OSFile(path, "wb") as out, pa.ipc.new_stream(out, data.schema) as writer:
-                writer.write_batch(data)
-            yield path
-        finally:
-            os.close(descriptor)
+        name = "SELECT toString(uuid) FROM system.databases WHERE name = currentDatabase()"
+        return str(client.query(name).result_rows[0][0])

@@ -1,0 +1,133 @@
+"""The contract of sinks on the engine in this process, and what is special about it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pathlib
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import pytest
+from harness.sink_tables import create, plain
+from sink_contract import SinkContract, count
+
+from recorder.sink import carrier
+from recorder.sink.chdb import ChdbSink
+from recorder.sink.errors import Retryable, SinkUnavailable
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+
+
+@pytest.fixture
+async def sink(chdb_path: pathlib.Path, engine: Client, database: str) -> AsyncIterator[ChdbSink]:
+    sink = ChdbSink(chdb_path, database, kill_wait_s=2)
+    await sink.start()
+    yield sink
+    await sink.close()
+
+
+class TestChdbSink(SinkContract):
+    """The laws, here."""
+
+
+async def test_memory_limit_is_retryable(chdb_path: pathlib.Path, engine: Client, database: str) -> None:
+    """A server short of memory is no fault of the rows."""
+    sink = ChdbSink(chdb_path, database, settings={"max_memory_usage": 1_000_000})
+    await sink.start()
+    await sink.command(create("t"))
+    with pytest.raises(Retryable) as caught:
+        await sink.insert(plain("t", 500_000), timeout_s=30)
+    assert caught.value.code == 241
+    await sink.close()
+
+
+async def test_two_sinks_share_an_engine_and_close_alone(
+    chdb_path: pathlib.Path, engine: Client, database: str
+) -> None:
+    """Closing one takes nothing from the other; closing twice is closing once; a closed one says so."""
+    one, two = ChdbSink(chdb_path, database), ChdbSink(chdb_path, database)
+    await one.start()
+    await two.start()
+    await one.command(create("t"))
+    await one.close()
+    await one.close()
+    await two.insert(plain("t"), timeout_s=30)
+    assert await count(two, "t") == 10
+    with pytest.raises(SinkUnavailable, match="closed"):
+        await one.insert(plain("t"), timeout_s=30)
+    await two.close()
+
+
+async def test_another_path_in_one_process_is_refused(
+    chdb_path: pathlib.Path, engine: Client, tmp_path: pathlib.Path
+) -> None:
+    """The error names the path that is open and what to do."""
+    sink = ChdbSink(tmp_path / "other")
+    with pytest.raises(SinkUnavailable, match="a process can have one") as caught:
+        await sink.start()
+    assert str(chdb_path) in str(caught.value)
+    await sink.close()
+
+
+async def test_a_database_that_must_be_there(chdb_path: pathlib.Path, engine: Client) -> None:
+    """Where it may not be created, its absence is said at the start, with the remedy."""
+    sink = ChdbSink(chdb_path, "absent", create_database=False)
+    with pytest.raises(SinkUnavailable, match="recorder migrate up"):
+        await sink.start()
+    await sink.close()
+
+
+async def test_handles_are_bounded(chdb_path: pathlib.Path, engine: Client, database: str) -> None:
+    """With all handles in hung inserts, another insert gives up in time, and was not sent."""
+    sink = ChdbSink(chdb_path, database, handles=1)
+    await sink.start()
+    await sink.command(create("slow", extra=", z UInt8 MATERIALIZED sleep(3)"))
+    await sink.command(create("t"))
+    hanging = asyncio.create_task(sink.insert(plain("slow", 1), timeout_s=30))
+    await asyncio.sleep(0.2)
+    with pytest.raises(Retryable, match="no free handle"):
+        await sink.insert(plain("t"), timeout_s=0.2)
+    await hanging
+    assert await sink.look_up(plain("t")) == set()
+    await sink.close()
+
+
+async def test_a_forked_child_is_refused(chdb_path: pathlib.Path, engine: Client, database: str) -> None:
+    """The engine's threads stay in the parent; in the child every call says so at once."""
+    sink = ChdbSink(chdb_path, database)
+    await sink.start()
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        answer = "nothing raised"
+        try:
+            sink.insert(plain("t"), timeout_s=1).send(None)
+        except SinkUnavailable as error:
+            answer = str(error)
+        finally:
+            sink.close_now()
+            os.write(write, answer.encode())
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        assert "was forked" in pipe.read()
+    os.waitpid(child, 0)
+    assert await sink.query("SELECT 1")
+    await sink.close()
+
+
+async def test_without_anonymous_files_a_batch_travels_on_disk(
+    chdb_path: pathlib.Path, engine: Client, database: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is gone after the insert, and what a killed process left is swept at the start."""
+    monkeypatch.setattr(carrier.as_file.__wrapped__, "__kwdefaults__", {"in_memory": False})
+    (tmp_path / "insert-1-left.raw").write_bytes(b"rows")
+    sink = ChdbSink(chdb_path, database, tmp_dir=tmp_path)
+    await sink.start()
+    assert list(tmp_path.iterdir()) == []
+    await sink.command(create("t"))
+    await sink.insert(plain("t"), timeout_s=30)
+    assert await count(sink, "t") == 10
+    assert list(tmp_path.iterdir()) == []
+    await sink.close()
