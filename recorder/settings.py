@@ -1,13 +1,12 @@
 """What a recorder is told: one frozen `Settings` value from defaults, a file, the environment and the caller.
 
-Rising priority: the defaults below, the profile, a TOML file (`recorder.toml` here, or the one that
-`--config` or RECORDER_CONFIG names),
-environment variables (`RECORDER_DATA_DIR`, nested with two underscores as in
-`RECORDER_TABLES__MARKET_DATA__LINGER_MS=500`), and keyword arguments or command line options.
+Rising priority: the defaults below, the profile, a TOML file (`recorder.toml` here, or the one
+that `--config` or RECORDER_CONFIG names), environment variables (`RECORDER_DATA_DIR`, nested with two underscores
+as in `RECORDER_TABLES__MARKET_DATA__LINGER_MS=500`), and keyword arguments or options of a command.
 
 Invariants: a `Settings` object is valid or was never made (`SettingsError`, one line a problem, naming
-source and remedy); it never shows a secret; every value knows where it came from (`explain`). What a table has in the
-end, the policy of its pack included, is `Settings.for_table`.
+source and remedy); it never shows a secret; every value knows where it came from (`explain`). What a table
+has in the end, the policy of its pack included, is `Settings.for_table`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,306 @@
+"""The recorder's metrics, for Prometheus and for its own `metrics_timeseries` table.
+
+What the pipelines count anyway is read when somebody asks (`TableStats`, given by a callable), so that the
+way of a row pays nothing for it; only what happens once a batch (inserts, lag, errors) is observed. Names,
+labels and units are an interface: dashboards and alerts stand on them, and `docs/metrics.md` lists them.
+
+Everything here runs on the recorder's loop. The registry is its own, never the process-wide one.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from recorder.latency import LatencyHistogram
+
+LAG_BOUNDS_S = (
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    0.75,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+    300.0,
+    3600.0,
+)
+INSERT_BOUNDS_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+BATCH_BOUNDS_ROWS = (1.0, 10.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 30_000.0, 100_000.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableStats:
+    """What one table's pipeline counts, read at one moment. Counts are of this run."""
+
+    table: str
+    critical: bool
+    queue_rows: int
+    queue_bytes: int
+    queue_usage: float
+    """Fullness of the queue, 0 to 1: the greater of rows and bytes."""
+    pending_rows: int
+    rows: Mapping[str, int]
+    """By outcome: received, inserted, shed, dead_lettered, duplicates_skipped, expired, filtered."""
+    shed: Mapping[str, int] = field(default_factory=dict)
+    """Shed rows by reason."""
+    held: bool = False
+    last_insert_s: float = 0.0
+    """Time of the last successful insert in seconds since the epoch; 0 for none yet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecorderStats:
+    """What the whole recorder counts, read at one moment."""
+
+    tables: Sequence[TableStats] = ()
+    filtered: Mapping[str, int] = field(default_factory=dict)
+    """Rows that normalisers left out by the recording policy, by reason."""
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    """Messages of a known kind that no table takes, by event type."""
+    undecodable: Mapping[str, int] = field(default_factory=dict)
+    """Messages that could not be decoded, by source."""
+
+
+class Sample(NamedTuple):
+    """One value for a row of `metrics_timeseries`."""
+
+    name: str
+    value: float
+    labels: dict[str, str]
+
+
+class _Buckets:
+    """A Prometheus histogram that takes many equal values at once."""
+
+    def __init__(self, bounds: Sequence[float]):
+        self.bounds = (*bounds, math.inf)
+        self.counts = [0] * len(self.bounds)
+        self.sum = 0.0
+
+    def add(self, value: float, count: int = 1) -> None:
+        self.counts[bisect.bisect_left(self.bounds, value)] += count
+        self.sum += value * count
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        total = 0
+        pairs: list[tuple[str, float]] = []
+        for bound, count in zip(self.bounds, self.counts, strict=True):
+            total += count
+            pairs.append(("+Inf" if math.isinf(bound) else str(bound), total))
+        return pairs
+
+
+@dataclass
+class _TableHistograms:
+    lag: _Buckets = field(default_factory=lambda: _Buckets(LAG_BOUNDS_S))
+    insert: _Buckets = field(default_factory=lambda: _Buckets(INSERT_BOUNDS_S))
+    batch: _Buckets = field(default_factory=lambda: _Buckets(BATCH_BOUNDS_ROWS))
+    recent_lag: LatencyHistogram = field(default_factory=LatencyHistogram)
+    """Since the last `samples()`."""
+
+
+class RecorderMetrics(Collector):
+    """All metrics of one recorder.
+
+    `read` gives what the pipelines count; it may be set later with `watch`. `info` are the labels of
+    `recorder_build_info`.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry | None = None,
+        *,
+        read: Callable[[], RecorderStats] = RecorderStats,
+        info: Mapping[str, str] | None = None,
+    ):
+        self.registry = registry if registry is not None else CollectorRegistry()
+        self._read = read
+        self._info = dict(info or {})
+        self._histograms: dict[str, _TableHistograms] = defaultdict(_TableHistograms)
+        self._errors: Counter[tuple[str, str, str]] = Counter()
+        self._started_s = time.time()
+        self._started_monotonic_s = time.monotonic()
+        self.registry.register(self)
+        if registry is None:
+            ProcessCollector(registry=self.registry)
+            GCCollector(registry=self.registry)
+
+    def watch(self, read: Callable[[], RecorderStats], *, info: Mapping[str, str] | None = None) -> None:
+        """Read the pipelines' counts from `read` from now on."""
+        self._read = read
+        if info is not None:
+            self._info = dict(info)
+
+    # -- observed once a batch --
+
+    def observe_insert(self, table: str, rows: int, seconds: float) -> None:
+        """A successful insert of so many rows took so long."""
+        histograms = self._histograms[table]
+        histograms.insert.add(seconds)
+        histograms.batch.add(rows)
+
+    def observe_lag(self, table: str, seconds: float, rows: int = 1) -> None:
+        """So many rows became queryable so long after their acceptance."""
+        histograms = self._histograms[table]
+        histograms.lag.add(max(0.0, seconds), rows)
+        histograms.recent_lag.add(seconds, rows)
+
+    def sink_error(self, table: str, code: int, kind: str) -> None:
+        """An attempt failed with ClickHouse's code (0 where there is none); `kind` is the error's class."""
+        self._errors[table, str(code), kind] += 1
+
+    # -- read --
+
+    def exposition(self) -> bytes:
+        """Everything in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: the registry need not collect in order to learn the names."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics, from one reading."""
+        stats = self._read()
+        yield from self._of_tables(stats.tables)
+        yield from self._of_batches()
+        for name, help_text, label, counts in (
+            ("recorder_filtered_rows", "Rows left out by the recording policy.", "reason", stats.filtered),
+            (
+                "recorder_ignored_messages",
+                "Messages of a known kind that no table takes.",
+                "event",
+                stats.ignored,
+            ),
+            (
+                "recorder_undecodable_messages",
+                "Messages that could not be decoded.",
+                "source",
+                stats.undecodable,
+            ),
+        ):
+            family = CounterMetricFamily(name, help_text, labels=[label])
+            for key, count in counts.items():
+                family.add_metric([key], count)
+            yield family
+        build = GaugeMetricFamily(
+            "recorder_build_info", "Version and settings; always 1.", labels=list(self._info)
+        )
+        build.add_metric(list(self._info.values()), 1)
+        yield build
+        yield GaugeMetricFamily(
+            "recorder_uptime_seconds",
+            "Seconds since the start.",
+            time.monotonic() - self._started_monotonic_s,
+        )
+
+    @staticmethod
+    def _of_tables(tables: Sequence[TableStats]) -> Iterator[Metric]:
+        gauges = {
+            name: GaugeMetricFamily(name, help_text, labels=["table"])
+            for name, help_text in (
+                ("recorder_queue_usage", "Fullness of the table's queue, 0 to 1."),
+                ("recorder_queue_rows", "Rows in the table's queue."),
+                ("recorder_queue_bytes", "Bytes in the table's queue."),
+                ("recorder_pending_rows", "Rows accepted and not yet inserted, shed or dead-lettered."),
+                ("recorder_table_held", "1 while the table's inserts wait for a repair."),
+                (
+                    "recorder_last_successful_insert_timestamp_seconds",
+                    "Time of the table's last successful insert.",
+                ),
+            )
+        }
+        rows = CounterMetricFamily("recorder_rows", "Rows by outcome.", labels=["table", "outcome"])
+        shed = CounterMetricFamily(
+            "recorder_shed_rows", "Rows dropped on purpose.", labels=["table", "reason"]
+        )
+        loss = CounterMetricFamily(
+            "recorder_critical_loss_rows", "Rows of critical tables shed.", labels=["table"]
+        )
+        for table in tables:
+            for name, value in (
+                ("recorder_queue_usage", table.queue_usage),
+                ("recorder_queue_rows", table.queue_rows),
+                ("recorder_queue_bytes", table.queue_bytes),
+                ("recorder_pending_rows", table.pending_rows),
+                ("recorder_table_held", int(table.held)),
+            ):
+                gauges[name].add_metric([table.table], value)
+            if table.last_insert_s:
+                gauges["recorder_last_successful_insert_timestamp_seconds"].add_metric(
+                    [table.table], table.last_insert_s
+                )
+            for outcome, count in table.rows.items():
+                rows.add_metric([table.table, outcome], count)
+            for reason, count in table.shed.items():
+                shed.add_metric([table.table, reason], count)
+            if table.critical:
+                loss.add_metric([table.table], table.rows.get("shed", 0))
+        yield from gauges.values()
+        yield from (rows, shed, loss)
+
+    def _of_batches(self) -> Iterator[Metric]:
+        lag = HistogramMetricFamily(
+            "recorder_lag_seconds",
+            "From a row's acceptance to its being queryable, by row.",
+            labels=["table"],
+        )
+        insert = HistogramMetricFamily("recorder_insert_seconds", "Successful inserts.", labels=["table"])
+        batch = HistogramMetricFamily("recorder_batch_rows", "Rows of successful inserts.", labels=["table"])
+        for table, histograms in self._histograms.items():
+            for family, buckets in (
+                (lag, histograms.lag),
+                (insert, histograms.insert),
+                (batch, histograms.batch),
+            ):
+                family.add_metric([table], buckets.cumulative(), buckets.sum)
+        yield from (lag, insert, batch)
+        errors = CounterMetricFamily(
+            "recorder_sink_errors", "Failed attempts.", labels=["table", "code", "kind"]
+        )
+        for key, count in self._errors.items():
+            errors.add_metric(list(key), count)
+        yield errors
+
+    def samples(self) -> list[Sample]:
+        """What goes into `metrics_timeseries` now: tables with rows, and lag quantiles since the last call."""
+        stats = self._read()
+        active = [table for table in stats.tables if table.rows.get("received")]
+        samples = [
+            Sample(sample.name, float(sample.value), dict(sample.labels))
+            for family in self._of_tables(active)
+            for sample in family.samples
+        ]
+        for table, histograms in self._histograms.items():
+            recent = histograms.recent_lag
+            if recent.count:
+                for label, share in (("0.5", 0.5), ("0.99", 0.99), ("1", 1.0)):
+                    value = recent.max_s if share == 1.0 else recent.quantile(share)
+                    samples.append(Sample("recorder_lag_seconds", value, {"table": table, "quantile": label}))
+                histograms.recent_lag = LatencyHistogram()
+            samples += [
+                Sample("recorder_inserts_total", float(sum(histograms.insert.counts)), {"table": table}),
+                Sample("recorder_insert_seconds_sum", histograms.insert.sum, {"table": table}),
+            ]
+        samples += [
+            Sample("recorder_sink_errors_total", float(count), {"table": table, "code": code, "kind": kind})
+            for (table, code, kind), count in self._errors.items()
+        ]
+        return samples
