@@ -8,8 +8,8 @@ and becomes a dead letter with its bytes, never a row of zeros.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from schemas.table import Row
 
@@ -28,11 +28,15 @@ class Message(NamedTuple):
 
 
 class NormalisedRow(NamedTuple):
-    """One row a message made. `slot` is fixed per kind of row, so that a row's identity does not depend on state."""
+    """One row a message made. `slot` is fixed per kind of row, so that a row's identity does not depend on state.
+
+    `row` is a row object, a mapping, or a tuple of all the row class's fields in order: a tuple of twenty fields is
+    made in a third of the time of the object.
+    """
 
     table: str
     slot: int
-    row: Row
+    row: Row | Mapping[str, Any] | tuple[Any, ...]
 
 
 class BadMessage(ValueError):  # noqa: N818 - reads as what it is in `except BadMessage`

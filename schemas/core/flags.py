@@ -26,3 +26,5 @@ class MarketFlag(enum.IntFlag):
     """The depth book lost its place in the venue's ids; its levels are left out until it is in sync again."""
     CROSSED = 256
     """The venue's best bid was not below its best ask."""
+    OFF_BOOK = 512
+    """The venue made the trade outside the order book (insurance fund, deleveraging): no market price."""
