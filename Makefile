@@ -1,0 +1,50 @@
+# Everything works from a clean clone with Python >= 3.11, make and a package registry; the environment is .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+RECORDER_DEMO_DIR ?= demo-data
+TEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint types check format bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+install: $(STAMP)  ## make .venv with everything in it
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version); set PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP)  ## record a simulated trading session into an embedded ClickHouse and ask it questions
+	@$(BIN)/recorder --data-dir $(RECORDER_DEMO_DIR) demo
+
+test: $(STAMP)  ## run the whole test suite
+	@$(BIN)/python -m pytest $(TEST_ARGS)
+
+lint: $(STAMP)  ## ruff: lint and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(STAMP)  ## strict type checking
+	@$(BIN)/mypy
+
+check: test lint types  ## all that must pass
+
+format: $(STAMP)  ## let ruff mend what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(STAMP)  ## the three benchmarks, about four minutes
+	@$(BIN)/recorder bench load
+	@$(BIN)/recorder bench ingest
+	@$(BIN)/recorder bench hotpath
+
+clean:  ## remove the environment, caches and the demo's database
+	@rm -rf $(VENV) $(RECORDER_DEMO_DIR) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info build dist
