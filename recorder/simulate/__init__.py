@@ -1,1 +1,31 @@
-"""."""
+"""A trading session from a seed, with consistent chains and a truth to compare with; pacing to send it."""
+
+from recorder.simulate.pace import Phase, Progress, Schedule, drive
+from recorder.simulate.reel import LOAD_MIX, Reel, pregenerate
+from recorder.simulate.run import RecordsRows, SimulationOptions, SimulationResult, make_session, run_simulation
+from recorder.simulate.session import TABLES, Mix, Session
+from recorder.simulate.trading import Faults
+from recorder.simulate.truth import OrderTruth, PositionTruth, StrategyTruth, Truth
+
+__all__ = [
+    "LOAD_MIX",
+    "TABLES",
+    "Faults",
+    "Mix",
+    "OrderTruth",
+    "Phase",
+    "PositionTruth",
+    "Progress",
+    "RecordsRows",
+    "Reel",
+    "Schedule",
+    "Session",
+    "SimulationOptions",
+    "SimulationResult",
+    "StrategyTruth",
+    "Truth",
+    "drive",
+    "make_session",
+    "pregenerate",
+    "run_simulation",
+]
