@@ -31,7 +31,9 @@ def compare(tables: Iterable[Table], live: Mapping[str, LiveTable], context: Ren
     found: list[Difference] = []
     for table in tables:
         if (there := live.get(table.name)) is None:
-            found.append(Difference(table.name, "missing_table", table.name, "a table", "none", "run recorder migrate up"))
+            found.append(
+                Difference(table.name, "missing_table", table.name, "a table", "none", "run recorder migrate up")
+            )
         else:
             found += _columns(table, there)
             found += _policy(table, there, context)

@@ -46,7 +46,8 @@ def read_tables(executor: SqlExecutor, database: str) -> dict[str, LiveTable]:
     """Every table of a database that rows can be inserted into, by name."""
     columns: dict[str, list[LiveColumn]] = {}
     for table, name, kind, default_kind in executor.query(
-        "SELECT table, name, type, default_kind FROM system.columns WHERE database = {db:String} ORDER BY table, position",
+        "SELECT table, name, type, default_kind FROM system.columns "
+        "WHERE database = {db:String} ORDER BY table, position",
         {"db": database},
     ):
         columns.setdefault(table, []).append(LiveColumn(name, kind, default_kind))

@@ -101,8 +101,13 @@ class MigrationLock:
         lease = self._acquire(timeout_s, on_wait)
         try:
             yield lease
-        finally:
-            self._release(lease.generation)
+        except BaseException as error:
+            try:
+                self._release(lease.generation)
+            except Exception as second:  # noqa: BLE001 - what failed first is what the caller must hear
+                error.add_note(f"the migration lock was not given back ({second}); it frees itself")
+            raise
+        self._release(lease.generation)
 
     def states(self) -> list[LockState]:
         """All generations that are there, lowest first."""

@@ -42,9 +42,10 @@ class PlannedStatement:
 
 @dataclass(frozen=True)
 class MigrationStatus:
-    """One migration: `state` is applied, pending, partial, changed, or ahead (the database knows it, the pack does not).
+    """One migration and how far it is.
 
-    `done` of `total` statements are applied; `error` is the last failure's.
+    `state` is applied, pending, partial, changed, or ahead (the database knows it, the pack does not). `done` of
+    `total` statements are applied; `error` is the last failure's.
     """
 
     pack: str
@@ -213,7 +214,8 @@ class Manager:
         for table in self.tables.values():
             if (there := live.get(table.name)) is not None:
                 changes = _alterations(table, there, context)
-                head = f"ALTER TABLE {quote_name(self._database)}.{quote_name(table.name)} {context.on_cluster}".rstrip()
+                name = f"{quote_name(self._database)}.{quote_name(table.name)}"
+                head = f"ALTER TABLE {name} {context.on_cluster}".rstrip()
                 steps += [
                     PlannedStatement(f"policy of {table.name}", i, len(changes), f"{head} {change}")
                     for i, change in enumerate(changes, start=1)
