@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from schemas.table import Table
 
 MIB = 1 << 20
+_CONSEQUENCE = "default_factory_not_called"
+"""pydantic's word for a default that another wrong value kept from being made."""
 FOREVER: Literal["forever"] = "forever"
 
 PROFILES: Mapping[str, Mapping[str, Any]] = {
@@ -331,7 +333,8 @@ class Settings(BaseSettings):
     """All settings of a recorder.
 
     `Settings(config=path)` reads that file instead of looking for one; `base` gives defaults of a command,
-    weaker than every source but the profile. Other keyword arguments are settings and the strongest source.
+    weaker than every source but the profile; `said_by` is what errors call the keyword arguments. All other
+    keyword arguments are settings, and the strongest source; None means not given.
 
     Raises:
         SettingsError: a source cannot be read, or a value cannot be what it was set to.
@@ -439,15 +442,24 @@ class Settings(BaseSettings):
         *,
         config: str | pathlib.Path | None = None,
         base: Mapping[str, Any] | None = None,
+        said_by: str = "argument",
         **values: Any,
     ):
-        trace = Trace(config_file(pathlib.Path(config) if config is not None else None), dict(base or {}))
+        trace = Trace(
+            config_file(pathlib.Path(config) if config is not None else None),
+            dict(base or {}),
+            said_by=said_by,
+        )
         token = TRACE.set(trace)
         try:
             super().__init__(**{key: value for key, value in values.items() if value is not None})
         except ValidationError as error:
             # Not `from error`: pydantic's own text shows inputs, and a target may hold a password.
-            problems = [problem_line(item, trace, type(self)) for item in error.errors()]
+            problems = [
+                problem_line(item, trace, type(self))
+                for item in error.errors()
+                if item["type"] != _CONSEQUENCE
+            ]
             raise SettingsError(*dict.fromkeys(problems)) from None
         finally:
             TRACE.reset(token)
@@ -466,7 +478,7 @@ class Settings(BaseSettings):
         trace = TRACE.get()
         arguments = getattr(init_settings, "init_kwargs", {})
         sources: list[PydanticBaseSettingsSource] = [
-            Values(settings_cls, "argument", arguments),
+            Values(settings_cls, trace.said_by, arguments),
             Environment(settings_cls),
         ]
         if trace.config is not None:

@@ -60,6 +60,7 @@ class Trace:
 
     config: pathlib.Path | None = None
     base: Mapping[str, Any] = field(default_factory=dict)
+    said_by: str = "argument"
     said: list[Said] = field(default_factory=list)
     unused: tuple[str, ...] = ()
 

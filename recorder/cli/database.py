@@ -1,0 +1,105 @@
+"""What commands need of the database itself: whether it is there, who has it open, and a handle that is closed again.
+
+Only the embedded engine is known here. A process may have one engine, and must close what it opened: an open handle
+at exit crashes the interpreter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import re
+import tempfile
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from recorder.cli.errors import Failure
+from recorder.errors import SettingsError
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+
+    from recorder.settings import Settings
+
+_CODE = re.compile(r"Code: (\d+)\.")
+_NAME = re.compile(r"\s*\(([A-Z][A-Z0-9_]+)\)\s*$")
+
+
+def folder_of(settings: Settings) -> pathlib.Path:
+    """The embedded database's folder.
+
+    Raises:
+        SettingsError: the target is a server.
+    """
+    if not settings.target.embedded:
+        raise SettingsError(
+            f"target {settings.target}: this version records into the embedded engine; "
+            "set target to chdb:///path/to/db"
+        )
+    return pathlib.Path(settings.target.path)
+
+
+def exists(folder: pathlib.Path) -> bool:
+    """Whether the folder holds a database."""
+    return (folder / "metadata").is_dir() or (folder / "store").is_dir()
+
+
+def must_exist(folder: pathlib.Path) -> None:
+    """Refuse to make a database by asking one.
+
+    Raises:
+        Failure: there is none, or another process has it open.
+        SinkUnavailable: it cannot be used.
+    """
+    if not exists(folder):
+        raise Failure(
+            f'there is no database at {folder}; make one with "recorder demo" or "recorder migrate up", '
+            "or name another with --target or --data-dir"
+        )
+    from recorder.sink import folder as sink_folder
+
+    sink_folder.check(folder)
+
+
+@contextlib.contextmanager
+def client_of(settings: Settings, *, create: bool) -> Iterator[Client]:
+    """A client of the embedded database, closed afterwards.
+
+    Without `create`, a database that is not there is stood in for by an empty one in a temporary folder, so that
+    asking changes nothing.
+    """
+    import clickhouse_connect
+    from clickhouse_connect.driver.exceptions import ProgrammingError
+
+    from recorder.sink import folder as sink_folder
+
+    path = folder_of(settings)
+    with contextlib.ExitStack() as stack:
+        if not create and not exists(path):
+            path = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recorder-"))) / "db"
+        sink_folder.check(path)
+        try:
+            client: Any = clickhouse_connect.get_client(interface="chdb", path=str(path))
+        except ProgrammingError as error:
+            raise sink_folder.reason_after(path, error) from error
+        stack.callback(client.close)
+        yield client
+
+
+def error_code(error: Exception) -> int:
+    """ClickHouse's number in an error's text; 0 where there is none."""
+    match = _CODE.search(str(error))
+    return int(match[1]) if match else 0
+
+
+def plain_message(error: Exception) -> str:
+    """ClickHouse's message without its wrapping: no stack, no version, the number at the end."""
+    text = " ".join(str(error).split())
+    text = re.split(r"\s*Stack trace:|\s*\(version \d", text)[0]
+    text = re.sub(r"^(?:Streaming query failed: )?(?:Code: \d+\. ?)?(?:DB::Exception: ?)?", "", text)
+    text = re.sub(r"^(?:Code: \d+\. ?DB::Exception: ?)", "", text)
+    text = re.sub(r" Expected one of: [^()]*", " ", text)  # some forty tokens of the grammar
+    name = _NAME.search(text)
+    text = _NAME.sub("", text).rstrip(". ")
+    code = error_code(error)
+    return f"{text} (code {code}{', ' + name[1] if name else ''})" if code else text

@@ -1,0 +1,98 @@
+"""The group `recorder`, and how errors leave it: one line on standard error, and an exit code.
+
+Exit codes: 0 done, 1 failed, 2 wrong use or settings, 130 interrupted. A reader that
+goes away (`| head`) ends a command quietly with 1, as click and rich do.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Any, NoReturn
+
+import click
+
+from recorder.cli.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_WRONG_USE
+from recorder.cli.lazy import Home, LazyGroup
+from recorder.cli.options import Invocation, global_options
+
+HOMES = {
+    "bench": Home("recorder.cli.bench:bench", "Measure this machine: load, ingest, hot path."),
+    "completion": Home(
+        "recorder.cli.completion:completion", "Print the shell completion for bash, zsh or fish."
+    ),
+    "config": Home("recorder.cli.config:config", "Show every setting in force and where it came from."),
+    "demo": Home("recorder.cli.demo:demo", "Record a simulated trading session and show it."),
+    "ingest": Home("recorder.cli.ingest:ingest", "Record files: captures, NDJSON, Parquet."),
+    "migrate": Home("recorder.cli.migrate:migrate", "Bring the database's schema up, or check it."),
+    "query": Home("recorder.cli.query:query", "Ask the database with SQL."),
+    "simulate": Home("recorder.cli.simulate:simulate", "Record a simulated trading session."),
+    "version": Home(
+        "recorder.cli.version:version", "Show the versions of the recorder and what it stands on."
+    ),
+}
+
+
+class MainGroup(LazyGroup):
+    """The outermost group: turns every error into a line and an exit code."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """Run a command line as click does; exits with its code unless `standalone_mode` is false."""
+        invocation = extra.setdefault("obj", Invocation())
+        extra.setdefault("prog_name", "recorder")
+        run: Any = super().main  # click overloads it by the literal value of standalone_mode
+        if not standalone_mode:
+            return run(*args, standalone_mode=False, **extra)
+        try:
+            code = run(*args, standalone_mode=False, **extra)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _quiet_pipe()
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("stopped", err=True)
+            sys.exit(EXIT_INTERRUPTED)
+        except Exception as error:  # noqa: BLE001 - the outermost place: every error becomes one line
+            _fail(error, invocation)
+        sys.exit(code if isinstance(code, int) and not isinstance(code, bool) else 0)
+
+
+def _quiet_pipe() -> NoReturn:
+    # Whatever is still buffered would raise again when the interpreter closes the stream.
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, sys.stdout.fileno())
+    sys.exit(EXIT_FAILURE)
+
+
+def _fail(error: Exception, invocation: Invocation) -> NoReturn:
+    from recorder.cli.output import error_lines, print_error
+
+    lines, code = error_lines(error)
+    if invocation.debug:
+        from recorder.target import mask_urls
+
+        click.echo(mask_urls("".join(traceback.format_exception(error))), err=True, nl=False)
+    print_error(lines, as_json=invocation.json)
+    assert code in (EXIT_FAILURE, EXIT_WRONG_USE)
+    sys.exit(code)
+
+
+@click.group(
+    "recorder",
+    cls=MainGroup,
+    homes=HOMES,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(package_name="coldpath-recorder", message="%(version)s")
+@global_options
+def main() -> None:
+    """A flight recorder for trading systems: events in, ClickHouse out.
+
+    Settings come from defaults, a TOML file, the environment (RECORDER_…) and these options, in rising priority;
+    "recorder config" shows them.
+
+    \b
+    Example:
+        recorder demo
+        recorder query "SELECT symbol, count() FROM market_data GROUP BY symbol"
+    """

@@ -1,0 +1,189 @@
+"""How commands speak: tables and progress for people, JSON for programs, one line for an error.
+
+Answers go to standard output, everything else (progress, notes, errors) to standard error, so that a pipe carries
+the answer and nothing more.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from recorder.cli.errors import EXIT_FAILURE, EXIT_WRONG_USE
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+PIPED_WIDTH = 200
+"""Columns of a table that no terminal shows."""
+
+
+def console() -> Console:
+    """Standard output, for tables and text."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False, soft_wrap=False)
+
+
+def notes() -> Console:
+    """Standard error, for progress and notes."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def note(text: str) -> None:
+    """One line for the person at the terminal, beside the answer."""
+    click.echo(text, err=True)
+
+
+def emit_json(value: Any) -> None:
+    """A value as indented JSON on standard output. Bytes that are no UTF-8 are shown as escapes."""
+    import orjson
+
+    options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
+    write_bytes(orjson.dumps(value, default=_jsonable, option=options))
+
+
+def write_bytes(data: bytes) -> None:
+    """Bytes on standard output as they are."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, tuple | set | frozenset):
+        return list(value)
+    return str(value)
+
+
+def emit_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    title: str | None = None,
+    right: Iterable[str] = (),
+    caption: str | None = None,
+) -> None:
+    """A table on standard output; the columns named in `right` are aligned to the right."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    numbers = set(right)
+    table = Table(
+        title=title, caption=caption, box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left"
+    )
+    for column in columns:
+        table.add_column(Text(column), justify="right" if column in numbers else "left", overflow="fold")
+    for row in rows:
+        # Text, so that brackets in a value are no markup.
+        table.add_row(*(Text(shown(value)) for value in row))
+    console().print(table)
+
+
+def shown(value: Any) -> str:
+    """A value as one line of a table."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "backslashreplace")
+    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        value = ", ".join(value)
+    return "".join(char if char.isprintable() or char == "\n" else _escape(char) for char in str(value))
+
+
+def _escape(char: str) -> str:
+    # A control character of recorded data must not reach the terminal as one.
+    return char.encode("unicode_escape").decode()
+
+
+def progress(*, unit: str = "rows", transient: bool = False) -> Progress:
+    """A progress bar on standard error with the rate and the time left; nothing where that is no terminal.
+
+    Tasks have a field `rate`: set it by `update(task, rate="12,345")`, or leave it to the bar's own speed.
+    """
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            given = task.fields.get("rate")
+            speed = given if given is not None else task.finished_speed or task.speed
+            if speed is None:
+                return Text("")
+            return Text(f"{speed} {unit}/s" if isinstance(speed, str) else f"{speed:,.0f} {unit}/s")
+
+    err = notes()
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        Rate(),
+        TimeRemainingColumn(),
+        console=err,
+        transient=transient,
+        disable=not err.is_terminal,
+    )
+
+
+def error_lines(error: Exception) -> tuple[list[str], int]:
+    """What to say of an error, one line a problem, and the exit code."""
+    from recorder.errors import RecorderError, SettingsError
+    from recorder.target import mask_urls
+
+    if isinstance(error, SettingsError):
+        return [mask_urls(problem) for problem in error.problems], EXIT_WRONG_USE
+    if isinstance(error, click.UsageError):
+        return [_usage(error)], EXIT_WRONG_USE
+    if isinstance(error, click.ClickException):
+        return [_one_line(error.format_message())], EXIT_FAILURE
+    text = mask_urls(_one_line(str(error)))
+    if isinstance(error, RecorderError) or _is_ours(error):
+        return [text or type(error).__name__], EXIT_FAILURE
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return [f"{where}{error.strerror}"], EXIT_FAILURE
+    return [
+        f"unexpected {type(error).__name__}: {text or 'no message'}; "
+        "run again with --debug for the traceback, and report it"
+    ], EXIT_FAILURE
+
+
+def print_error(lines: Sequence[str], *, as_json: bool) -> None:
+    """Write an error to standard error."""
+    if as_json:
+        import orjson
+
+        click.echo(orjson.dumps({"error": "; ".join(lines)}).decode(), err=True)
+        return
+    for line in lines:
+        click.echo(f"error: {line}", err=True)
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether an error's class is from one of this project's error modules: its message is meant for people."""
+    module = type(error).__module__
+    return module.split(".")[0] in ("recorder", "schemas", "benchmarks")
+
+
+def _usage(error: click.UsageError) -> str:
+    message = _one_line(error.format_message()).rstrip(".")
+    if ";" in message or error.ctx is None:
+        return message
+    return f'{message}; see "{error.ctx.command_path} --help"'
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,225 @@
+"""`recorder query`: SQL against the embedded database, read-only, streamed."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from recorder.cli.database import error_code, folder_of, must_exist, plain_message
+from recorder.cli.errors import Failure
+from recorder.cli.options import Invocation, pass_invocation
+from recorder.cli.output import emit_table, note, write_bytes
+
+if TYPE_CHECKING:
+    from recorder.settings import Settings
+
+TABLE = "table"
+SHORT_FORMATS = {
+    "json": "JSONEachRow",
+    "jsonl": "JSONEachRow",
+    "csv": "CSVWithNames",
+    "tsv": "TSVWithNames",
+    "arrow": "ArrowStream",
+    "parquet": "Parquet",
+    "md": "Markdown",
+}
+BINARY = (
+    "Arrow",
+    "Parquet",
+    "ORC",
+    "Avro",
+    "Native",
+    "RowBinary",
+    "MsgPack",
+    "BSON",
+    "Npy",
+    "Protobuf",
+    "CapnProto",
+)
+
+_NO_STREAM = "Streaming query is not supported"
+_READ_ONLY = 164
+_UNKNOWN_FORMAT = 73
+_UNKNOWN_DATABASE = 81
+
+
+@click.command()
+@click.argument("sql", required=False)
+@click.option(
+    "--file", "-f", "file", type=click.Path(dir_okay=False, path_type=pathlib.Path), help="Read the SQL here."
+)
+@click.option(
+    "--format", "format_", metavar="NAME", help="table (default), json, jsonl, csv, tsv, md, arrow, parquet, or any "
+    "format of ClickHouse.",
+)  # fmt: skip
+@click.option(
+    "--max-rows", type=click.IntRange(min=1), default=1_000, show_default=True, help="Rows a table shows."
+)
+@pass_invocation
+def query(
+    invocation: Invocation, sql: str | None, file: pathlib.Path | None, format_: str | None, max_rows: int
+) -> None:
+    """Ask the database with SQL ("-" reads it from standard input). Nothing can be changed.
+
+    Values leave as the bytes they are; a table shows bytes that are no text as escapes.
+
+    \b
+    Example:
+        recorder query "SELECT strategy, count() FROM fills GROUP BY strategy"
+        recorder query --format parquet "SELECT * FROM orders" > orders.parquet
+        echo "SHOW TABLES" | recorder query -
+    """
+    text = _sql(sql, file)
+    name = format_ or ("json" if invocation.json else TABLE)
+    clickhouse_format = SHORT_FORMATS.get(name.lower(), name)
+    if clickhouse_format.startswith(BINARY) and sys.stdout.isatty():
+        raise click.UsageError(f"format {name} is not for a terminal; redirect it to a file with >")
+    settings = invocation.settings()
+    engine = _Reader(settings)
+    try:
+        if name.lower() == TABLE:
+            _show(engine, text, max_rows)
+        elif name.lower() == "json":
+            _json(engine.stream(text, clickhouse_format))
+        else:
+            for chunk in engine.stream(text, clickhouse_format):
+                write_bytes(chunk)
+    finally:
+        engine.close()
+
+
+def _sql(sql: str | None, file: pathlib.Path | None) -> str:
+    if (sql is None) == (file is None):
+        raise click.UsageError('give the SQL as one argument, as --file, or "-" for standard input')
+    if file is not None:
+        try:
+            text = file.read_text(encoding="utf-8")
+        except OSError as error:
+            raise click.UsageError(f"{file}: {error.strerror}; name a file with SQL") from None
+        except UnicodeDecodeError as error:
+            raise click.UsageError(f"{file}: is not UTF-8 at byte {error.start}") from None
+    else:
+        text = sys.stdin.read() if sql == "-" else sql or ""
+    text = text.strip().rstrip(";").strip()
+    if not text:
+        raise click.UsageError("there is no SQL; give it as one argument")
+    return text
+
+
+class _Reader:
+    """A read-only handle of the embedded engine that gives an answer in pieces."""
+
+    def __init__(self, settings: Settings):
+        folder = folder_of(settings)
+        must_exist(folder)
+        import chdb
+
+        connect: Any = chdb.connect
+
+        from recorder.sink import folder as sink_folder
+
+        try:
+            self._connection: Any = connect(str(folder))
+        except RuntimeError as error:
+            raise sink_folder.reason_after(folder, error) from error
+        try:
+            self._connection.query(f"USE `{settings.database}`")
+            # The engine refuses every change from here on, of this setting too.
+            self._connection.query("SET readonly = 2")
+        except Exception as error:
+            self.close()
+            if error_code(error) == _UNKNOWN_DATABASE:
+                raise Failure(
+                    f"{folder} has no database {settings.database}; name another with RECORDER_DATABASE, "
+                    'or make it with "recorder migrate up"'
+                ) from error
+            raise Failure(plain_message(error)) from error
+
+    def stream(self, sql: str, clickhouse_format: str) -> Iterator[bytes]:
+        """The answer in the given format, piece by piece.
+
+        Raises:
+            Failure: the statement failed; pieces before it may be out already.
+        """
+        try:
+            try:
+                answer = self._connection.send_query(sql, clickhouse_format)
+            except Exception as error:
+                if _NO_STREAM not in str(error):
+                    raise
+                yield self._connection.query(sql, clickhouse_format).bytes()
+                return
+            for piece in answer:
+                yield piece.bytes()
+        except GeneratorExit:
+            raise
+        except Exception as error:
+            raise _explained(error, clickhouse_format) from error
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _explained(error: Exception, clickhouse_format: str) -> click.ClickException:
+    code = error_code(error)
+    if code == _READ_ONLY:
+        return Failure(
+            'query only reads; rows come in by recording them, and tables by "recorder migrate up"'
+        )
+    if code == _UNKNOWN_FORMAT:
+        return click.UsageError(f"ClickHouse knows no format {clickhouse_format} for answers; see --help")
+    return Failure(plain_message(error))
+
+
+def _lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Whole lines of an answer that comes in pieces."""
+    rest = b""
+    for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from (line for line in lines if line)
+    if rest:
+        yield rest
+
+
+def _json(pieces: Iterator[bytes]) -> None:
+    """Rows as one JSON array, without holding them."""
+    between = b"[\n"
+    for line in _lines(pieces):
+        write_bytes(between + line.decode("utf-8", "replace").encode())
+        between = b",\n"
+    write_bytes(b"[]\n" if between == b"[\n" else b"\n]\n")
+
+
+def _show(engine: _Reader, sql: str, max_rows: int) -> None:
+    """Rows as a table, at most `max_rows`."""
+    lines = _lines(engine.stream(sql, "JSONCompactStringsEachRowWithNamesAndTypes"))
+    first = next(lines, None)
+    if first is None:
+        return
+    names, types = _values(first), _values(next(lines))
+    rows: list[list[str]] = []
+    cut = False
+    for line in lines:
+        if len(rows) == max_rows:
+            cut = True
+            break
+        rows.append(_values(line))
+    numbers = [
+        name
+        for name, kind in zip(names, types, strict=True)
+        if any(part in kind for part in ("Int", "Float", "Decimal"))
+    ]
+    emit_table(names, rows, right=numbers)
+    if cut:
+        note(f"the first {max_rows:,} rows; --max-rows shows more, --format csv all")
+
+
+def _values(line: bytes) -> list[str]:
+    """A line's values; bytes that are no text become escapes."""
+    values: list[str] = json.loads(line.decode("utf-8", "surrogateescape"))
+    return [value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for value in values]
