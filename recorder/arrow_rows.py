@@ -44,8 +44,9 @@ def exact_columns(
     good = pa.RecordBatch.from_arrays(arrays, schema=schema)
     if not bad.true_count:
         return good, []
-    rows = [
-        {name: value for name, value in row.items() if name in known} for row in _plain(data.filter(bad)).to_pylist()
+    rows: list[Mapping[str, Any]] = [
+        {name: value for name, value in row.items() if name in known}
+        for row in _plain(data.filter(bad)).to_pylist()
     ]
     return good.filter(pc.invert(bad)), rows
 
@@ -61,7 +62,9 @@ def _plain(data: pa.RecordBatch) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, names=data.schema.names)
 
 
-def _exact(table: str, column: Column, values: pa.Array | None, rows: int) -> tuple[pa.Array, pa.Array | None]:
+def _exact(
+    table: str, column: Column, values: pa.Array | None, rows: int
+) -> tuple[pa.Array, pa.Array | None]:
     """One column in its exact type, and which of its rows are refused."""
     name, arrow, kind = column.name, column.type.arrow, column.type.kind
     if values is None:
@@ -69,10 +72,8 @@ def _exact(table: str, column: Column, values: pa.Array | None, rows: int) -> tu
             return pa.repeat(pa.scalar(time.time_ns(), arrow), rows), None
         if column.default is REQUIRED:
             raise WrongColumns(f"{table}: no column {name}, which has no default")
-        default = {} if kind is Kind.TAGS else column.default
-        if kind is Kind.TAGS:
-            return pa.array([list(default.items())] * rows, arrow), None
-        return pa.array([column.default] * rows, arrow), None
+        default = list(column.default.items()) if kind is Kind.TAGS else column.default
+        return pa.repeat(pa.scalar(default, arrow), rows), None
     missing = None if column.nullable else pc.is_null(values)
     try:
         cast = _cast(column, values)
@@ -124,7 +125,9 @@ def _cast(column: Column, values: pa.Array) -> pa.Array:
         if low.is_valid and not -EXACT_FLOAT_INT <= low.as_py() <= high.as_py() <= EXACT_FLOAT_INT:
             raise pa.ArrowInvalid("an integer has more digits than a Float64 holds")
     if kind is Kind.TIME and pa.types.is_timestamp(values.type) and values.type.tz is None:
-        raise pa.ArrowInvalid("a time without a time zone; use timestamp('ns', tz='UTC') or int64 nanoseconds")
+        raise pa.ArrowInvalid(
+            "a time without a time zone; use timestamp('ns', tz='UTC') or int64 nanoseconds"
+        )
     return pc.cast(values, arrow, safe=True)
 
 
@@ -154,15 +157,18 @@ def _may_hold(kind: Kind, given: pa.DataType) -> bool:
 
 def _row_by_row(column: Column, values: pa.Array) -> tuple[pa.Array, pa.Array]:
     """A column that is not exact as a whole: every row of it goes the way of single rows."""
-    filler = pa.array([[]] * len(values), column.type.arrow) if column.type.kind is Kind.FLOATS else None
-    if filler is None:
-        filler = pa.repeat(_filler(column), len(values)) if not column.nullable else pa.nulls(len(values), column.type.arrow)
+    filler = pa.repeat(_filler(column), len(values))
     return filler, pa.repeat(True, len(values))
 
 
 def _filler(column: Column) -> pa.Scalar:
     """Stands in for a refused row's value until the row is filtered out."""
     zero: Any = {
-        Kind.TEXT: "", Kind.CHOICE: "", Kind.BYTES: b"", Kind.BOOL: False, Kind.FLOATS: [], Kind.TAGS: [],
+        Kind.TEXT: "",
+        Kind.CHOICE: "",
+        Kind.BYTES: b"",
+        Kind.BOOL: False,
+        Kind.FLOATS: [],
+        Kind.TAGS: [],
     }.get(column.type.kind, 0)
     return pa.scalar(zero, column.type.arrow)

@@ -16,4 +16,4 @@ class Backoff:
     def wait_s(self, attempt: int) -> float:
         """The wait before attempt `attempt` (from 0)."""
         ceiling = min(self.cap_s, self.initial_s * 2.0 ** min(attempt, 32))
-        return random.uniform(0.0, ceiling)  # noqa: S311 - jitter, not a secret
+        return random.uniform(0.0, ceiling)

@@ -21,7 +21,12 @@ class Balance:
     def exact(self) -> bool:
         """Whether every received row is accounted for."""
         return self.received == (
-            self.inserted + self.pending + self.shed + self.dead_lettered + self.duplicates_skipped + self.expired
+            self.inserted
+            + self.pending
+            + self.shed
+            + self.dead_lettered
+            + self.duplicates_skipped
+            + self.expired
         )
 
     def as_dict(self) -> dict[str, int]:

@@ -15,7 +15,7 @@ import operator
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from recorder.batch import Batch, local_times_ns, partition_keys
 from recorder.convert import BadColumn, Converter, bad_values, converter
 from recorder.queue import ArrowBlock, Block, Entry, Waiting
-from schemas.columns import REQUIRED
+from schemas.columns import REQUIRED, Kind
 from schemas.table import Row, Table
 
 SLICE_ROWS = 256
@@ -76,6 +76,7 @@ class BatchBuilder:
         """Fields ignored because the table has no such column."""
         self.rows = 0
         self.nbytes = 0
+        """Bytes of the rows not yet sealed, estimated: measuring Arrow buffers costs as much as filling them."""
         self.oldest_ns: int | None = None
         """Acceptance time of the oldest row not yet sealed."""
         self.slice_accepted_ns = 0
@@ -84,14 +85,17 @@ class BatchBuilder:
         self._ignore_unknown = ignore_unknown
         self._on_bad = on_bad
         self._next_seq = 0
-        self._slices: list[pa.RecordBatch] = []
+        self._slices: list[_Slice] = []
         self._from_source = False
         self._columns = table.columns
         self._names = tuple(column.name for column in table.columns)
         self._known = frozenset(self._names)
+        self._defaults = {column.name: column.default for column in table.columns}
+        self._required = frozenset(column.name for column in table.columns if column.default is REQUIRED)
         self._converters: tuple[Converter, ...] = tuple(converter(column) for column in table.columns)
         self._pick: Callable[[Mapping[str, Any]], tuple[Any, ...]] = operator.itemgetter(*self._names)
         index = {name: position for position, name in enumerate(self._names)}
+        self._row_bytes = _estimated_row_bytes(table)
         self._ts_local = index["ts_local"]
         self._run_id_at = index["run_id"]
         self._correlation_at = index.get("correlation_id")
@@ -122,7 +126,8 @@ class BatchBuilder:
     def _add_singles(self, entries: list[Entry]) -> int:
         first = self._next_seq
         self._next_seq += len(entries)
-        rows, times, correlations, _ = zip(*entries, strict=True)
+        rows, times, correlations, wide_bytes = zip(*entries, strict=True)
+        self.nbytes += sum(wide_bytes)
         seqs: Sequence[int] = range(first, self._next_seq)
         self._build(rows, times, correlations, self.epoch, seqs)
         return len(entries)
@@ -130,6 +135,7 @@ class BatchBuilder:
     def _add_block(self, block: Block, part: slice) -> int:
         rows = block.rows[part]
         self._from_source = True
+        self.nbytes += block.wide_bytes * len(rows) // len(block.rows)
         self._build(rows, (block.accepted_ns,) * len(rows), None, block.log, block.seqs[part])
         return len(rows)
 
@@ -139,7 +145,8 @@ class BatchBuilder:
         columns = list(block.rows.columns)
         if (run_ids := pc.equal(columns[self._run_id_at], "")).true_count:
             columns[self._run_id_at] = pc.if_else(run_ids, self._run_id, columns[self._run_id_at])
-        self._keep(columns, self.epoch, _sequence_array(range(first, self._next_seq)), block.accepted_ns)
+        self.nbytes += block.wide_bytes
+        self._keep(columns, self.epoch, range(first, self._next_seq), block.accepted_ns)
         return len(block.rows)
 
     # -- one slice ------------------------------------------------------------------------------------------------
@@ -158,7 +165,9 @@ class BatchBuilder:
         except Exception as error:  # noqa: BLE001 - a row object may raise anything; it costs itself, not its slice
             if len(rows) == 1:
                 detail = f"{self.table.name}: {type(error).__name__}: {error}"
-                self._bad("not_readable", detail, log, seqs[0], rows[0], correlations[0] if correlations else None)
+                self._bad(
+                    "not_readable", detail, log, seqs[0], rows[0], correlations[0] if correlations else None
+                )
                 return
             self._build_halves(rows, times_ns, correlations, log, seqs)
 
@@ -172,7 +181,9 @@ class BatchBuilder:
     ) -> None:
         middle = len(rows) // 2
         for part in (slice(0, middle), slice(middle, None)):
-            self._build(rows[part], times_ns[part], correlations[part] if correlations else None, log, seqs[part])
+            self._build(
+                rows[part], times_ns[part], correlations[part] if correlations else None, log, seqs[part]
+            )
 
     def _build_slice(
         self,
@@ -199,7 +210,8 @@ class BatchBuilder:
             except BadColumn:
                 self._without_bad(rows, times_ns, correlations, log, seqs, columns, position)
                 return
-        self._keep(arrays, log, _sequence_array(seqs), min(times_ns))
+        # Rows come in the order of their acceptance, but for threads racing by microseconds.
+        self._keep(arrays, log, seqs, times_ns[0])
 
     def _without_bad(
         self,
@@ -218,7 +230,9 @@ class BatchBuilder:
             return
         refused = dict(bad)
         for i, error in refused.items():
-            self._bad(error.reason, str(error), log, seqs[i], rows[i], correlations[i] if correlations else None)
+            self._bad(
+                error.reason, str(error), log, seqs[i], rows[i], correlations[i] if correlations else None
+            )
         rest = [i for i in range(len(rows)) if i not in refused]
         if rest:
             self._build(
@@ -249,19 +263,18 @@ class BatchBuilder:
                 for own, given in zip(columns[self._correlation_at], correlations, strict=True)
             ]
 
-    def _keep(
-        self, arrays: list[pa.Array], log: int, seqs: np.ndarray[Any, np.dtype[np.uint64]], accepted_ns: int
-    ) -> None:
-        logs = np.full(len(seqs), log, dtype=np.uint64)
-        data = pa.RecordBatch.from_arrays([*arrays, pa.array(logs), pa.array(seqs)], schema=self.table.schema)
-        self._slices.append(data)
-        self.rows += len(seqs)
-        self.nbytes += data.nbytes
+    def _keep(self, arrays: list[pa.Array], log: int, seqs: Sequence[int], accepted_ns: int) -> None:
+        rows = len(seqs)
+        self._slices.append(_Slice(arrays, log, seqs))
+        self.rows += rows
+        self.nbytes += rows * self._row_bytes
         self.slice_accepted_ns = accepted_ns
         if self.oldest_ns is None or accepted_ns < self.oldest_ns:
             self.oldest_ns = accepted_ns
 
-    def _bad(self, reason: str, detail: str, log: int, seq: int, row: Any, correlation_id: str | None) -> None:
+    def _bad(
+        self, reason: str, detail: str, log: int, seq: int, row: Any, correlation_id: str | None
+    ) -> None:
         payload, payload_format = row_bytes(row)
         self._on_bad(BadRow(reason, detail, log, seq, payload, payload_format, correlation_id))
 
@@ -273,24 +286,24 @@ class BatchBuilder:
         """The rows as tuples in column order; with the positions kept if some were refused."""
         kinds = set(map(type, rows))
         if kinds == {tuple}:
-            width = len(self._names)
-            if set(map(len, rows)) == {width}:
+            if set(map(len, rows)) == {len(self._names)}:
                 return rows, None
         elif kinds == {self.table.row}:
             return list(map(msgspec.structs.astuple, rows)), None
         elif kinds == {dict}:
-            try:
-                if set(map(len, rows)) == {len(self._names)}:
-                    return list(map(self._pick, rows)), None
-            except KeyError:
-                pass
+            full = [self._defaults | row for row in rows]
+            # As many fields as columns: none is unknown. None still REQUIRED: none is missing.
+            if set(map(len, full)) == {len(self._names)} and all(map(self._required.issubset, rows)):
+                return list(map(self._pick, full)), None
         tuples, keep = [], []
         for i, row in enumerate(rows):
             try:
                 tuples.append(self._tuple(row))
                 keep.append(i)
             except BadShape as error:
-                self._bad(error.reason, str(error), log, seqs[i], row, correlations[i] if correlations else None)
+                self._bad(
+                    error.reason, str(error), log, seqs[i], row, correlations[i] if correlations else None
+                )
         return tuples, None if len(keep) == len(rows) else keep
 
     def _tuple(self, row: Any) -> tuple[Any, ...]:
@@ -304,22 +317,22 @@ class BatchBuilder:
             return msgspec.structs.astuple(row)
         if isinstance(row, tuple):
             if len(row) != len(self._names):
-                raise BadShape("wrong_length", f"{name}: a tuple of {len(row)} fields, the table has "
-                                               f"{len(self._names)}: {', '.join(self._names)}")
+                raise BadShape(
+                    "wrong_length",
+                    f"{name}: a tuple of {len(row)} fields, the table has "
+                    f"{len(self._names)}: {', '.join(self._names)}",
+                )
             return row
         if isinstance(row, Mapping):
-            values = []
-            for column in self._columns:
-                value = row.get(column.name, column.default)
-                if value is REQUIRED:
-                    raise BadShape("missing_field", f"{name}: no {column.name}, which has no default")
-                values.append(value)
-            if len(row) > len(values) or not self._known.issuperset(row):
-                unknown = [key for key in row if key not in self._known]
+            full = self._defaults | dict(row)
+            if missing := [field for field in self._names if full[field] is REQUIRED]:
+                raise BadShape("missing_field", f"{name}: no {', '.join(missing)}, which has no default")
+            if len(full) > len(self._names):
+                unknown = [key for key in full if key not in self._known]
                 if not self._ignore_unknown:
                     raise BadShape("unknown_field", f"{name}: no column {', '.join(map(str, unknown[:5]))}")
                 self.unknown_fields += len(unknown)
-            return tuple(values)
+            return self._pick(full)
         kind = type(row).__name__
         expected = self.table.row.__name__
         raise BadShape("wrong_row", f"{name}: {kind}, where a {expected}, a mapping or a tuple is needed")
@@ -338,18 +351,46 @@ class BatchBuilder:
         from_source, self._from_source = self._from_source, False
         self.rows = self.nbytes = 0
         self.oldest_ns = None
-        data = slices[0] if len(slices) == 1 else pa.concat_batches(slices)
+        data = self._combined(slices)
         keys = partition_keys(local_times_ns(data), self.table.policy.partition)
         return [
             Batch(self.table.name, data.slice(start, stop - start), accepted_ns, from_source)
             for start, stop in cut_by_partitions(keys, MAX_PARTITIONS)
         ]
 
+    def _combined(self, slices: Sequence[_Slice]) -> pa.RecordBatch:
+        """All slices as one record batch, identities added."""
+        columns = [pa.concat_arrays(parts) for parts in zip(*(piece.arrays for piece in slices), strict=True)]
+        logs = np.repeat(
+            np.array([piece.log for piece in slices], dtype=np.uint64), [len(piece.seqs) for piece in slices]
+        )
+        seqs = np.concatenate([_sequence_array(piece.seqs) for piece in slices])
+        return pa.RecordBatch.from_arrays(
+            [*columns, pa.array(logs), pa.array(seqs)], schema=self.table.schema
+        )
+
+
+class _Slice(NamedTuple):
+    """Rows built in one go: an array a column, and their identities."""
+
+    arrays: list[pa.Array]
+    log: int
+    seqs: Sequence[int]
+
 
 def _sequence_array(seqs: Sequence[int]) -> np.ndarray[Any, np.dtype[np.uint64]]:
     if isinstance(seqs, range):
         return np.arange(seqs.start, seqs.stop, dtype=np.uint64)
     return np.asarray(seqs, dtype=np.uint64)
+
+
+def _estimated_row_bytes(table: Table) -> int:
+    """About what a row takes in Arrow, its unbounded texts left out: they are counted one by one."""
+    texts = (Kind.TEXT, Kind.CHOICE)
+    return sum(
+        20 if column.type.kind in texts else 16 if column.type.kind is Kind.DECIMAL else 8
+        for column in table.all_columns
+    )
 
 
 def cut_by_partitions(keys: np.ndarray[Any, np.dtype[np.int64]], most: int) -> Iterator[tuple[int, int]]:

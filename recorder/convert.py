@@ -60,6 +60,11 @@ def bad_values(convert: Converter, values: Sequence[Any]) -> list[tuple[int, Bad
     return bad
 
 
+def _types(column: Column, *types: type) -> set[type]:
+    """Types of the values that a column takes as they are."""
+    return {*types, NONE_TYPE} if column.nullable else {*types}
+
+
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
@@ -72,7 +77,9 @@ def _wrong_type(column: Column, values: Sequence[Any], allowed: set[type], wante
             return BadColumn("null", f"{column.name}: None, where the column needs {wanted}")
         if type(value) not in allowed:
             kind = type(value).__name__
-            return BadColumn("wrong_type", f"{column.name}: {kind} {_shown(value)}, where the column needs {wanted}")
+            return BadColumn(
+                "wrong_type", f"{column.name}: {kind} {_shown(value)}, where the column needs {wanted}"
+            )
     return BadColumn("wrong_type", f"{column.name}: not {wanted}")
 
 
@@ -88,14 +95,32 @@ def _ints(values: Sequence[Any]) -> Sequence[Any]:
     ]
 
 
+def _all_none(values: Sequence[Any]) -> bool:
+    """Whether every value is None, as most optional columns of most slices are. Cheap where the first is not."""
+    return values[0] is None and values.count(None) == len(values)
+
+
+def _all_empty(values: Sequence[Any]) -> bool:
+    """Whether every value is the empty tuple, the default of an array column."""
+    return type(values[0]) is tuple and not values[0] and values.count(()) == len(values)
+
+
+def _all_one_text(values: Sequence[Any]) -> bool:
+    """Whether every value is the same text, as runs, symbols and venues of one slice often are."""
+    first = values[0]
+    return type(first) is str and values[-1] == first and values.count(first) == len(values)
+
+
 def _integer(column: Column) -> Converter:
     bits, signed, arrow, nullable = column.type.bits, column.type.signed, column.type.arrow, column.nullable
     code = {8: "b", 16: "h", 32: "i", 64: "q"}[bits]
     code = code if signed else code.upper()
     wanted = f"an integer of {bits} bits, {'signed' if signed else 'unsigned'}"
-    allowed = {int, NONE_TYPE} if nullable else {int}
+    allowed = _types(column, int)
 
     def convert(values: Sequence[Any]) -> pa.Array:
+        if nullable and _all_none(values):
+            return pa.nulls(len(values), arrow)
         types = set(map(type, values))
         if not types <= allowed:
             values = _ints(values)
@@ -114,29 +139,32 @@ def _integer(column: Column) -> Converter:
 
 def _time(column: Column) -> Converter:
     nullable, arrow = column.nullable, column.type.arrow
-    allowed = {int, NONE_TYPE} if nullable else {int}
+    allowed = _types(column, int)
     wanted = "nanoseconds since the epoch as an int"
 
     def convert(values: Sequence[Any]) -> pa.Array:
+        if nullable and _all_none(values):
+            return pa.nulls(len(values), arrow)
         types = set(map(type, values))
         if not types <= allowed:
             values = _ints(values)
             if not set(map(type, values)) <= allowed:
                 raise _wrong_type(column, values, allowed, wanted)
         given = [v for v in values if v is not None] if NONE_TYPE in types else values
-        if not given:
-            return pa.nulls(len(values), arrow)
-        earliest = min(given)
-        if earliest < EARLIEST_TIME_NS:
-            raise BadColumn("out_of_range", f"{column.name}: {earliest} is before 1973, where {wanted} are needed; "
-                                            f"is it in {_unit_of(earliest)}?")
         try:
-            if given is not values:
-                return pa.array(values, arrow)
-            buffer = pa.py_buffer(array.array("q", values))
-        except (OverflowError, pa.ArrowInvalid) as error:
+            ticks = array.array("q", given)
+        except OverflowError as error:
             raise _refused(column, "out_of_range", values, f"{wanted}, until 2262, are needed") from error
-        return pa.Array.from_buffers(arrow, len(values), [None, buffer])
+        earliest = int(np.frombuffer(ticks, dtype=np.int64).min())
+        if earliest < EARLIEST_TIME_NS:
+            raise BadColumn(
+                "out_of_range",
+                f"{column.name}: {earliest} is before 1973, where {wanted} are needed; "
+                f"is it in {_unit_of(earliest)}?",
+            )
+        if given is not values:
+            return pa.array(values, arrow)
+        return pa.Array.from_buffers(arrow, len(values), [None, pa.py_buffer(ticks)])
 
     return convert
 
@@ -150,10 +178,12 @@ def _unit_of(value: int) -> str:
 def _float(column: Column) -> Converter:
     nullable, finite, arrow = column.nullable, column.type.finite, column.type.arrow
     plain = {float}
-    allowed = {float, int, NONE_TYPE} if nullable else {float, int}
+    allowed = _types(column, float, int)
     wanted = "a finite number" if finite else "a number"
 
     def convert(values: Sequence[Any]) -> pa.Array:
+        if nullable and _all_none(values):
+            return pa.nulls(len(values), arrow)
         types = set(map(type, values))
         if types != plain:
             if not types <= allowed:
@@ -166,7 +196,9 @@ def _float(column: Column) -> Converter:
             if int in types:
                 for v in values:
                     if type(v) is int and not -EXACT_FLOAT_INT <= v <= EXACT_FLOAT_INT:
-                        raise BadColumn("lost_digits", f"{column.name}: {v} has more digits than a Float64 holds")
+                        raise BadColumn(
+                            "lost_digits", f"{column.name}: {v} has more digits than a Float64 holds"
+                        )
             if None in values:
                 if finite and not all(v is None or math.isfinite(v) for v in values):
                     raise _refused(column, "not_finite", values, f"{wanted} is needed")
@@ -195,10 +227,12 @@ def _decimal_text(value: Any) -> Any:
 
 def _decimal(column: Column) -> Converter:
     arrow, nullable = column.type.arrow, column.nullable
-    allowed = {str, NONE_TYPE} if nullable else {str}
+    allowed = _types(column, str)
     wanted = f"a decimal with at most {arrow.precision - arrow.scale} digits before the point and {arrow.scale} behind"
 
     def convert(values: Sequence[Any]) -> pa.Array:
+        if nullable and _all_none(values):
+            return pa.nulls(len(values), arrow)
         types = set(map(type, values))
         if not types <= allowed:
             if bool in types:
@@ -216,14 +250,18 @@ def _decimal(column: Column) -> Converter:
 
 def _text(column: Column) -> Converter:
     nullable = column.nullable
-    allowed = {str, NONE_TYPE} if nullable else {str}
+    allowed = _types(column, str)
 
     def convert(values: Sequence[Any]) -> pa.Array:
-        if not set(map(type, values)) <= allowed:
-            values = [str.__str__(v) if isinstance(v, str) else v for v in values]
-            if not set(map(type, values)) <= allowed:
-                raise _wrong_type(column, values, allowed, "a text")
+        if nullable and _all_none(values):
+            return pa.nulls(len(values), pa.string())
         try:
+            if _all_one_text(values):
+                return pa.repeat(values[0], len(values))
+            if not set(map(type, values)) <= allowed:
+                values = [str.__str__(v) if isinstance(v, str) else v for v in values]
+                if not set(map(type, values)) <= allowed:
+                    raise _wrong_type(column, values, allowed, "a text")
             return pa.array(values, pa.string())
         except (UnicodeEncodeError, pa.ArrowInvalid) as error:
             raise _refused(column, "bad_text", values, f"not valid UTF-8 ({error})") from error
@@ -232,11 +270,16 @@ def _text(column: Column) -> Converter:
 
 
 def _choice(column: Column) -> Converter:
-    choices = frozenset(column.type.choices) | ({None} if column.nullable else frozenset())
-    allowed = {str, NONE_TYPE} if column.nullable else {str}
+    nullable = column.nullable
+    choices = frozenset(column.type.choices) | ({None} if nullable else frozenset())
+    allowed = _types(column, str)
     wanted = f"one of {', '.join(column.type.choices)}"
 
     def convert(values: Sequence[Any]) -> pa.Array:
+        if nullable and _all_none(values):
+            return pa.nulls(len(values), pa.string())
+        if _all_one_text(values) and values[0] in choices:
+            return pa.repeat(values[0], len(values))
         try:
             known = choices.issuperset(values)
         except TypeError:
@@ -247,7 +290,9 @@ def _choice(column: Column) -> Converter:
                 raise _wrong_type(column, values, allowed, wanted)
             for value in values:
                 if value not in choices:
-                    raise BadColumn("unknown_choice", f"{column.name}: {_shown(value)}, where the column needs {wanted}")
+                    raise BadColumn(
+                        "unknown_choice", f"{column.name}: {_shown(value)}, where the column needs {wanted}"
+                    )
         return pa.array(values, pa.string())
 
     return convert
@@ -255,13 +300,19 @@ def _choice(column: Column) -> Converter:
 
 def _bytes(column: Column) -> Converter:
     nullable = column.nullable
-    allowed = {bytes, NONE_TYPE} if nullable else {bytes}
+    allowed = _types(column, bytes)
 
     def convert(values: Sequence[Any]) -> pa.Array:
+        if nullable and _all_none(values):
+            return pa.nulls(len(values), pa.binary())
         if not set(map(type, values)) <= allowed:
             try:
                 values = [
-                    v.encode() if isinstance(v, str) else bytes(v) if isinstance(v, bytearray | memoryview) else v
+                    v.encode()
+                    if isinstance(v, str)
+                    else bytes(v)
+                    if isinstance(v, bytearray | memoryview)
+                    else v
                     for v in values
                 ]
             except UnicodeEncodeError as error:
@@ -274,7 +325,7 @@ def _bytes(column: Column) -> Converter:
 
 
 def _bool(column: Column) -> Converter:
-    allowed = {bool, NONE_TYPE} if column.nullable else {bool}
+    allowed = _types(column, bool)
 
     def convert(values: Sequence[Any]) -> pa.Array:
         if not set(map(type, values)) <= allowed:
@@ -287,16 +338,23 @@ def _bool(column: Column) -> Converter:
 
 
 def _floats(column: Column) -> Converter:
-    inner = _float(Column(column.name, column.type.__class__(Kind.FLOAT, "Float64", pa.float64(), finite=True)))
+    inner = _float(
+        Column(column.name, column.type.__class__(Kind.FLOAT, "Float64", pa.float64(), finite=True))
+    )
     sequences = (tuple, list, np.ndarray)
+    empty = pa.scalar([], column.type.arrow)
 
     def convert(values: Sequence[Any]) -> pa.Array:
+        if _all_empty(values):
+            return pa.repeat(empty, len(values))
         for value in values:
             if not isinstance(value, sequences):
                 raise _wrong_type(column, values, {tuple, list, np.ndarray}, "a sequence of numbers")
         lengths = [len(value) for value in values]
         offsets = array.array("i", itertools.accumulate(lengths, initial=0))
-        flat = inner(list(itertools.chain.from_iterable(values))) if offsets[-1] else pa.array([], pa.float64())
+        flat = (
+            inner(list(itertools.chain.from_iterable(values))) if offsets[-1] else pa.array([], pa.float64())
+        )
         return pa.ListArray.from_buffers(
             column.type.arrow, len(values), [None, pa.py_buffer(offsets)], children=[flat]
         )
@@ -313,8 +371,10 @@ def _tags(column: Column) -> Converter:
                 raise _wrong_type(column, values, {dict}, "a mapping of texts to texts")
             for key, text in value.items():
                 if type(key) is not str or type(text) is not str:
-                    raise BadColumn("wrong_type", f"{column.name}: {_shown(key)}: {_shown(text)}, where the column "
-                                                  "needs texts")
+                    raise BadColumn(
+                        "wrong_type",
+                        f"{column.name}: {_shown(key)}: {_shown(text)}, where the column needs texts",
+                    )
         try:
             return pa.array([list(value.items()) for value in values], arrow)
         except (UnicodeEncodeError, pa.ArrowInvalid) as error:

@@ -6,7 +6,9 @@ import contextlib
 import contextvars
 from collections.abc import Iterator
 
-correlation_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("recorder_correlation_id", default=None)
+correlation_id: contextvars.ContextVar[str | None] = contextvars.ContextVar(
+    "recorder_correlation_id", default=None
+)
 """Rows recorded without a correlation id of their own take this one."""
 
 

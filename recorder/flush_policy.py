@@ -19,8 +19,8 @@ class FlushPolicy:
 
     batch_rows: int
     batch_bytes: int
-    linger_ms: int
-    linger_max_ms: int
+    linger_ms: float
+    linger_max_ms: float
 
 
 def is_full(policy: FlushPolicy, rows: int, nbytes: int) -> bool:
@@ -28,14 +28,18 @@ def is_full(policy: FlushPolicy, rows: int, nbytes: int) -> bool:
     return rows >= policy.batch_rows or nbytes >= policy.batch_bytes
 
 
-def is_due(policy: FlushPolicy, rows: int, nbytes: int, oldest_ns: int | None, now_ns: int, linger_ns: int) -> bool:
+def is_due(
+    policy: FlushPolicy, rows: int, nbytes: int, oldest_ns: int | None, now_ns: int, linger_ns: int
+) -> bool:
     """Whether a batch goes now. `oldest_ns` is its oldest row's acceptance, on the clock of `now_ns`."""
     if not rows or oldest_ns is None:
         return False
     return is_full(policy, rows, nbytes) or now_ns - oldest_ns >= linger_ns
 
 
-def linger_ns(policy: FlushPolicy, *, active_tables: int, full_batches_per_s: float, budget_per_s: float) -> int:
+def linger_ns(
+    policy: FlushPolicy, *, active_tables: int, full_batches_per_s: float, budget_per_s: float
+) -> int:
     """The linger that keeps all tables together within the insert budget.
 
     What full batches take of the budget is gone; the rest is shared by the tables that have rows coming. The linger
@@ -43,6 +47,7 @@ def linger_ns(policy: FlushPolicy, *, active_tables: int, full_batches_per_s: fl
     """
     left_per_s = budget_per_s - full_batches_per_s
     if left_per_s <= 0:
-        return policy.linger_max_ms * NS_PER_MS
-    wanted_ns = int(active_tables / left_per_s * NS_PER_S)
-    return min(max(wanted_ns, policy.linger_ms * NS_PER_MS), max(policy.linger_max_ms, policy.linger_ms) * NS_PER_MS)
+        return int(policy.linger_max_ms * NS_PER_MS)
+    wanted_ms = active_tables / left_per_s * 1_000
+    longest_ms = max(policy.linger_max_ms, policy.linger_ms)
+    return int(min(max(wanted_ms, policy.linger_ms), longest_ms) * NS_PER_MS)

@@ -79,8 +79,14 @@ class WorkerEvents(Protocol):
 class FlushWorker:
     """One table's worker. `flush` takes its batches one after the other."""
 
-    def __init__(self, sink: Sink, policy: WorkerPolicy, events: WorkerEvents, *,
-                 ready: Callable[[], Awaitable[str | None]] | None = None):
+    def __init__(
+        self,
+        sink: Sink,
+        policy: WorkerPolicy,
+        events: WorkerEvents,
+        *,
+        ready: Callable[[], Awaitable[str | None]] | None = None,
+    ):
         """`ready` is asked while the table is held, and says what is still wrong with it, or None."""
         self._sink = sink
         self._policy = policy
@@ -107,7 +113,7 @@ class FlushWorker:
         elif batch.from_source:
             present = await self._persist(lambda: self._sink.look_up(batch))
             rest = without(batch, present)
-            if (skipped := batch.rows - (rest.rows if rest else 0)):
+            if skipped := batch.rows - (rest.rows if rest else 0):
                 self._events.duplicates(skipped)
             if rest is None:
                 self._set(WorkerState.FLOWING, "")
@@ -168,9 +174,12 @@ class FlushWorker:
             if not verdict.partly:
                 break
             named = ", ".join(map(str, verdict.partly[:5]))
-            self._set(WorkerState.HELD, f"{batch.table}: of batch {batch.token} some rows of partition {named} are "
-                                        "there and some are not; rows were deleted by hand, or another writer uses "
-                                        "its identities")
+            self._set(
+                WorkerState.HELD,
+                f"{batch.table}: of batch {batch.token} some rows of partition {named} are "
+                "there and some are not; rows were deleted by hand, or another writer uses "
+                "its identities",
+            )
             await self._wait(self._policy.hold_probe_s)
         if verdict.present_rows:
             self._events.found(batch, verdict.present_rows)
@@ -181,7 +190,9 @@ class FlushWorker:
         if batch.rows == 1:
             while dead.too_many():
                 # So many refusals speak of the table, not of the rows: wait for a person, then try the row again.
-                self._set(WorkerState.HELD, f"{dead.count} of {dead.rows} rows of one batch were refused: {error}")
+                self._set(
+                    WorkerState.HELD, f"{dead.count} of {dead.rows} rows of one batch were refused: {error}"
+                )
                 await self._wait(self._policy.hold_probe_s)
                 try:
                     await self._sink.insert(batch, timeout_s=self._policy.insert_timeout_s)
@@ -246,4 +257,3 @@ class _DeadLetters:
     def forgive(self) -> None:
         """The table was mended: count anew."""
         self.count = 0
-

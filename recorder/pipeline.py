@@ -135,7 +135,9 @@ class TablePipeline:
         self.queue.close()
         self.queue.drain(1 << 62)
         self._drained_upto = self.position
-        lost = self.queue.taken_rows - (self.inserted_rows + self.dead_rows + self.duplicate_rows + self.lost_rows)
+        lost = self.queue.taken_rows - (
+            self.inserted_rows + self.dead_rows + self.duplicate_rows + self.lost_rows
+        )
         self.flying_rows = 0
         if lost:
             self.lost_rows += lost
@@ -146,7 +148,7 @@ class TablePipeline:
         while True:
             try:
                 await run()
-            except Exception as error:  # noqa: BLE001 - a supervisor's job
+            except Exception as error:
                 log.error(f"{what} died, restarting", table=self.table.name, error=repr(error), exc_info=True)
                 self.last_error = self._died = f"{what} died: {error!r}"
                 await asyncio.sleep(RESTART_S)
@@ -253,9 +255,13 @@ class TablePipeline:
         while True:
             try:
                 await self._worker.flush(batch, sent=sent)
-            except Exception as error:  # noqa: BLE001 - one table's fault must not end its worker, nor lose its rows
-                log.error("flush failed unexpectedly, trying again", table=self.table.name, error=repr(error),
-                          exc_info=True)
+            except Exception as error:
+                log.error(
+                    "flush failed unexpectedly, trying again",
+                    table=self.table.name,
+                    error=repr(error),
+                    exc_info=True,
+                )
                 self.state_changed(WorkerState.HELD, f"internal error: {error!r}")
                 sent = True
                 await asyncio.sleep(RESTART_S)

@@ -281,12 +281,12 @@ class TableQueue:
             while rows < max_rows:
                 entry = pop()
                 taken.append(entry)
-                if type(entry) is tuple:
+                if isinstance(entry, Block | ArrowBlock):
+                    rows += len(entry.rows)
+                    wide_bytes += entry.wide_bytes
+                else:
                     rows += 1
                     wide_bytes += entry[3]
-                else:
-                    rows += len(entry.rows)  # type: ignore[union-attr]
-                    wide_bytes += entry.wide_bytes  # type: ignore[union-attr]
         except IndexError:
             pass
         if rows < max_rows and self._newest:

@@ -72,7 +72,11 @@ class Recorder:
     """
 
     def __init__(
-        self, settings: Settings | None = None, *, sink: Sink | None = None, packs: Sequence[Pack] | None = None
+        self,
+        settings: Settings | None = None,
+        *,
+        sink: Sink | None = None,
+        packs: Sequence[Pack] | None = None,
     ):
         self.settings = settings if settings is not None else Settings()
         self.packs = tuple(packs) if packs is not None else load_packs(self.settings.packs)
@@ -152,7 +156,8 @@ class Recorder:
             return
         self._state = "closed"
         self._doors = {}
-        assert self._loop is not None and self._thread is not None
+        assert self._loop is not None
+        assert self._thread is not None
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
         self._restore_switch_interval()
@@ -188,7 +193,9 @@ class Recorder:
     ) -> bool: ...
 
     @overload
-    def record(self, table: str, row: Any, *, correlation_id: str | None = None, ticket: Literal[True]) -> Ticket: ...
+    def record(
+        self, table: str, row: Any, *, correlation_id: str | None = None, ticket: Literal[True]
+    ) -> Ticket: ...
 
     def record(
         self, table: str, row: Any, *, correlation_id: str | None = None, ticket: bool = False
@@ -251,7 +258,9 @@ class Recorder:
             good, others = exact_columns(door.table, batch, ignore_unknown=ignore)
             for start in range(0, good.num_rows, ARROW_BLOCK_ROWS):
                 block = good.slice(start, ARROW_BLOCK_ROWS)
-                accepted += door.queue.put_block(ArrowBlock(block, time.monotonic_ns(), block.nbytes), wait=False)
+                accepted += door.queue.put_block(
+                    ArrowBlock(block, time.monotonic_ns(), block.nbytes), wait=False
+                )
             accepted += sum(self.record(table, row) for row in others)
         return accepted
 
@@ -286,17 +295,34 @@ class Recorder:
         return accepted
 
     def dead_letter(
-        self, *, reason: str, detail: str, payload: bytes, origin: str = "", payload_format: str = "binary",
-        log: int | None = None, seq: int | None = None, table: str = "", ts_local: int = 0, wait: bool = False,
+        self,
+        *,
+        reason: str,
+        detail: str,
+        payload: bytes,
+        origin: str = "",
+        payload_format: str = "binary",
+        log: int | None = None,
+        seq: int | None = None,
+        table: str = "",
+        ts_local: int = 0,
+        wait: bool = False,
     ) -> bool:
         """Keep a message that cannot be made into rows, with its bytes; False if even that was shed (and logged).
 
         With `log` and `seq` it has its source's identity, so that the same message is kept once.
         """
         row = {
-            "ts_local": ts_local, "recorder_run_id": self.recorder_run_id, "table_name": table, "reason": reason,
-            "detail": detail.encode("utf-8", "backslashreplace").decode(), "origin": origin, "source_log": log,
-            "source_seq": seq, "payload": payload, "payload_format": payload_format,
+            "ts_local": ts_local,
+            "recorder_run_id": self.recorder_run_id,
+            "table_name": table,
+            "reason": reason,
+            "detail": detail.encode("utf-8", "backslashreplace").decode(),
+            "origin": origin,
+            "source_log": log,
+            "source_seq": seq,
+            "payload": payload,
+            "payload_format": payload_format,
         }
         if log is not None and seq is not None:
             return bool(self.record_source(log, [SourceRow(DEAD_LETTERS, seq, row)], wait=wait))
@@ -310,7 +336,9 @@ class Recorder:
                 "parent; make a Recorder in the child, with a target and data_dir of its own"
             )
         if self._state != "running":
-            return RecorderClosed(f"{table}: the recorder is {'not started' if self._state == 'new' else 'closed'}")
+            return RecorderClosed(
+                f"{table}: the recorder is {'not started' if self._state == 'new' else 'closed'}"
+            )
         names = ", ".join(sorted(self._tables))
         return UnknownTable(f"no table {table!r}; the loaded packs have {names}")
 
@@ -332,7 +360,9 @@ class Recorder:
         """
         self._wait(lambda runtime: runtime.flush(), timeout_s, "queryable")
 
-    def _wait(self, what: Callable[[Runtime], Coroutine[Any, Any, None]], timeout_s: float | None, state: str) -> None:
+    def _wait(
+        self, what: Callable[[Runtime], Coroutine[Any, Any, None]], timeout_s: float | None, state: str
+    ) -> None:
         runtime, loop = self._running()
         future = asyncio.run_coroutine_threadsafe(what(runtime), loop)
         try:

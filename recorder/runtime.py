@@ -28,7 +28,16 @@ from recorder.health import HealthServer
 from recorder.identity import new_epoch
 from recorder.latency import LatencyHistogram
 from recorder.metrics import RecorderMetrics, RecorderStats, TableStats
-from recorder.own_rows import DEAD_LETTERS, EVENTS, GAPS, METRICS, OWN_TABLES, dead_letter_row, event_row, gap_row
+from recorder.own_rows import (
+    DEAD_LETTERS,
+    EVENTS,
+    GAPS,
+    METRICS,
+    OWN_TABLES,
+    dead_letter_row,
+    event_row,
+    gap_row,
+)
 from recorder.pipeline import TablePipeline
 from recorder.queue import QueueLimits, TableQueue
 from recorder.schema_start import SchemaStart
@@ -58,7 +67,13 @@ class Runtime:
     """See the module. Built and used on the recorder's loop; `doors` are for producers on any thread."""
 
     def __init__(
-        self, settings: Settings, packs: Iterable[Pack], sink: Sink, *, run_id: str, recorder_run_id: str,
+        self,
+        settings: Settings,
+        packs: Iterable[Pack],
+        sink: Sink,
+        *,
+        run_id: str,
+        recorder_run_id: str,
     ):
         self.settings = settings
         self.packs = tuple(packs)
@@ -148,7 +163,9 @@ class Runtime:
 
     def _wake(self, name: str) -> None:
         """Wake a table's builder from any thread."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the recorder is going, and counts what is left
+        with contextlib.suppress(
+            RuntimeError
+        ):  # the loop is closed: the recorder is going, and counts what is left
             self._loop.call_soon_threadsafe(self.pipelines[name].wake)
 
     # -- lifecycle ----------------------------------------------------------------------------------------------
@@ -192,7 +209,9 @@ class Runtime:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
                 await self.flush()
-        await asyncio.gather(*(self.pipelines[name].close() for name in self._tables if name not in OWN_TABLES))
+        await asyncio.gather(
+            *(self.pipelines[name].close() for name in self._tables if name not in OWN_TABLES)
+        )
         if any(pipeline.lost_rows for pipeline in self.pipelines.values()):
             self._report_gaps()
             with contextlib.suppress(TimeoutError):
@@ -288,7 +307,9 @@ class Runtime:
         else:
             log.warning("rows were shed", table=table.name, rows=rows, reasons=reasons)
             kind, severity = "RecorderShedding", "warning"
-        self._own(EVENTS, event_row(kind, severity, table.name, f"{table.name}: {rows} rows were shed", reasons))
+        self._own(
+            EVENTS, event_row(kind, severity, table.name, f"{table.name}: {rows} rows were shed", reasons)
+        )
 
     def _sample(self) -> None:
         """Record the recorder's own metrics."""
@@ -413,4 +434,12 @@ def _bad_row_of(row: pa.RecordBatch, error: DataError) -> BadRow:
     }
     log_id, seq = fields.pop("_log"), fields.pop("_seq")
     payload, payload_format = row_bytes(fields)
-    return BadRow(f"refused_{error.code}", str(error), log_id, seq, payload, payload_format, fields.get("correlation_id"))
+    return BadRow(
+        f"refused_{error.code}",
+        str(error),
+        log_id,
+        seq,
+        payload,
+        payload_format,
+        fields.get("correlation_id"),
+    )

@@ -14,6 +14,7 @@ import structlog
 from recorder.settings import Settings
 from recorder.sink.base import Sink
 from schemas.check import Difference, compare
+from schemas.executor import SqlExecutor
 from schemas.live import read_tables
 from schemas.manager import Manager
 from schemas.pack import Pack
@@ -47,14 +48,20 @@ class SinkExecutor:
 
 
 def manager_of(
-    executor: SinkExecutor, settings: Settings, packs: Sequence[Pack], on_wait: Callable[[str], None] | None = None
+    executor: SqlExecutor,
+    settings: Settings,
+    packs: Sequence[Pack],
+    on_wait: Callable[[str], None] | None = None,
 ) -> Manager:
     """The schema manager of these settings."""
-    keep_days = {
-        table.name: settings.for_table(table).keep_days for pack in packs for table in pack.tables
-    }
+    keep_days = {table.name: settings.for_table(table).keep_days for pack in packs for table in pack.tables}
     return Manager(
-        executor, packs, settings.database, ttl=settings.ttl is not False, keep_days=keep_days, on_wait=on_wait
+        executor,
+        packs,
+        settings.database,
+        ttl=settings.ttl is not False,
+        keep_days=keep_days,
+        on_wait=on_wait,
     )
 
 
@@ -66,7 +73,10 @@ class SchemaStart:
         self._packs = packs
         self._executor = SinkExecutor(sink, asyncio.get_running_loop())
         self._manager = manager_of(
-            self._executor, settings, packs, lambda holder: log.info("waiting for the migration lock", holder=holder)
+            self._executor,
+            settings,
+            packs,
+            lambda holder: log.info("waiting for the migration lock", holder=holder),
         )
 
     async def run(self) -> None:
@@ -82,8 +92,12 @@ class SchemaStart:
         for difference in await asyncio.to_thread(self._manager.check):
             if difference.kind not in BREAKING:
                 log.warning(
-                    "a table differs from its policy", table=difference.table, what=difference.what,
-                    expected=difference.expected, observed=difference.observed, remedy=difference.remedy,
+                    "a table differs from its policy",
+                    table=difference.table,
+                    what=difference.what,
+                    expected=difference.expected,
+                    observed=difference.observed,
+                    remedy=difference.remedy,
                 )
 
     async def unfit(self, table: Table) -> str | None:
@@ -103,11 +117,11 @@ class SchemaStart:
     def _pending_of(self, table: Table) -> str:
         """The pending migrations of the table's pack."""
         pack = next(pack for pack in self._packs if table in pack.tables)
-        labels = [step.label for step in self._manager.plan() if step.migration and step.migration.pack == pack.name]
+        labels = [
+            step.label for step in self._manager.plan() if step.migration and step.migration.pack == pack.name
+        ]
         return ", ".join(dict.fromkeys(labels))
 
 
 def _told(difference: Difference) -> str:
-    return (
-        f"{difference.what}: expected {difference.expected}, observed {difference.observed}; {difference.remedy}"
-    )
+    return f"{difference.what}: expected {difference.expected}, observed {difference.observed}; {difference.remedy}"

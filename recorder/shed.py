@@ -58,5 +58,7 @@ class ShedLedger:
             for gap in gaps:
                 later = self._window.get(gap.reason)
                 self._window[gap.reason] = (
-                    gap if later is None else Gap(gap.reason, gap.first_ns, later.last_ns, gap.rows + later.rows)
+                    gap
+                    if later is None
+                    else Gap(gap.reason, gap.first_ns, later.last_ns, gap.rows + later.rows)
                 )

@@ -35,7 +35,9 @@ def judge(batch: Batch, present: Identities, partition: Partition) -> Verdict:
     """Compare a sent batch with what the table has of it."""
     if not present:
         return Verdict(0, batch)
-    there = np.fromiter((identity in present for identity in batch.identities()), dtype=bool, count=batch.rows)
+    there = np.fromiter(
+        (identity in present for identity in batch.identities()), dtype=bool, count=batch.rows
+    )
     if there.all():
         return Verdict(batch.rows, None)
     keys = partition_keys(local_times_ns(batch.data), partition)

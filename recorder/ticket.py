@@ -39,7 +39,9 @@ class Ticket:
             future.result(timeout_s)
         except TimeoutError:
             future.cancel()
-            raise TimeoutError(f"the row is not durable after {timeout_s} s; it is still on its way") from None
+            raise TimeoutError(
+                f"the row is not durable after {timeout_s} s; it is still on its way"
+            ) from None
         return True
 
     def __await__(self) -> Generator[Any, None, bool]:
@@ -48,6 +50,8 @@ class Ticket:
     async def _awaited(self) -> bool:
         if not self.accepted:
             return False
-        waiting: Awaitable[None] = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._wait(), self._loop))
+        waiting: Awaitable[None] = asyncio.wrap_future(
+            asyncio.run_coroutine_threadsafe(self._wait(), self._loop)
+        )
         await waiting
         return True
