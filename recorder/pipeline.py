@@ -177,7 +177,7 @@ class TablePipeline:
             if self._is_due(now_ns):
                 await self._seal(now_ns)
             elif queue.waiting_rows < SLICE_ROWS:
-                await self._rest(now_ns)
+                await self._rest(now_ns, busy=bool(entries))
 
     async def _build(self, entries: Sequence[Waiting]) -> None:
         builder, rows_before = self._builder, self._builder.rows
@@ -208,28 +208,35 @@ class TablePipeline:
         self._sealed_upto = sealed.upto
         await self._channel.put(sealed)
 
-    async def _rest(self, now_ns: int) -> None:
-        """Sleep until rows come or what was built is due."""
+    async def _rest(self, now_ns: int, *, busy: bool) -> None:
+        """Sleep until rows come or what was built is due.
+
+        While rows keep coming the queue is looked at every `DRAIN_MS` and no producer pays for waking anybody; only
+        a queue that was found empty is armed.
+        """
         builder, queue = self._builder, self.queue
         if self._flush_upto > self._drained_upto:
             return
-        if builder.oldest_ns is None:
-            wait_s = None
-        else:
+        drain_s = min(DRAIN_MS, self._policy.linger_ms) / 1_000
+        wait_s = None
+        if builder.oldest_ns is not None:
             due_ns = builder.oldest_ns + self._budget.linger_ns(self._policy, now_ns) - now_ns
             wait_s = max(0.0, due_ns / NS_PER_S)
         self._woken.clear()
-        if not queue.arm():
-            await asyncio.sleep(DRAIN_MS / 1_000 if wait_s is None else min(DRAIN_MS / 1_000, wait_s))
-            return
+        if busy or not queue.arm():
+            await self._woken_within(drain_s if wait_s is None else min(drain_s, wait_s))
+        elif await self._woken_within(wait_s) and self._flush_upto <= self._sealed_upto:
+            self._woken.clear()
+            await self._woken_within(drain_s)  # the first row of a burst: let some company come
+
+    async def _woken_within(self, seconds: float | None) -> bool:
+        """Wait to be woken; False if that did not happen in time."""
         try:
-            async with asyncio.timeout(wait_s):
+            async with asyncio.timeout(seconds):
                 await self._woken.wait()
         except TimeoutError:
-            return
-        if self._flush_upto <= self._sealed_upto:
-            # The first row of a burst woke us: let some company come.
-            await asyncio.sleep(min(DRAIN_MS, self._policy.linger_ms) / 1_000)
+            return False
+        return True
 
     # -- worker -------------------------------------------------------------------------------------------------
 
@@ -241,10 +248,10 @@ class TablePipeline:
         async for sealed in self._channel:
             for batch in sealed.batches:
                 await self._flush_batch(batch)
+            self._resolved_upto = sealed.upto
             now_ns = time.monotonic_ns()
             for accepted_ns, rows in sealed.accepted:
                 self._observer.lag(self.table.name, (now_ns - accepted_ns) / NS_PER_S, rows)
-            self._resolved_upto = sealed.upto
             async with self._progress:
                 self._progress.notify_all()
 
@@ -314,6 +321,11 @@ class TablePipeline:
             self._observer.worker_state(self.table.name, state, why)
 
     # -- waiting for rows -------------------------------------------------------------------------------------------
+
+    @property
+    def unknown_fields(self) -> int:
+        """Fields ignored because the table has no such column."""
+        return self._builder.unknown_fields
 
     @property
     def position(self) -> int:

@@ -23,6 +23,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Self, TypeVar, overload
 
 import pyarrow as pa
+import structlog
 
 from recorder.arrow_rows import exact_columns
 from recorder.balance import Balance
@@ -39,6 +40,7 @@ from recorder.ticket import Ticket
 from schemas.pack import Pack, load_packs
 from schemas.table import Table
 
+log = structlog.get_logger("recorder")
 T = TypeVar("T")
 
 START_TIMEOUT_S = 120.0
@@ -86,7 +88,7 @@ class Recorder:
         self._doors: dict[str, Door] = {}
         self._tables = {table.name: table for pack in self.packs for table in pack.tables}
         self.settings.check_tables(self._tables)
-        self._state: Literal["new", "running", "closed", "forked"] = "new"
+        self._state: Literal["new", "running", "closed", "forked", "failed"] = "new"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._runtime: Runtime | None = None
         self._thread: threading.Thread | None = None
@@ -133,9 +135,14 @@ class Recorder:
             with asyncio.Runner(loop_factory=_new_loop) as runner:
                 self._loop = runner.get_loop()
                 runner.run(self._live(sink, started))
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that called `start`
-            failure.append(error)
+        except BaseException as error:
+            failure.append(error)  # for the thread that called `start`
+            if started.is_set():
+                log.critical("the recorder ended unexpectedly", error=repr(error), exc_info=True)
         finally:
+            if self._state == "running":
+                self._doors = {}
+                self._state = "failed"
             started.set()
 
     async def _live(self, sink: Sink, started: threading.Event) -> None:

@@ -283,7 +283,12 @@ class Runtime:
     async def _every(self, seconds: float, what: Callable[[], None]) -> None:
         while True:
             await asyncio.sleep(seconds)
-            what()
+            try:
+                what()
+            except Exception as error:
+                log.error(
+                    "housekeeping failed, going on", what=what.__name__, error=repr(error), exc_info=True
+                )
 
     def _report_gaps(self) -> None:
         """Write what was shed since the last time as gap rows, and raise the alarms."""
@@ -420,6 +425,7 @@ class Runtime:
             "lag": kept.lag.summary(),
             "shed": dict(pipeline.queue.shed.totals),
             "filtered_rows": kept.door.filtered_rows,
+            "unknown_fields": pipeline.unknown_fields,
             "errors": {str(code): count for code, count in pipeline.errors.items()},
             "last_error": pipeline.last_error,
             "last_insert_ns": pipeline.last_insert_ns,
