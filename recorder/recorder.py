@@ -343,9 +343,8 @@ class Recorder:
                 "parent; make a Recorder in the child, with a target and data_dir of its own"
             )
         if self._state != "running":
-            return RecorderClosed(
-                f"{table}: the recorder is {'not started' if self._state == 'new' else 'closed'}"
-            )
+            how = {"new": "is not started", "failed": "ended unexpectedly; its log says why"}
+            return RecorderClosed(f"{table}: the recorder {how.get(self._state, 'is closed')}")
         names = ", ".join(sorted(self._tables))
         return UnknownTable(f"no table {table!r}; the loaded packs have {names}")
 
