@@ -1,0 +1,308 @@
+"""Reads files and hands their rows to a recorder: the worker's side of a run.
+
+One thread reads, decodes, normalises and waits for room; it is the only writer of `Feed`'s counts. What it may wait
+for long (room in a queue, a replayed message's time) is why it is not the thread that takes Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import BinaryIO, NamedTuple, Protocol
+
+from recorder.identity import SLOTS
+from recorder.ingest.age import OldRows
+from recorder.ingest.capture import CaptureLines, too_long
+from recorder.ingest.compression import Unpacked
+from recorder.ingest.errors import FileDamaged, TableUnknown, WrongUse
+from recorder.ingest.lines import Line, line_blocks
+from recorder.ingest.normalisers import kinds, open_normaliser
+from recorder.ingest.options import IngestOptions
+from recorder.ingest.pace import Pace
+from recorder.ingest.parquet import parquet_chunks
+from recorder.ingest.record import BadRecord, Chunk, Record, TableRow
+from recorder.ingest.result import FileResult
+from recorder.ingest.source import Format, Source, open_file
+from recorder.normalise.base import BadMessage, Message, NormalisedRow, Normaliser
+from recorder.normalise.internal import InternalNormaliser
+from recorder.recorder import SourceRow
+from schemas.table import Table
+
+SUBMIT_ROWS = 4_096
+"""Rows are handed over in blocks of about so many."""
+
+
+class Taker(Protocol):
+    """What a run needs of the recorder."""
+
+    def record_source(self, log: int, entries: list[SourceRow], *, wait: bool = True) -> int:
+        """Take rows that keep their source's identities."""
+
+    def dead_letter(
+        self, *, reason: str, detail: str, payload: bytes, origin: str = "", payload_format: str = "binary",
+        log: int | None = None, seq: int | None = None, table: str = "", ts_local: int = 0, wait: bool = False,
+    ) -> bool:
+        """Keep a message that makes no row."""
+
+
+class _Place(NamedTuple):
+    """Where in a file a row came from; counted as people count, from 1."""
+
+    source: Source
+    position: int
+
+    def __str__(self) -> str:
+        unit = "row" if self.source.format is Format.PARQUET else "line"
+        return f"{self.source.name}, {unit} {self.position + 1:,}"
+
+
+class Feed:
+    """See the module. `run` is called once, on a thread of its own; the counts may be read from any."""
+
+    def __init__(
+        self,
+        taker: Taker,
+        tables: Mapping[str, Table],
+        options: IngestOptions,
+        old: OldRows,
+        *,
+        disabled: frozenset[str] = frozenset(),
+        ignore_unknown: frozenset[str] = frozenset(),
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.stop = threading.Event()
+        """Set from outside to end the run after the rows under way."""
+        self.file = ""
+        self.file_bytes = 0
+        self.records = 0
+        self.rows: Counter[str] = Counter()
+        self.kinds: Counter[str] = Counter()
+        self.filtered: Counter[str] = Counter()
+        self.bad_records: Counter[str] = Counter()
+        self.clock_steps_back = 0
+        self.files: list[FileResult] = []
+        self._taker = taker
+        self._tables = tables
+        self._options = options
+        self._old = old
+        self._disabled = disabled
+        self._ignore_unknown = ignore_unknown
+        self._clock = clock
+        self._pace = Pace(options.speed) if options.speed is not None else None
+        self._time_index = {name: _time_index(table) for name, table in tables.items()}
+        self._entries: list[SourceRow] = []
+        self._log = 0
+        self._messages: Normaliser | None = None
+        self._events = InternalNormaliser()
+        self._kinds: dict[int, str] = {}
+        if options.table is not None and options.table not in tables:
+            raise TableUnknown(f"no table {options.table!r}; the loaded packs have {', '.join(sorted(tables))}")
+
+    @property
+    def ignored(self) -> dict[str, int]:
+        """Messages that the normaliser knows and has no table for, per type."""
+        return dict(self._messages.ignored) if self._messages is not None else {}
+
+    def all_filtered(self) -> dict[str, int]:
+        """Rows left out by a policy, per reason."""
+        return dict(self.filtered + (self._messages.filtered if self._messages is not None else Counter()))
+
+    def check(self, source: Source) -> None:
+        """See, before anything is recorded, that the options fit a file.
+
+        Raises:
+            WrongUse: a Parquet file without a table, a table for a capture, or a normaliser that is not there.
+        """
+        if source.format is Format.PARQUET and self._options.table is None:
+            raise WrongUse(f"{source.name} is a Parquet file; name the table its rows are for with --table")
+        if source.format is Format.BINANCE_CAPTURE:
+            if self._options.table is not None:
+                raise WrongUse(
+                    f"{source.name} is a capture, whose messages name their tables; leave --table out"
+                )
+            self._normaliser()
+
+    def run(self, source: Source) -> None:
+        """Record one file; state runs on from the file before.
+
+        Raises:
+            IngestError: the file, not one of its records, is at fault. What was recorded before stays.
+            RecorderError: the recorder does not take rows.
+        """
+        self.file, self.file_bytes, self._log = source.name, 0, source.log
+        records, rows, bad = self.records, sum(self.rows.values()), sum(self.bad_records.values())
+        with open_file(source.path) as file:
+            stat = os.fstat(file.fileno())
+            if (stat.st_size, stat.st_mtime_ns) != (source.size_bytes, source.modified_ns):
+                raise FileDamaged(f"{source.name} was changed after it was checked; run again when it is complete")
+            normalise = self._reading(source)
+            for chunk in self._chunks(source, file):
+                if not self._take(source, chunk.records, normalise):
+                    break
+                self.file_bytes = chunk.file_bytes
+        self._submit()
+        done = not self.stop.is_set() and not self.limited
+        cut = source.truncation if done else None
+        self.files.append(
+            FileResult(
+                name=source.name,
+                format=source.format,
+                log=source.log,
+                size_bytes=source.size_bytes,
+                records=self.records - records,
+                rows=sum(self.rows.values()) - rows,
+                bad_records=sum(self.bad_records.values()) - bad,
+                truncated=cut is not None,
+                notice=f"gzip ends too early, at byte {cut.file_bytes:,}, after {cut.content_bytes:,} bytes of content"
+                if cut is not None
+                else "",
+            )
+        )
+
+    @property
+    def limited(self) -> bool:
+        """Whether the limit on records is reached."""
+        return self._options.limit is not None and self.records >= self._options.limit
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def _normaliser(self) -> Normaliser:
+        if self._messages is None:
+            self._messages = open_normaliser(self._options.normaliser, self._options.normaliser_options)
+            self._kinds = kinds(self._messages)
+        return self._messages
+
+    def _reading(self, source: Source) -> Normaliser:
+        return self._normaliser() if source.format is Format.BINANCE_CAPTURE else self._events
+
+    def _chunks(self, source: Source, file: BinaryIO) -> Iterator[Chunk]:
+        if source.format is Format.PARQUET:
+            assert self._options.table is not None
+            table = self._tables[self._options.table]
+            yield from parquet_chunks(
+                file, source.name, source.size_bytes, table, ignore_unknown=table.name in self._ignore_unknown
+            )
+            return
+        capture = CaptureLines() if source.format is Format.BINANCE_CAPTURE else None
+        topic = self._options.table or ""
+        for lines, file_bytes in line_blocks(Unpacked(file, source.compression, source.name)):
+            if capture is not None:
+                steps = capture.steps_back
+                yield Chunk(capture.decode(lines), file_bytes)
+                self.clock_steps_back += capture.steps_back - steps
+            else:
+                yield Chunk([_event(line, topic) for line in lines], file_bytes)
+
+    def _take(self, source: Source, records: list[Record], normaliser: Normaliser) -> bool:
+        """Turn records into rows and hand them over; False when the run is to end."""
+        if self._options.limit is not None:
+            records = records[: self._options.limit - self.records]
+        from_capture = source.format is Format.BINANCE_CAPTURE
+        for record in records:
+            if self.stop.is_set():
+                return False
+            if self._pace is not None and not isinstance(record, BadRecord):
+                self._await_turn(record)
+            self.records += 1
+            if isinstance(record, BadRecord):
+                self._refuse(source, record)
+            elif isinstance(record, TableRow):
+                self._row(source, record.position, NormalisedRow(record.table, 0, record.row), from_file=True)
+            else:
+                try:
+                    rows = normaliser.normalise(record)
+                except BadMessage as error:
+                    bad = BadRecord(record.position, error.reason, str(error), record.payload, record.ts_local)
+                    self._refuse(source, bad)
+                    continue
+                except Exception as error:  # noqa: BLE001 - a normaliser is a plug-in; one message costs one message
+                    detail = f"{type(error).__name__}: {error}"
+                    bad = BadRecord(record.position, "normaliser_failed", detail, record.payload, record.ts_local)
+                    self._refuse(source, bad)
+                    continue
+                for row in rows:
+                    self._row(source, record.position, row, from_file=not from_capture, payload=record.payload)
+            if len(self._entries) >= SUBMIT_ROWS:
+                self._submit()
+        self._submit()
+        return not self.limited
+
+    def _await_turn(self, record: Record) -> None:
+        ts_local = record.ts_local if isinstance(record, Message) and record.ts_local else _row_time(record)
+        assert self._pace is not None
+        wait_s = self._pace.wait_s(ts_local, self._clock()) if ts_local else 0.0
+        if wait_s > 0.001:
+            self._submit()
+            self.stop.wait(wait_s)
+
+    # -- rows out -----------------------------------------------------------------------------------------------
+
+    def _row(
+        self, source: Source, position: int, row: NormalisedRow, *, from_file: bool, payload: bytes = b""
+    ) -> None:
+        table, slot, content = row
+        if table in self._disabled:
+            self.filtered[f"{table} is off"] += 1
+            return
+        if from_file:
+            if table not in self._tables:
+                detail = f"no table {table!r}; the loaded packs have {', '.join(sorted(self._tables))}"
+                self._refuse(source, BadRecord(position, "unknown_table", detail, payload), slot)
+                return
+            ts_local = content.get("ts_local") if isinstance(content, Mapping) else None
+            if ts_local is None or ts_local == 0:
+                # Filled in by the clock it would differ in every run, and a second run would not find the row.
+                detail = "a row from a file needs ts_local, the time it was received or made, in ns"
+                raw = payload or repr(content).encode()
+                self._refuse(source, BadRecord(position, "no_local_time", detail, raw), slot)
+                return
+        elif slot >= SLOTS:
+            raise ValueError(f"{table}: slot {slot} is above {SLOTS - 1}")
+        oldest = self._old.oldest_ns.get(table)
+        if oldest is not None:
+            ts_local = content[self._time_index[table]] if isinstance(content, tuple) else _row_time(content)
+            if type(ts_local) is int and 0 < ts_local < oldest:
+                self._old.refuse(table, ts_local, str(_Place(source, position)))
+                return
+        self._entries.append(SourceRow(table, position * SLOTS + slot, content))
+        self.rows[table] += 1
+        if not from_file:
+            self.kinds[self._kinds.get(slot, f"slot {slot}")] += 1
+
+    def _submit(self) -> None:
+        if self._entries:
+            entries, self._entries = self._entries, []
+            self._taker.record_source(self._log, entries, wait=True)
+
+    def _refuse(self, source: Source, bad: BadRecord, slot: int = 0) -> None:
+        self.bad_records[bad.reason] += 1
+        self._taker.dead_letter(
+            reason=bad.reason,
+            detail=bad.detail,
+            payload=bad.payload,
+            payload_format="binary" if source.format is Format.PARQUET else "text",
+            origin=str(_Place(source, bad.position)),
+            log=source.log,
+            seq=bad.position * SLOTS + slot,
+            table=self._options.table or "",
+            ts_local=bad.ts_local or source.modified_ns,
+            wait=True,
+        )
+
+
+def _event(line: Line, topic: str) -> Record:
+    return too_long(line) if line.cut_bytes else Message(line.content, 0, topic, line.position)
+
+
+def _row_time(record: object) -> int:
+    """The local time of a row or of a record that is one; 0 where it has none."""
+    row = record.row if isinstance(record, TableRow) else record
+    found = row.get("ts_local") if isinstance(row, Mapping) else getattr(row, "ts_local", 0)
+    return found if type(found) is int else 0
+
+
+def _time_index(table: Table) -> int:
+    return [column.name for column in table.columns].index("ts_local")
