@@ -1,7 +1,7 @@
 """What the recorder needs of a place that rows go to.
 
-A sink knows one ClickHouse, embedded or behind HTTP. Its calls are coroutines; the thread or the socket behind
-them is the sink's own. Every implementation passes `tests/contract/sink_contract.py` unchanged.
+A sink knows one ClickHouse, embedded or behind HTTP. Its calls are coroutines; the thread or the socket
+behind them is the sink's own. Every implementation passes `tests/contract/sink_contract.py` unchanged.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class Sink(Protocol):
         """Insert the batch's record batch as one insert under its token, with the pinned settings.
 
         Returns only when the server said yes. After `timeout_s` the running insert is killed first and then
-        `InsertTimeout` raised, so that no late commit follows the caller's look-up.
+        `InsertTimeout` raised, so that no late commit follows the caller's look-up; where the kill does not
+        work, `InsertStillRunning`, and again for every call with this batch until the insert has ended.
         """
 
     async def look_up(self, batch: Batch) -> set[tuple[int, int]]:

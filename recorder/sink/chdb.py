@@ -21,7 +21,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ProgrammingError
 
 from recorder.batch import Batch
-from recorder.sink import carrier, folder, statements
+from recorder.sink import carrier, folder
 from recorder.sink.client_sink import ClientSink
 from recorder.sink.errors import SinkUnavailable
 
@@ -29,9 +29,9 @@ from recorder.sink.errors import SinkUnavailable
 class ChdbSink(ClientSink):
     """Inserts into `database` of the engine folder `path`.
 
-    `create_database` makes the database where it is missing. `tmp_dir` (default: beside the folder, its name with `.tmp`) is used
-    where the system has no anonymous files. `settings` are session settings of every handle. The bounds are those
-    of `ClientSink`.
+    `create_database` makes the database where it is missing. `tmp_dir` is used where the system has no anonymous
+    files; by default it lies beside the folder, under its name with `.tmp`. `settings` are session settings of
+    every handle. The bounds are those of `ClientSink`.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class ChdbSink(ClientSink):
         carrier.sweep(self._tmp_dir)
         await super().start()
 
-    def _open(self) -> Client:
+    def _open(self, settings: Mapping[str, Any]) -> Client:
         try:
             client = clickhouse_connect.get_client(
-                interface="chdb", path=str(self._path), settings={**statements.READING, **self._settings}
+                interface="chdb", path=str(self._path), settings={**settings, **self._settings}
             )
         except ProgrammingError as error:
             raise folder.reason_after(self._path, error) from error
@@ -79,11 +79,14 @@ class ChdbSink(ClientSink):
 
     def _use_database(self, client: Client) -> None:
         name = self._database
-        if self._create_database:
+        # Asked first: later handles open on a full or read-only disk too.
+        if client.command("EXISTS DATABASE " + quote_identifier(name)):
+            pass
+        elif self._create_database:
             client.command(f"CREATE DATABASE IF NOT EXISTS {quote_identifier(name)}")
-        elif not client.command("EXISTS DATABASE " + quote_identifier(name)):
+        else:
             raise SinkUnavailable(
-                f'database {self._path}: it has no database {name}; run "recorder migrate up", or name another one',
+                f'{self._path} has no database {name}; run "recorder migrate up", or name another one',
                 code=81,
             )
         client.database = name

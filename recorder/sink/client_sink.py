@@ -1,17 +1,19 @@
 """A sink over clickhouse-connect: all that does not depend on how the server is reached.
 
-A subclass says how to open a client, how one batch travels, and which server it is. Common are the pinned settings,
-the look-up, the classes of errors, the handles, and how an insert that hangs is cut:
+A subclass says how to open a client, how one batch travels, and which server it is. Common are the pinned
+settings, the look-up, the classes of errors, the handles, and how an insert that hangs is cut:
 
 1. After `timeout_s` the insert, found by its token in `log_comment`, is killed from another handle.
-2. `InsertTimeout` is raised only when the call has ended *and* the server runs nothing under that token. Then the
-   next look-up is final: no late commit follows it.
-3. If that does not come true within `kill_wait_s`, `InsertStillRunning` is raised. Until the old insert has ended,
-   both `insert` and `look_up` of that token raise it too, so that a look-up which answers is always final, and a
-   token never runs twice.
+2. `InsertTimeout` is raised only when the call has ended *and* the server runs nothing under that token. Then
+   the next look-up is final: no late commit follows it.
+3. If that does not come true within `kill_wait_s`, `InsertStillRunning` is raised. Until the old insert has
+   ended, both `insert` and `look_up` of that batch raise it too, so that a look-up which answers is always
+   final, and a token never runs twice.
+4. An insert that was given up in any other way (cancelled, connection lost) is killed, or seen to be gone,
+   before its batch is looked up or sent again.
 
-Invariants: every call is bounded (`handles` inserts and `query_handles` questions at once; what waits longer than
-its time limit was never sent). Inserts, questions and kills have handles of their own: none waits for another kind.
+Invariants: every call is bounded in time and number; what waits longer than its limit for a handle was never
+sent. Inserts, look-ups, queries, commands and kills have handles of their own: none waits for another kind.
 Nothing is repeated here; that is the caller's, after its look-up.
 """
 
@@ -20,6 +22,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import atexit
+import contextlib
 import logging
 import os
 import time
@@ -43,7 +46,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 START_TOLERANCE_S = 3.0
-"""How far a server's uptime and our clock may drift apart between two answers before it counts as a restart."""
+"""How far a server's uptime and our clock may drift apart between two answers and it is still the same start."""
+
+LONGEST_S = 10 * 365 * 86_400.0
+"""The time limit of what has none."""
 
 
 class ClientSink(abc.ABC):
@@ -53,7 +59,9 @@ class ClientSink(abc.ABC):
         self,
         *,
         handles: int = 32,
+        look_up_handles: int = 8,
         query_handles: int = 4,
+        command_handles: int = 2,
         query_timeout_s: float = 30.0,
         kill_wait_s: float = 5.0,
         close_wait_s: float = 10.0,
@@ -61,14 +69,15 @@ class ClientSink(abc.ABC):
         self._query_timeout_s = query_timeout_s
         self._kill_wait_s = kill_wait_s
         self._close_wait_s = close_wait_s
-        self._pools = (
-            Handles("insert", self._open, handles),
-            Handles("query", self._open, query_handles),
-            Handles("kill", self._open, 1),
-        )
-        self._inserts, self._queries, self._kills = self._pools
+        cut = {**statements.READING, "max_execution_time": f"{query_timeout_s:.3f}"}
+        self._inserts = Handles("insert", lambda: self._open({}), handles)
+        self._look_ups = Handles("look-up", lambda: self._open(cut), look_up_handles)
+        self._queries = Handles("query", lambda: self._open(cut), query_handles)
+        self._commands = Handles("command", lambda: self._open({}), command_handles)
+        self._kills = Handles("kill", lambda: self._open(cut), 1)
         self._pid = os.getpid()
-        self._running: dict[str, Future[None]] = {}  # token -> an insert that may still commit
+        self._running: dict[str, Future[None]] = {}  # token -> its call has not returned
+        self._doubtful: set[str] = set()  # tokens whose call ended without the server's word
         self._uptime: tuple[int, float, int] | None = None  # uptime, our clock, start then given
         self._closed = False
         self._at_exit = _close_at_exit(weakref.ref(self))
@@ -77,8 +86,8 @@ class ClientSink(abc.ABC):
     # What a subclass says.
 
     @abc.abstractmethod
-    def _open(self) -> Client:
-        """Open a client; raise `SinkUnavailable` with the remedy where that fails."""
+    def _open(self, settings: Mapping[str, Any]) -> Client:
+        """Open a client with these session settings; raise `SinkUnavailable` with the remedy where that fails."""
 
     @abc.abstractmethod
     def _send(self, client: Client, batch: Batch, settings: Mapping[str, Any]) -> None:
@@ -110,36 +119,38 @@ class ClientSink(abc.ABC):
             return
         self._closed = True
         atexit.unregister(self._at_exit)
-        self._inserts.close()
-        self._queries.close()
-        stuck = self._inserts.join(self._close_wait_s) + self._queries.join(self._close_wait_s)
-        if stuck:
+        working = (self._inserts, self._look_ups, self._queries, self._commands)
+        for handles in working:
+            handles.close()
+        if stuck := _join(working, self._close_wait_s):
             for token in list(self._running):
                 self._ask_to_stop(token)
-            stuck = self._inserts.join(self._kill_wait_s) + self._queries.join(0.1)
+            stuck = _join(working, self._kill_wait_s)
         self._kills.close()
         stuck += self._kills.join(self._kill_wait_s)
         if stuck:
             raise SinkError(
-                f"{stuck} calls still run {self._close_wait_s + self._kill_wait_s:g} s after the sink was told to "
-                "close and could not be killed; end the process with os._exit"
+                f"{stuck} calls still run {self._close_wait_s + self._kill_wait_s:g} s after the sink was told "
+                "to close, and could not be killed; end the process with os._exit"
             )
 
     async def server(self) -> ServerInfo:
         """Which server answers now."""
 
         def ask(client: Client) -> tuple[str, str, int, int]:
-            version, uptime, now = client.query("SELECT version(), uptime(), toUnixTimestamp(now())").result_rows[0]
+            facts = client.query("SELECT version(), uptime(), toUnixTimestamp(now())").result_rows
+            version, uptime, now = facts[0]
             return version, self._server_uuid(client), int(uptime), int(now)
 
-        version, server_uuid, uptime, now = await self._ask(ask, "server")
+        version, server_uuid, uptime, now = await self._ask(self._look_ups, ask, "server")
         clock = time.monotonic()
         started_at_s = now - uptime
         if self._uptime is not None:
-            # Both clocks are whole seconds, so their difference jitters, and the wall clock may be set. A server
-            # whose uptime grew as our monotonic clock did is the same one, and keeps the start it first had.
+            # Both are whole seconds, so their difference jitters, and the wall clock may be set. A server whose
+            # uptime grew as our monotonic clock did is the same one, and keeps the start it first had.
             uptime_then, clock_then, start_then = self._uptime
-            if abs((uptime - uptime_then) - (clock - clock_then)) < START_TOLERANCE_S and uptime >= uptime_then:
+            drift_s = (uptime - uptime_then) - (clock - clock_then)
+            if uptime >= uptime_then and abs(drift_s) < START_TOLERANCE_S:
                 started_at_s = start_then
         self._uptime = (uptime, clock, started_at_s)
         return ServerInfo(version, server_uuid, started_at_s)
@@ -161,9 +172,10 @@ class ClientSink(abc.ABC):
                 "WHERE database = currentDatabase() AND table = {table:String} ORDER BY position",
                 parameters=of_table,
             ).result_rows
-            return LiveTable(found[0][0], {name: type_ for name, type_ in columns})
+            types: dict[str, str] = dict(map(tuple, columns))
+            return LiveTable(found[0][0], types)
 
-        return await self._ask(ask, table)
+        return await self._ask(self._look_ups, ask, table)
 
     async def insert(self, batch: Batch, *, timeout_s: float) -> None:
         """Insert the batch's record batch as one insert under its token, with the pinned settings.
@@ -174,7 +186,7 @@ class ClientSink(abc.ABC):
             SinkError: what the server said.
         """
         self._check_process()
-        self._refuse_while_running(batch)
+        await self._see_it_ended(batch)
 
         def send(client: Client) -> None:
             settings = statements.insert_settings(batch, timeout_s, client.server_settings)
@@ -186,8 +198,9 @@ class ClientSink(abc.ABC):
         try:
             ended = await _ended(call, timeout_s)
         except asyncio.CancelledError:
-            if not call.cancel():
-                self._ask_to_stop(batch.token)  # nobody waits for it any more
+            if not call.cancel():  # it runs, and nobody waits for it any more
+                self._doubtful.add(batch.token)
+                self._ask_to_stop(batch.token)
             raise
         if not ended:
             if call.cancel():
@@ -195,47 +208,53 @@ class ClientSink(abc.ABC):
                     f"{batch.table}: no free handle within {timeout_s:g} s; nothing was sent "
                     f"({self._inserts.opened} inserts are running)"
                 )
+            self._doubtful.add(batch.token)
             await self._cut(batch, call, timeout_s)
         error = call.exception()
         if error is None:
             return  # also where the kill came too late: the server said yes
         told = sink_error(error, batch.table)
+        if isinstance(told, SinkUnavailable):
+            self._doubtful.add(batch.token)
         if not ended and not isinstance(told, InsertTimeout):
-            raise InsertTimeout(
-                f"{batch.table}: insert of {batch.rows} rows cut after {timeout_s:g} s: {told}", code=told.code
-            ) from error
+            told = InsertTimeout(
+                f"{batch.table}: insert of {batch.rows} rows cut after {timeout_s:g} s ({told})", code=told.code
+            )
         raise told from error
 
     async def look_up(self, batch: Batch) -> set[tuple[int, int]]:
         """The identities `(_log, _seq)` among the batch's rows that the table has, each once.
 
         Raises:
-            InsertStillRunning: an insert of this batch may still commit, so any answer would be worth nothing.
+            InsertStillRunning: an insert of this batch may still commit, so no answer would be worth anything.
         """
-        self._refuse_while_running(batch)
+        self._check_process()
+        await self._see_it_ended(batch)
         question = statements.look_up(batch, quote_identifier(batch.table))
-        answer = await self._ask_arrow(question.sql, question.parameters, batch.table)
+        answer = await self._ask_arrow(self._look_ups, question.sql, question.parameters, batch.table)
         return statements.present(batch, answer)
 
     async def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[Sequence[Any]]:
         """Rows of a statement; parameters are bound on the server (`{name:Type}`)."""
         bound = dict(parameters or {})
         rows: Sequence[Sequence[Any]] = await self._ask(
-            lambda client: client.query(sql, parameters=bound).result_rows, "query"
+            self._queries, lambda client: client.query(sql, parameters=bound).result_rows, "query"
         )
         return rows
 
     async def query_arrow(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
         """The same as an Arrow table; String columns come as binary, so that every byte survives."""
-        return await self._ask_arrow(sql, parameters, "query")
+        return await self._ask_arrow(self._queries, sql, parameters, "query")
 
     async def command(self, sql: str) -> None:
         """Run a statement that returns nothing; it takes as long as it takes."""
-        await self._ask(lambda client: client.command(sql), "command", timeout_s=None)
+        await self._ask(self._commands, lambda client: client.command(sql), "command", timeout_s=LONGEST_S)
 
     # How it is done.
 
-    async def _ask_arrow(self, sql: str, parameters: Mapping[str, Any] | None, what: str) -> pa.Table:
+    async def _ask_arrow(
+        self, handles: Handles, sql: str, parameters: Mapping[str, Any] | None, what: str
+    ) -> pa.Table:
         bound = dict(parameters or {})
 
         def ask(client: Client) -> pa.Table:
@@ -243,17 +262,18 @@ class ClientSink(abc.ABC):
             with pa.ipc.open_stream(raw) as reader:
                 return reader.read_all()
 
-        return await self._ask(ask, what)
+        return await self._ask(handles, ask, what)
 
-    async def _ask(self, work: Callable[[Client], T], what: str, *, timeout_s: float | None = -1.0) -> T:
-        """Run a question on a handle; it is given up after `query_timeout_s`, or never where `timeout_s` is None."""
+    async def _ask(
+        self, handles: Handles, work: Callable[[Client], T], what: str, *, timeout_s: float | None = None
+    ) -> T:
+        """Run a question; it is given up after `timeout_s`, by default `query_timeout_s` (the server's limit too)."""
         self._check_process()
-        if timeout_s is not None and timeout_s < 0:
-            timeout_s = self._query_timeout_s
-        call = self._queries.submit(work)
-        if not await _ended(call, timeout_s):
+        limit_s = self._query_timeout_s + 1.0 if timeout_s is None else timeout_s
+        call = handles.submit(work)
+        if not await _ended(call, limit_s):
             call.cancel()
-            raise SinkUnavailable(f"{what}: no answer within {timeout_s:g} s")
+            raise SinkUnavailable(f"{what}: no answer within {limit_s:g} s")
         try:
             return call.result()
         except Exception as error:
@@ -264,16 +284,33 @@ class ClientSink(abc.ABC):
         self._ask_to_stop(batch.token)
         deadline_s = time.monotonic() + self._kill_wait_s
         if await _ended(call, self._kill_wait_s):
-            while time.monotonic() < deadline_s:
-                if await self._count_running(batch.token) == 0:
+            while True:
+                if await self._none_runs(batch.token):
+                    self._doubtful.discard(batch.token)
                     return
+                if time.monotonic() > deadline_s:
+                    break
                 await asyncio.sleep(0.05)
-        raise self._still_running(batch, f"could not be killed within {self._kill_wait_s:g} s of its limit {timeout_s:g} s")
+        how = f"passed its limit of {timeout_s:g} s and could not be killed within {self._kill_wait_s:g} s"
+        raise _still_running(batch, how)
 
-    async def _count_running(self, token: str) -> int:
+    async def _see_it_ended(self, batch: Batch) -> None:
+        """Return when no insert of this batch can commit any more; else raise `InsertStillRunning`."""
+        if batch.token in self._running:
+            raise _still_running(batch, "is still running")
+        if batch.token in self._doubtful:
+            self._ask_to_stop(batch.token)
+            if not await self._none_runs(batch.token):
+                raise _still_running(batch, "may still be running")
+            self._doubtful.discard(batch.token)
+
+    async def _none_runs(self, token: str) -> bool:
+        """Whether the server runs no statement under this token; False also where it does not say."""
         comment = {"comment": token}
-        count = self._kills.submit(lambda client: client.query(statements.RUNNING, parameters=comment).result_rows[0][0])
-        return int(count.result()) if await _ended(count, self._kill_wait_s) and count.exception() is None else 1
+        answer = self._kills.submit(lambda client: client.query(statements.RUNNING, parameters=comment).result_rows)
+        if not await _ended(answer, self._kill_wait_s) or answer.exception() is not None:
+            return False
+        return int(answer.result()[0][0]) == 0
 
     def _ask_to_stop(self, token: str) -> None:
         def kill(client: Client) -> None:
@@ -282,18 +319,8 @@ class ClientSink(abc.ABC):
             except Exception:
                 log.exception("killing the insert under token %s failed", token)
 
-        self._kills.submit(kill)
-
-    def _refuse_while_running(self, batch: Batch) -> None:
-        if batch.token in self._running:
-            raise self._still_running(batch, "is still running")
-
-    @staticmethod
-    def _still_running(batch: Batch, how: str) -> InsertStillRunning:
-        return InsertStillRunning(
-            f"{batch.table}: insert of {batch.rows} rows under token {batch.token} {how}; "
-            "neither asked for nor sent again before it has ended"
-        )
+        with contextlib.suppress(SinkUnavailable):  # closed meanwhile
+            self._kills.submit(kill)
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
@@ -301,6 +328,19 @@ class ClientSink(abc.ABC):
                 f"this sink belongs to process {self._pid} and process {os.getpid()} was forked from it; "
                 "open a new sink in the child, or start it with the spawn method"
             )
+
+
+def _still_running(batch: Batch, how: str) -> InsertStillRunning:
+    return InsertStillRunning(
+        f"{batch.table}: insert of {batch.rows} rows under token {batch.token} {how}; "
+        "neither looked up nor sent again before it has ended"
+    )
+
+
+def _join(pools: Sequence[Handles], timeout_s: float) -> int:
+    """Wait for all of them together; how many handles are still open after `timeout_s`."""
+    deadline_s = time.monotonic() + timeout_s
+    return sum(handles.join(max(0.0, deadline_s - time.monotonic())) for handles in pools)
 
 
 async def _ended(call: Future[Any], timeout_s: float | None) -> bool:
@@ -322,6 +362,9 @@ def _close_at_exit(sink: weakref.ref[ClientSink]) -> Callable[[], None]:
 
     def close() -> None:
         if (forgotten := sink()) is not None:
-            forgotten.close_now()
+            try:
+                forgotten.close_now()
+            except SinkError:
+                log.exception("closing the sink at exit failed")
 
     return close

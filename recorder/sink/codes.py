@@ -1,14 +1,12 @@
 """What an error of ClickHouse or its driver means for the flush worker.
 
 The server's code alone does not decide: 252 is both "too many parts" (passes) and "too many partitions in one
-insert" (does not), 469 is both a violated constraint and a failing view. `classify` is a pure function of code and
-message; `sink_error` turns whatever the driver raised into a `SinkError` of that class. A class says nothing about
-whether rows arrived: only the look-up does.
+insert" (does not), 469 is both a violated constraint and a failing view. `classify` is a pure function of code
+and message; `sink_error` turns whatever the driver raised into a `SinkError` of that class. A class says nothing
+about whether rows arrived: only the look-up does.
 """
 
 from __future__ import annotations
-
-import socket
 
 from clickhouse_connect.driver import exceptions as driver
 
@@ -45,6 +43,7 @@ RETRYABLE = frozenset({
     394,  # QUERY_WAS_CANCELLED
     425,  # SYSTEM_ERROR
     473,  # DEADLOCK_AVOIDED
+    710,  # FAULT_INJECTED: a failpoint of the server
     999,  # KEEPER_EXCEPTION
 })
 HOLD = frozenset({
@@ -85,12 +84,7 @@ DATA = frozenset({
 
 _TOO_MANY_PARTS_OR_PARTITIONS = 252
 _CONSTRAINT = 469
-_CANNOT_WRITE = frozenset({
-    75,  # CANNOT_WRITE_TO_FILE_DESCRIPTOR
-    76,  # CANNOT_OPEN_FILE
-    88,  # CANNOT_TRUNCATE_FILE
-    1001,  # STD_EXCEPTION
-})
+# A disk that is full or read-only shows under many codes: 75, 76, 88, 1001 and others.
 _DISK_WORDS = ("no space left", "errno: 28", "read-only file system", "errno: 30", "input/output error")
 
 
@@ -101,8 +95,6 @@ def classify(code: int, message: str) -> type[SinkError]:
         return HoldError if "partitions" in text else Retryable
     if code == _CONSTRAINT and "view" in text and "constraint" not in text:
         return HoldError
-    if code in _CANNOT_WRITE and any(word in text for word in _DISK_WORDS):
-        return Retryable
     for codes, kind in (
         (TIMED_OUT, InsertTimeout),
         (UNAVAILABLE, SinkUnavailable),
@@ -112,13 +104,13 @@ def classify(code: int, message: str) -> type[SinkError]:
     ):
         if code in codes:
             return kind
-    return UnknownError
+    return Retryable if any(word in text for word in _DISK_WORDS) else UnknownError
 
 
 def sink_error(error: BaseException, what: str) -> SinkError:
     """The `SinkError` for whatever a call of the driver raised; `what` names the table or statement.
 
-    An error of the network or the operating system is `SinkUnavailable`: nobody can say what became of the call.
+    An error of the network or the operating system is `SinkUnavailable`: what became of the call is unknown.
     """
     if isinstance(error, SinkError):
         return error
@@ -127,7 +119,7 @@ def sink_error(error: BaseException, what: str) -> SinkError:
     kind: type[SinkError]
     if code:
         kind = classify(code, message)
-    elif isinstance(error, driver.OperationalError | ConnectionError | TimeoutError | socket.gaierror | OSError):
+    elif isinstance(error, driver.OperationalError | OSError):
         kind = SinkUnavailable
     else:
         kind = UnknownError

@@ -21,7 +21,7 @@ class SinkError(Exception):
         self.code = code
 
 
-class Retryable(SinkError):
+class Retryable(SinkError):  # noqa: N818 - named for what the caller does
     """Passes by itself; the batch is sent again."""
 
 
@@ -36,8 +36,8 @@ class InsertTimeout(Retryable):
 class InsertStillRunning(Retryable):
     """An insert of this batch could not be killed yet and may still commit.
 
-    Until it has ended, both the look-up and the insert of that batch raise this; the caller backs off, and the
-    first look-up that answers is final.
+    Until it has ended, both the look-up and the insert of that batch raise this; the caller backs off, and
+    the first look-up that answers is final.
     """
 
 

@@ -1,8 +1,8 @@
 """Handles: clients of the driver, each with the one thread that uses it.
 
-A client serves one call at a time, so calls that must not wait for each other need handles of their own. A handle
-whose call hangs is simply busy: the others go on, and new ones are opened up to `limit`. What is waiting for a
-handle has not been sent and can be withdrawn.
+A client serves one call at a time, so calls that must not wait for each other need handles of their own. A
+handle whose call hangs is simply busy: the others go on, and new ones are opened up to `limit`. What is waiting
+for a handle has not been sent and can be withdrawn.
 
 Threads are daemons: a call that cannot be ended must not keep the process from exiting.
 """
@@ -21,6 +21,7 @@ from clickhouse_connect.driver.client import Client
 from recorder.sink.errors import SinkUnavailable
 
 T = TypeVar("T")
+CLOSED = "the sink is closed; start a new one"
 _Job = tuple["Future[Any]", Callable[[Client], Any]]
 
 
@@ -43,7 +44,7 @@ class Handles:
         return len(self._threads)
 
     def submit(self, work: Callable[[Client], T]) -> Future[T]:
-        """Run `work` on a handle; the future is running once a handle has taken it, and can be cancelled before.
+        """Run `work` on a handle; the future is running once a handle took it, and can be cancelled before.
 
         Raises:
             SinkUnavailable: the sink is closed.
@@ -51,7 +52,7 @@ class Handles:
         future: Future[T] = Future()
         with self._lock:
             if self._closed:
-                raise SinkUnavailable("the sink is closed; start a new one")
+                raise SinkUnavailable(CLOSED)
             self._jobs.put((future, work))
             if self._free > 0 or len(self._threads) == self._limit:
                 self._free -= 1
@@ -64,15 +65,15 @@ class Handles:
         return future
 
     def close(self) -> None:
-        """Take no more calls; what waits for a handle is cancelled, each handle closes after its running call."""
+        """Take no more calls; what waits for a handle fails, and each handle closes after its running call."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
             while not self._jobs.empty():
                 job = self._jobs.get()
-                if job is not None:
-                    job[0].cancel()
+                if job is not None and job[0].set_running_or_notify_cancel():
+                    job[0].set_exception(SinkUnavailable(CLOSED))
             for _ in self._threads:
                 self._jobs.put(None)
 

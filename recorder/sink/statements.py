@@ -34,7 +34,7 @@ PINNED: Mapping[str, Any] = {
     "input_format_arrow_skip_columns_with_unsupported_types_in_schema_inference": 0,
     "date_time_overflow_behavior": "throw",
 }
-"""The settings of every insert, whatever the server's profile says; one that a server does not know is left out."""
+"""The settings of every insert, whatever the server's profile says; one it does not know is left out."""
 
 READING: Mapping[str, Any] = {
     # Strings come back as the bytes they are.
@@ -54,7 +54,7 @@ _MOST_RANGES = 32
 
 
 def insert_settings(batch: Batch, timeout_s: float, known: Container[str]) -> dict[str, Any]:
-    """The settings of one insert of `batch`, cut by the server after `timeout_s`; `known` are the server's settings.
+    """The settings of one insert of `batch`, cut by the server after `timeout_s`; `known` are those it knows.
 
     The token is the comment too: by it the running insert is found and killed.
     """
@@ -95,7 +95,8 @@ def look_up(batch: Batch, quoted_table: str) -> LookUp:
         terms = []
         for n, (log, low, high) in enumerate(ranges):
             parameters |= {f"log{n}": log, f"low{n}": low, f"high{n}": high}
-            terms.append(f"(_log = {{log{n}:UInt64}} AND _seq BETWEEN {{low{n}:UInt64}} AND {{high{n}:UInt64}})")
+            between = f"_seq BETWEEN {{low{n}:UInt64}} AND {{high{n}:UInt64}}"
+            terms.append(f"(_log = {{log{n}:UInt64}} AND {between})")
         identity = f"({' OR '.join(terms)})"
     else:
         parameters |= {
