@@ -36,7 +36,7 @@ class Side:
     def __init__(self, sign: int, snapshot: Sequence[Level] = (), *, levels_max: int = LEVELS_MAX):
         self._sign = sign
         self._levels_max = levels_max
-        self._sizes = {price: size for price, size in snapshot if size}
+        self._sizes = {price: size for price, size in dict(snapshot).items() if size}
         self._keys = sorted(price * sign for price in self._sizes)
         self._trim()
 
