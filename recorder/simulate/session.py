@@ -110,18 +110,28 @@ class Session:
         self._operations = Operations(
             self._agenda, self.trading, self._markets, random.Random(f"{seed}/operations"), run_id
         )
+        self._now_ns = start_ns
         self._closing = False
         self._started = False
 
     @property
     def now_ns(self) -> int:
-        """Simulated time."""
-        return self._agenda.now_ns
+        """Simulated time of the row handed out last."""
+        return self._now_ns
 
     @property
     def finished(self) -> bool:
         """Whether every row was handed out."""
         return self._started and not self._agenda
+
+    @property
+    def share(self) -> float:
+        """How much of the session is over, from 0 to 1."""
+        by_rows = self.truth.total_rows / self._max_rows if self._max_rows else 0.0
+        by_time = (
+            0.0 if self._end_ns is None else (self._now_ns - self.start_ns) / (self._end_ns - self.start_ns)
+        )
+        return min(1.0, max(by_rows, by_time))
 
     def events(self) -> Iterator[TableRow]:
         """(table, row) in order of time.
@@ -141,6 +151,7 @@ class Session:
                 continue
             rows[event[0]] += 1
             handed_out += 1
+            self._now_ns = agenda.now_ns
             yield event
             if limit is not None and handed_out >= limit and not self._closing:
                 self._close(agenda.now_ns)
