@@ -7,8 +7,8 @@
 CREATE VIEW IF NOT EXISTS {{db}}.orders_current {{on_cluster}} AS
 SELECT
     o.account_id AS account_id,
-    argMax(o.client_order_id, o.place) AS client_order_id,
-    argMax(o.broker_order_id, o.place) AS broker_order_id,
+    o.client_key AS client_order_id,
+    argMax(nullIf(o.broker_order_id, ''), o.place) AS broker_order_id,
     if(countIf(o.closes) > 0, argMinIf(o.status, o.place, o.closes), argMax(o.status, o.place)) AS status,
     countIf(o.closes) > 0 AS is_final,
     argMax(o.strategy, o.place) AS strategy,

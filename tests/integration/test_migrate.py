@@ -185,7 +185,8 @@ def test_a_statement_that_fails_is_where_the_next_up_goes_on(
 ) -> None:
     """What was applied is recorded and not run again; what failed may be mended, also in the file."""
     broken = _manager(engine, _pack(tmp_path, CREATE, "SELECT 1; SELECT nonesuch; SELECT 3"), database)
-    with pytest.raises(MigrationFailed, match=r"mine/0002_step: statement 2 of 3 \(line 1\) failed: .*nonesuch") as raised:
+    says = r"mine/0002_step: statement 2 of 3 \(line 1\) failed: .*nonesuch"
+    with pytest.raises(MigrationFailed, match=says) as raised:
         broken.up()
     assert (raised.value.number, raised.value.statement) == (2, 2)
     status = broken.status()[0]

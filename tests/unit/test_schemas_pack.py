@@ -11,6 +11,7 @@ from schemas.columns import Name, UInt32, choice
 from schemas.core import vocabulary
 from schemas.core.flags import MarketFlag
 from schemas.core.tables import PACK
+from schemas.document import page
 from schemas.errors import PackError, StatementError
 from schemas.pack import Pack, load_packs
 from schemas.policy import Durability, Overflow, Partition, TablePolicy
@@ -177,3 +178,9 @@ def test_a_placeholder_without_a_value_is_refused(sql: str) -> None:
     """An unknown placeholder, or a table's one outside its CREATE TABLE, names itself and what is known."""
     with pytest.raises(StatementError, match=r"core/0009: placeholder \{\{.*known: db, on_cluster"):
         render(sql, {"things": THINGS}, RenderContext(database="d"), where="core/0009")
+
+
+def test_the_page_of_tables_is_current() -> None:
+    """docs/tables.md is what the row classes say; `python -m schemas.document core` writes it."""
+    written = (pathlib.Path(__file__).parents[2] / "docs" / "tables.md").read_text()
+    assert written == page(PACK) + "\n"

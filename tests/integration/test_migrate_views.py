@@ -1,0 +1,146 @@
+"""Laws of the views over appended events, on the real engine."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from schemas.core.tables import PACK
+from schemas.executor import ClientExecutor
+from schemas.manager import Manager
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+
+DAY_NS = 86_400_000_000_000
+NOW_NS = 20_600 * DAY_NS
+
+
+class Book:
+    """Appends events to one database and reads its views."""
+
+    def __init__(self, client: Client, database: str):
+        self._client = client
+        self._database = database
+        self._seq = 0
+
+    def add(self, table: str, at: int, **values: Any) -> None:
+        """Append a row at `ts_local` = `at` ns past a fixed day."""
+        self._seq += 1
+        row = {"ts_local": NOW_NS + at, "_log": 1, "_seq": self._seq, **values}
+        self._client.insert(
+            table, [list(row.values())], column_names=list(row), database=self._database,
+            settings={"async_insert": 0},
+        )
+
+    def rows(self, view: str, columns: str, where: str = "1") -> list[tuple[Any, ...]]:
+        """Rows of a view, ordered."""
+        sql = f"SELECT {columns} FROM {self._database}.{view} WHERE {where} ORDER BY ALL"
+        return [tuple(row) for row in self._client.query(sql).result_rows]
+
+    def order(self, at: int, status: str, client: str | None = "c-1", **values: Any) -> None:
+        """Append a transition of an order."""
+        self.add("orders", at, symbol="BTCUSDT", account_id="a", client_order_id=client, status=status, **values)
+
+
+@pytest.fixture
+def book(engine: Client, database: str) -> Book:
+    """A database with the core pack, without TTL: its rows lie in the past."""
+    Manager(ClientExecutor(engine), [PACK], database, ttl=False).up()
+    return Book(engine, database)
+
+
+def test_an_order_is_the_latest_known_value_of_each_column(book: Book) -> None:
+    """Transitions carry what they know; the view puts them together, with the submit latency."""
+    book.order(1, "Submitted", qty=Decimal("1.5"), strategy="mm", ts_send=NOW_NS + 100)
+    book.order(2, "Acked", broker_order_id="b-1", ts_ack=NOW_NS + 350)
+    book.order(3, "PartiallyFilled", qty=Decimal("1.25"))
+    (row,) = book.rows(
+        "orders_current",
+        "status, is_final, client_order_id, broker_order_id, strategy, qty, submit_latency_ns, transitions",
+    )
+    assert row == ("PartiallyFilled", False, "c-1", "b-1", "mm", Decimal("1.25"), 250, 3)
+
+
+def test_the_submit_latency_is_null_until_both_times_are_known(book: Book) -> None:
+    """Without an acknowledgement there is no latency."""
+    book.order(1, "Submitted", ts_send=NOW_NS)
+    assert book.rows("orders_current", "submit_latency_ns") == [(None,)]
+
+
+def test_a_late_transition_never_moves_a_final_status_back(book: Book) -> None:
+    """An acknowledgement that arrives after the fill fills in its time and leaves the status."""
+    book.order(1, "Submitted", ts_send=NOW_NS)
+    book.order(2, "Filled", ts_final=NOW_NS + 20)
+    book.order(3, "Acked", ts_ack=NOW_NS + 10)
+    assert book.rows("orders_current", "status, is_final, submit_latency_ns, conflicting_finals") == [
+        ("Filled", True, 10, 0)
+    ]
+
+
+def test_of_two_final_statuses_the_first_stands_and_the_other_is_counted(book: Book) -> None:
+    """A cancel reported after the fill changes neither status nor final time nor reason."""
+    book.order(1, "Filled", ts_final=NOW_NS + 1)
+    book.order(2, "Filled", ts_final=NOW_NS + 2)
+    book.order(3, "Rejected", ts_final=NOW_NS + 3, reject_reason="too late")
+    (row,) = book.rows("orders_current", "status, toUnixTimestamp64Nano(ts_final), reject_reason, conflicting_finals")
+    assert row == ("Filled", NOW_NS + 1, None, 1)
+
+
+def test_rows_with_the_venues_id_alone_join_their_order(book: Book) -> None:
+    """A transition that names only the broker's id belongs to the order that another row gave both ids."""
+    book.order(1, "Acked", broker_order_id="b-1")
+    book.order(2, "Filled", client=None, broker_order_id="b-1")
+    book.order(3, "Open", client="", broker_order_id="b-9")
+    book.order(4, "Filled", client=None, broker_order_id="b-9")
+    book.order(5, "Submitted", client="c-2")
+    assert book.rows("orders_current", "client_order_id, broker_order_id, status, transitions") == [
+        ("c-1", "b-1", "Filled", 2),
+        ("c-2", None, "Submitted", 1),
+        (None, "b-9", "Filled", 2),
+    ]
+
+
+def test_the_same_client_id_in_two_accounts_is_two_orders(book: Book) -> None:
+    """An order's key is the account and the client's id; rows without any id are no order."""
+    book.order(1, "Open")
+    book.add("orders", 2, symbol="X", account_id="b", client_order_id="c-1", status="Filled")
+    book.add("orders", 3, symbol="X", account_id="b", status="Filled")
+    assert book.rows("orders_current", "account_id, status") == [("a", "Open"), ("b", "Filled")]
+
+
+def test_a_fill_sent_twice_is_one_fill(book: Book) -> None:
+    """fills_unique has one row an execution with the latest known values, so its sums are right."""
+    fill = {"fill_id": "f-1", "symbol": "BTCUSDT", "venue": "v", "side": "buy"}
+    book.add("fills", 1, **fill, fill_qty=Decimal(2), fill_price=Decimal(10))
+    book.add("fills", 2, **fill, fill_qty=Decimal(2), fill_price=Decimal(10), fees=Decimal("0.1"))
+    book.add("fills", 3, **fill, fill_qty=Decimal(2), fill_price=Decimal(10))
+    book.add("fills", 4, **{**fill, "venue": "w"}, fill_qty=Decimal(5), fill_price=Decimal(10))
+    assert book.rows("fills_unique", "venue, fill_qty, fees, copies") == [
+        ("v", Decimal(2), Decimal("0.1"), 3), ("w", Decimal(5), None, 1),
+    ]  # fmt: skip
+
+
+def test_a_position_is_its_latest_state(book: Book) -> None:
+    """The latest by the state's own time, one row a strategy; the account's net position has no strategy."""
+    at = {"symbol": "BTCUSDT", "account_id": "a"}
+    book.add("positions_intraday", 2, **at, strategy="mm", position_qty=Decimal(2), ts=NOW_NS + 20)
+    book.add(
+        "positions_intraday", 3, **at, strategy="mm", position_qty=Decimal(1), ts=NOW_NS + 10, avg_price=Decimal(7)
+    )
+    book.add("positions_intraday", 4, **at, position_qty=Decimal(9))
+    assert book.rows("positions_intraday_current", "strategy, position_qty, avg_price") == [
+        ("mm", Decimal(2), Decimal(7)), (None, Decimal(9), None),
+    ]  # fmt: skip
+
+
+def test_an_account_is_its_latest_state(book: Book) -> None:
+    """Partial updates add up to one state an account."""
+    book.add("account_state", 1, account_id="a", equity=Decimal(100), risk_mode="normal")
+    book.add("account_state", 2, account_id="a", cash=Decimal(40))
+    book.add("account_state", 3, account_id="b", equity=Decimal(1))
+    assert book.rows("account_state_current", "account_id, equity, cash, risk_mode") == [
+        ("a", Decimal(100), Decimal(40), "normal"), ("b", Decimal(1), None, None),
+    ]  # fmt: skip
