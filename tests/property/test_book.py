@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -117,3 +118,40 @@ def test_the_buffer_is_bounded() -> None:
     for i in range(10):
         wide.change(Change(i + 1, i + 1, None, [(float(n + 1), 1.0) for n in range(6_000)], []))
     assert wide._buffered_levels <= BUFFER_LEVELS_MAX
+
+
+@pytest.mark.parametrize(
+    ("futures", "first", "last", "before", "joins"),
+    [
+        (False, 11, 12, None, True),  # follows the snapshot at 10
+        (False, 9, 11, None, True),  # overlaps it
+        (False, 12, 13, None, False),  # 11 is missing
+        (True, 11, 15, 10, True),
+        (True, 9, 15, 8, True),
+        (True, 14, 15, 11, False),
+    ],
+)
+@pytest.mark.parametrize("snapshot_first", [True, False])
+def test_the_first_change_must_reach_back_to_the_snapshot(
+    futures: bool, first: int, last: int, before: int | None, joins: bool, snapshot_first: bool
+) -> None:
+    """The boundaries of the venue's rules, whichever comes first; what does not join leaves no levels."""
+    sync = BookSync(5)
+    change = Change(first, last, before, [(2.0, 2.0)], [])
+    if snapshot_first:
+        assert sync.snapshot(10, [(1.0, 1.0)], [])
+        sync.change(change)
+    else:
+        sync.change(change)
+        assert sync.snapshot(10, [(1.0, 1.0)], []) == joins
+    assert sync.in_sync == joins
+    assert sync.top.bid_pxs == ((2.0, 1.0) if joins else ())
+
+
+@pytest.mark.parametrize("before", [None, 3])
+def test_what_the_snapshot_has_already_is_dropped(before: int | None) -> None:
+    """A change that ends before the snapshot does not turn its levels back."""
+    sync = BookSync(5)
+    sync.change(Change(4, 9, before, [(1.0, 7.0)], []))
+    assert sync.snapshot(10, [(1.0, 1.0)], [])
+    assert sync.top.bid_szs == (1.0,)
