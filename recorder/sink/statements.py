@@ -23,6 +23,8 @@ PINNED: Mapping[str, Any] = {
     "max_insert_block_size": 100_000_000,
     "min_insert_block_size_rows": 100_000_000,
     "min_insert_block_size_bytes": 1 << 40,
+    "max_insert_block_size_bytes": 0,
+    "use_strict_insert_block_limits": 0,
     "max_insert_threads": 1,
     # A batch touches at most 20 partitions; a table that says otherwise is wrong.
     "max_partitions_per_insert_block": 100,

@@ -8,13 +8,15 @@ import pathlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import pytest
 from harness.sink_tables import create, plain
 from sink_contract import SLOW, SinkContract, count
 
+from recorder.batch import Batch
 from recorder.sink import carrier
 from recorder.sink.chdb import ChdbSink
-from recorder.sink.errors import Retryable, SinkUnavailable
+from recorder.sink.errors import DataError, Retryable, SinkUnavailable
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -40,6 +42,31 @@ async def test_memory_limit_is_retryable(chdb_path: pathlib.Path, engine: Client
     with pytest.raises(Retryable) as caught:
         await sink.insert(plain("t", 500_000), timeout_s=30)
     assert caught.value.code == 241
+    await sink.close()
+
+
+async def test_a_profile_changes_nothing(chdb_path: pathlib.Path, engine: Client, database: str) -> None:
+    """Whatever the session's settings say, a batch is one block under its token, and NULL is not 0."""
+    profile = {
+        "async_insert": 1,
+        "insert_deduplicate": 0,
+        "deduplicate_insert": "disable",
+        "max_insert_block_size": 100,
+        "use_strict_insert_block_limits": 1,
+        "input_format_null_as_default": 1,
+    }
+    sink = ChdbSink(chdb_path, database, settings=profile)
+    await sink.start()
+    await sink.command(create("t"))
+    await sink.command("SYSTEM STOP MERGES t")
+    batch = plain("t", 1_000)
+    await sink.insert(batch, timeout_s=30)
+    await sink.insert(batch, timeout_s=30)
+    parts = await sink.query(f"SELECT rows FROM system.parts WHERE database = '{database}' AND table = 't' AND active")
+    assert [part[0] for part in parts] == [1_000]
+    nulls = plain("t", 2).data.set_column(1, "v", pa.array([1, None], pa.int64()))
+    with pytest.raises(DataError):
+        await sink.insert(Batch("t", nulls, 0), timeout_s=30)
     await sink.close()
 
 
