@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recorder.normalise.binance.book import Book, Level, Top
+from recorder.normalise.binance.ids import REPEATS_MAX
 from recorder.normalise.binance.sync import BUFFER_EVENTS_MAX, BUFFER_LEVELS_MAX, BookSync, Change, Taken
 
 PRICES = st.integers(1, 60).map(lambda ticks: ticks / 10)
@@ -155,3 +156,14 @@ def test_what_the_snapshot_has_already_is_dropped(before: int | None) -> None:
     sync.change(Change(4, 9, before, [(1.0, 7.0)], []))
     assert sync.snapshot(10, [(1.0, 1.0)], [])
     assert sync.top.bid_szs == (1.0,)
+
+
+def test_a_numbering_that_begins_anew_drops_the_book() -> None:
+    """After many repeats in a row the venue counts from another number: the old book is of no use."""
+    sync = BookSync(5)
+    sync.snapshot(10**9, [(1.0, 1.0)], [])
+    sync.change(Change(10**9 + 1, 10**9 + 1, None, [], []))
+    holes = [sync.change(Change(i, i, None, [], []))[1] for i in range(1, REPEATS_MAX + 2)]
+    assert [hole is not None for hole in holes] == [False] * REPEATS_MAX + [True]
+    assert not sync.in_sync
+    assert sync.lost
