@@ -130,6 +130,10 @@ def _database(value: Any) -> Any:
     return value
 
 
+def _off_at_zero(value: Any) -> Any:
+    return None if _number(value) in (0, "0", "off") else value
+
+
 def _folder(value: Any) -> Any:
     if isinstance(value, str | os.PathLike):
         return pathlib.Path(value).expanduser().absolute()
@@ -274,11 +278,11 @@ class BinanceSettings(BaseModel):
     quotes: Literal["price_or_size", "price"] = Field(
         default="price_or_size", description="Which change of the best bid or ask makes a quote row."
     )
-    sample_ms: Annotated[int, BeforeValidator(_number), Field(ge=0, le=60_000)] = Field(
-        default=0, description="Also a row every so many milliseconds while quotes stand still; 0 is off."
+    sample_ms: Annotated[int | None, BeforeValidator(_off_at_zero), Field(ge=10, le=50)] = Field(
+        default=None, description="Also a row of the last state every 10 to 50 ms; 0 or unset is off."
     )
-    depth_levels: Annotated[int, BeforeValidator(_number), Field(ge=0, le=5)] = Field(
-        default=5, description="Levels of the maintained book in `market_data` rows."
+    depth_levels: Annotated[int, BeforeValidator(_number), Field(ge=1, le=20)] = Field(
+        default=5, description="Levels of the maintained book in `market_data` rows, 1 to 20."
     )
 
 
