@@ -40,8 +40,8 @@ def simulate(
     """Record a simulated trading session.
 
     Chains are consistent from the quote over intent, risk decision, order and fills to position and account. The
-    session is dated so that it ends about now. At --rate max rows may come faster than the database takes them; what
-    the queues then shed is counted.
+    session is dated so that it ends about now. At --rate max the database sets the pace; at any other rate rows are
+    sent when they are due, and what the queues cannot hold is shed and counted.
 
     \b
     Examples:
@@ -49,7 +49,14 @@ def simulate(
         recorder simulate --rows 1000000 --rate 25k:30 --burst 50k:5 --json
     """
     from recorder.recorder import Recorder
-    from recorder.simulate import DEFAULT_SYMBOLS, Schedule, SimulationOptions, instruments, run_simulation
+    from recorder.simulate import (
+        DEFAULT_SYMBOLS,
+        Schedule,
+        SimulationOptions,
+        Steady,
+        instruments,
+        run_simulation,
+    )
 
     try:
         schedule = Schedule.parse(f"{rate},{burst}" if burst else rate)
@@ -69,7 +76,9 @@ def simulate(
         bar.update(task, completed=session.share * 100, rate=f"{done.rows_per_s:,.0f}")
 
     with Recorder(settings) as recorder, bar:
-        result = run_simulation(recorder, options, watch)
+        # Without a rate the database sets the pace; with one, what it cannot take in time is shed and counted.
+        target = recorder if schedule.phases else Steady(recorder)
+        result = run_simulation(target, options, watch)
         recorder.flush(settings.shutdown_timeout_s)
     balance = recorder.balance()
     if invocation.json:

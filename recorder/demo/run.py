@@ -22,6 +22,7 @@ from recorder.simulate import (
     Session,
     SimulationOptions,
     SimulationResult,
+    Steady,
     StrategyTruth,
     Truth,
     run_simulation,
@@ -30,7 +31,6 @@ from recorder.simulate import (
 DEMO_MINUTES = 4.0
 DEMO_MIX = Mix(quotes_per_s=70.0, trades_per_s=25.0, orders_per_s=12.0, guardrails_per_min=4.0)
 FLUSH_TIMEOUT_S = 40.0
-_HIGH_USAGE = 0.5  # the demo shows recording, not shedding: it waits above this share of a queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,26 +111,6 @@ class DemoReport:
         }
 
 
-class _Steady:
-    """A recorder's `record` that waits while queues are filling, as a file reader would and a strategy never may."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
-        self._until_look = 4_096
-
-    def record(self, table: str, row: Any) -> bool:
-        self._until_look -= 1
-        if self._until_look == 0:
-            self._until_look = 4_096
-            while self._fullest() > _HIGH_USAGE:
-                time.sleep(0.005)
-        return self._recorder.record(table, row)
-
-    def _fullest(self) -> float:
-        tables = self._recorder.status()["tables"]
-        return max(float(table["queue_usage"]) for table in tables.values())
-
-
 Watch = Callable[[float, Progress], None]
 """Told how far the simulation is: a share from 0 to 1, and the counts so far."""
 
@@ -153,7 +133,7 @@ def run_demo(
     began = time.perf_counter()
     with Recorder(settings) as recorder:
         started = time.perf_counter()
-        simulation = run_simulation(_Steady(recorder), options, on_progress)
+        simulation = run_simulation(Steady(recorder), options, on_progress)
         sent = time.perf_counter()
         recorder.flush(FLUSH_TIMEOUT_S)
         queryable = time.perf_counter()

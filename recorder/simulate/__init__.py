@@ -11,6 +11,7 @@ from recorder.simulate.run import (
     run_simulation,
 )
 from recorder.simulate.session import TABLES, Mix, Session
+from recorder.simulate.steady import Steady
 from recorder.simulate.trading import Faults
 from recorder.simulate.truth import OrderTruth, PositionTruth, StrategyTruth, Truth
 
@@ -31,6 +32,7 @@ __all__ = [
     "Session",
     "SimulationOptions",
     "SimulationResult",
+    "Steady",
     "StrategyTruth",
     "Truth",
     "drive",

@@ -17,6 +17,7 @@ from recorder.simulate import (
     Schedule,
     Session,
     SimulationOptions,
+    Steady,
     make_session,
     pregenerate,
     run_simulation,
@@ -218,3 +219,24 @@ def test_sessions_end_about_now_unless_told() -> None:
 
     session = make_session(SimulationOptions(minutes=1))
     assert abs(session.start_ns + 60 * 10**9 - time.time_ns()) < 10 * 10**9
+
+
+def test_steady_waits_while_a_queue_is_filling() -> None:
+    """Rows go on only when the fullest queue is at most half full."""
+
+    class Filling(Memory):
+        looks = 0
+
+        def status(self) -> dict[str, Any]:
+            self.looks += 1
+            return {
+                "tables": {"a": {"queue_usage": 0.1}, "b": {"queue_usage": 0.9 if self.looks < 3 else 0.2}}
+            }
+
+    recorder = Filling()
+    steady = Steady(recorder)
+    for _ in range(4_095):
+        steady.record("a", ())
+    assert recorder.looks == 0
+    steady.record("a", ())
+    assert (recorder.looks, len(recorder.rows)) == (3, 4_096)
