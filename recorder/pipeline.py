@@ -170,7 +170,7 @@ class TablePipeline:
         while True:
             room = self._policy.batch_rows - builder.rows
             entries = queue.drain(max(SLICE_ROWS, min(room, 4 * SLICE_ROWS)))
-            self._drained_upto = queue.taken_rows + queue.displaced_rows
+            self._drained_upto = queue.drained_upto
             if entries:
                 await self._build(entries)
             now_ns = time.monotonic_ns()
@@ -329,9 +329,8 @@ class TablePipeline:
 
     @property
     def position(self) -> int:
-        """The queue position of the last row accepted so far."""
-        queue = self.queue
-        return queue.taken_rows + queue.displaced_rows + queue.waiting_rows
+        """The queue position of the last row accepted so far. On the loop: elsewhere a drain under way hides rows."""
+        return self.queue.position()
 
     async def resolved(self, upto: int, *, hurry: bool = True) -> None:
         """Return when all rows up to a queue position are inserted, duplicates or dead letters.
@@ -352,11 +351,13 @@ class TablePipeline:
     def balance(self) -> Balance:
         """Where this table's rows are. On the loop, so that no row is between two counts."""
         queue = self.queue
+        # Each count is read once: producers go on putting meanwhile.
+        waiting, displaced, refused = queue.waiting_rows, queue.displaced_rows, queue.refused_rows
         return Balance(
-            received=queue.received_rows,
+            received=queue.taken_rows + displaced + refused + waiting,
             inserted=self.inserted_rows,
-            pending=queue.waiting_rows + self.flying_rows,
-            shed=queue.displaced_rows + queue.refused_rows + self.lost_rows,
+            pending=waiting + self.flying_rows,
+            shed=displaced + refused + self.lost_rows,
             dead_lettered=self.dead_rows,
             duplicates_skipped=self.duplicate_rows,
             expired=0,

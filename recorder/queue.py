@@ -98,6 +98,8 @@ class TableQueue:
         """Rows that waited here and were shed."""
         self.refused_rows = 0
         """Rows that were shed at the door."""
+        self.drained_upto = 0
+        """All rows up to this position have left; `conflate` displaces rows from the middle, which say nothing."""
         self._rows: deque[Waiting] = deque()
         self._newest: dict[Any, Entry] = {}
         self._block_rows = 0  # rows of waiting blocks, less one each: `len(deque)` counts a block as one
@@ -124,7 +126,10 @@ class TableQueue:
         if (
             len(rows) + self._block_rows >= self._soft_rows
             or self._newest
-            or (wide_bytes and self._wide_bytes + wide_bytes + len(rows) * self.row_bytes > self._soft_bytes)
+            or (
+                (wide_bytes or self._wide_bytes)
+                and (len(rows) + self._block_rows) * self.row_bytes + self._wide_bytes + wide_bytes > self._soft_bytes
+            )
         ):
             return self._put_full(entry)
         rows.append(entry)
@@ -185,6 +190,8 @@ class TableQueue:
 
     def _overflow(self, entry: Entry, policy: Overflow) -> bool:
         """Take or shed a row by the policy. Under the lock."""
+        if self._closed:
+            return self._refuse("shutdown")
         if entry[3] > self.limits.max_bytes:
             return self._refuse("too_large")
         if policy is Overflow.CONFLATE:
@@ -235,7 +242,7 @@ class TableQueue:
             self._wide_bytes -= previous[3]
             self.displaced_rows += 1
             self.shed.add("conflate", 1)
-        elif not self._fits(1, entry[3]):
+        if not self._fits(1, entry[3]):  # also for a known key: its newest row may be the larger one
             return self._drop_oldest(entry)
         self._newest[key] = entry
         self._wide_bytes += entry[3]
@@ -256,7 +263,10 @@ class TableQueue:
         if asyncio._get_running_loop() is None:
             self._waiting += 1
             try:
-                if self._room.wait_for(lambda: self._fits(1, entry[3]), self.limits.block_timeout_s):
+                fits = self._room.wait_for(
+                    lambda: self._closed or self._fits(1, entry[3]), self.limits.block_timeout_s
+                )
+                if fits and not self._closed:
                     return self._append(entry)
             finally:
                 self._waiting -= 1
@@ -276,6 +286,7 @@ class TableQueue:
         """Take what waits: about `max_rows` rows (a block is never cut). One consumer only."""
         taken: list[Waiting] = []
         rows = wide_bytes = 0
+        displaced: int | None = self.displaced_rows
         pop = self._rows.popleft
         try:
             while rows < max_rows:
@@ -289,14 +300,19 @@ class TableQueue:
                     wide_bytes += entry[3]
         except IndexError:
             pass
-        if rows < max_rows and self._newest:
+        if self._newest and rows >= max_rows:
+            displaced = None
+        elif self._newest:
             with self._lock:
                 # All at once, so that a row that comes now cannot overtake an older one of its key.
                 newest, self._newest = self._newest, {}
+                displaced = self.displaced_rows
             taken += newest.values()
             rows += len(newest)
             wide_bytes += sum(entry[3] for entry in newest.values())
         self.taken_rows += rows
+        if displaced is not None:
+            self.drained_upto = self.taken_rows + displaced
         if wide_bytes or rows > len(taken) or self._waiting:
             with self._room:
                 self._block_rows -= rows - len(taken)
@@ -315,9 +331,10 @@ class TableQueue:
         return rows
 
     def close(self) -> None:
-        """Turn away whoever waits for room: nobody will make any."""
+        """Turn away whoever waits for room, and whoever still comes: nobody will take their rows."""
         with self._room:
             self._closed = True
+            self._soft_rows = 0  # sends every `put` to the lock, where it is refused and counted
             self._room.notify_all()
 
     # -- what it holds ----------------------------------------------------------------------------------------
@@ -331,6 +348,11 @@ class TableQueue:
     def waiting_bytes(self) -> int:
         """Bytes of the rows in the queue, as they are counted against `max_bytes`."""
         return self.waiting_rows * self.row_bytes + self._wide_bytes
+
+    def position(self) -> int:
+        """The number of rows ever let in: the position of the last one. For the consumer's thread."""
+        with self._lock:  # or a row being displaced just now would be missing
+            return self.taken_rows + self.displaced_rows + self.waiting_rows
 
     @property
     def received_rows(self) -> int:

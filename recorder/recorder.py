@@ -10,6 +10,7 @@ recorder's own, with an event loop (`Runtime`).
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
 import os
@@ -153,8 +154,10 @@ class Recorder:
         await self._runtime.start()
         started.set()
         await self._stop.wait()
-        await self._runtime.close(self.settings.shutdown_timeout_s)
-        self._final_balance = self._runtime.balance()
+        try:
+            await self._runtime.close(self.settings.shutdown_timeout_s)
+        finally:
+            self._final_balance = self._runtime.balance()
 
     def close(self) -> None:
         """Stop taking rows, flush within `shutdown_timeout_s`, count what is left, release everything. Idempotent."""
@@ -223,10 +226,11 @@ class Recorder:
         if kind is dict:
             row = row.copy()
         elif kind is not tuple and kind is not door.row and isinstance(row, Mapping):
-            row = dict(row)
+            with contextlib.suppress(Exception):  # one that cannot be copied becomes a dead letter
+                row = dict(row)
         if not door.enabled:
             door.filtered_rows += 1
-            return False
+            return self._ticket(table, False) if ticket else False
         accepted = door.queue.put(
             (
                 row,
@@ -239,8 +243,15 @@ class Recorder:
 
     def _ticket(self, table: str, accepted: bool) -> Ticket:
         runtime, loop = self._running()
-        position = runtime.pipelines[table].position
-        return Ticket(accepted, loop, lambda: runtime.row_durable(table, position))
+        pipeline = runtime.pipelines[table]
+        position: list[int] = []
+        # Taken on the loop, before anything that is asked of it later: here a drain under way would hide rows.
+        loop.call_soon_threadsafe(lambda: position.append(pipeline.position))
+
+        async def durable() -> None:
+            await runtime.row_durable(table, position[0])
+
+        return Ticket(accepted, loop, durable)
 
     def record_batch(self, table: str, data: pa.Table | pa.RecordBatch) -> int:
         """Hand over rows that are Arrow columns already; the number accepted.
@@ -276,9 +287,11 @@ class Recorder:
     ) -> int:
         """Hand over rows of a file or a bus, which keep that source's identities; the number accepted.
 
-        With `wait` the call waits for room in the queues and sheds nothing (until `timeout_s`, each table).
+        With `wait` the call waits for room in the queues and sheds nothing (until `timeout_s`, each table). Rows
+        must carry `ts_local`: it is part of the question whether the table has them already.
 
         Raises:
+            ValueError: `log` or a `seq` is no unsigned 64-bit integer; before any row was taken.
             UnknownTable, RecorderClosed, RecorderForked: as `record`; before any row was taken.
         """
         by_table: dict[str, tuple[Door, list[Any], list[int]]] = {}
@@ -291,8 +304,13 @@ class Recorder:
                 found = by_table[table] = (door, [], [])
             found[1].append(row)
             found[2].append(seq)
+        try:
+            array.array("Q", [log])
+            numbered = [(door, rows, array.array("Q", seqs)) for door, rows, seqs in by_table.values()]
+        except (TypeError, OverflowError) as error:
+            raise ValueError(f"a row's identity is two integers from 0 to 2**64 - 1: {error}") from error
         accepted = 0
-        for door, rows, seqs in by_table.values():
+        for door, rows, seqs in numbered:
             if not door.enabled:
                 door.filtered_rows += len(rows)
                 continue
@@ -317,7 +335,7 @@ class Recorder:
     ) -> bool:
         """Keep a message that cannot be made into rows, with its bytes; False if even that was shed (and logged).
 
-        With `log` and `seq` it has its source's identity, so that the same message is kept once.
+        With `log`, `seq` and `ts_local` it has its source's identity, so that the same message is kept once.
         """
         row = {
             "ts_local": ts_local,
@@ -331,7 +349,7 @@ class Recorder:
             "payload": payload,
             "payload_format": payload_format,
         }
-        if log is not None and seq is not None:
+        if log is not None and seq is not None and ts_local:
             return bool(self.record_source(log, [SourceRow(DEAD_LETTERS, seq, row)], wait=wait))
         return self.record(DEAD_LETTERS, row)
 
