@@ -193,13 +193,10 @@ class BatchBuilder:
         log: int,
         seqs: Sequence[int],
     ) -> None:
-        tuples, keep = self._tuples(rows, log, seqs, correlations)
-        if keep is not None:
-            times_ns = [times_ns[i] for i in keep]
-            seqs = [seqs[i] for i in keep]
-            rows = [rows[i] for i in keep]
-            correlations = [correlations[i] for i in keep] if correlations else None
-        if not tuples:
+        tuples, misshapen, unknown_fields = self._tuples(rows)
+        if misshapen:
+            # Told once, here: what the rest meets on its way does not come back to these.
+            self._without(misshapen, rows, times_ns, correlations, log, seqs)
             return
         columns: list[Sequence[Any]] = list(zip(*tuples, strict=True))
         self._fill_in(columns, times_ns, correlations)
@@ -212,6 +209,7 @@ class BatchBuilder:
                 return
         # Rows come in the order of their acceptance, but for threads racing by microseconds.
         self._keep(arrays, log, seqs, times_ns[0])
+        self.unknown_fields += unknown_fields
 
     def _without_bad(
         self,
@@ -228,7 +226,18 @@ class BatchBuilder:
         if not bad:  # each value fits by itself: the column is too large as a whole
             self._build_halves(rows, times_ns, correlations, log, seqs)
             return
-        refused = dict(bad)
+        self._without(dict(bad), rows, times_ns, correlations, log, seqs)
+
+    def _without(
+        self,
+        refused: Mapping[int, BadColumn | BadShape],
+        rows: Sequence[Any],
+        times_ns: Sequence[int],
+        correlations: Sequence[str | None] | None,
+        log: int,
+        seqs: Sequence[int],
+    ) -> None:
+        """Give up some rows of a slice, by position, and build the rest anew."""
         for i, error in refused.items():
             self._bad(
                 error.reason, str(error), log, seqs[i], rows[i], correlations[i] if correlations else None
@@ -248,7 +257,7 @@ class BatchBuilder:
     ) -> None:
         """What a producer left to the recorder: local time, run, correlation."""
         times = columns[self._ts_local]
-        if 0 in times:
+        if 0 in times and correlations is not None:  # a source's rows must say when: a clock would differ each time
             ahead_ns = time.time_ns() - time.monotonic_ns()
             columns[self._ts_local] = [
                 t if type(t) is not int or t else accepted + ahead_ns
@@ -280,41 +289,39 @@ class BatchBuilder:
 
     # -- shapes of rows -------------------------------------------------------------------------------------------
 
-    def _tuples(
-        self, rows: Sequence[Any], log: int, seqs: Sequence[int], correlations: Sequence[str | None] | None
-    ) -> tuple[Sequence[tuple[Any, ...]], list[int] | None]:
-        """The rows as tuples in column order; with the positions kept if some were refused."""
+    def _tuples(self, rows: Sequence[Any]) -> tuple[Sequence[tuple[Any, ...]], dict[int, BadShape], int]:
+        """The rows as tuples in column order; by position, those that are no rows; how many fields were ignored."""
         kinds = set(map(type, rows))
         if kinds == {tuple}:
             if set(map(len, rows)) == {len(self._names)}:
-                return rows, None
+                return rows, {}, 0
         elif kinds == {self.table.row}:
-            return list(map(msgspec.structs.astuple, rows)), None
+            return list(map(msgspec.structs.astuple, rows)), {}, 0
         elif kinds == {dict}:
             full = [self._defaults | row for row in rows]
             # As many fields as columns: none is unknown. None still REQUIRED: none is missing.
             if set(map(len, full)) == {len(self._names)} and all(map(self._required.issubset, rows)):
-                return list(map(self._pick, full)), None
-        tuples, keep = [], []
+                return list(map(self._pick, full)), {}, 0
+        tuples, misshapen, unknown_fields = [], dict[int, BadShape](), 0
         for i, row in enumerate(rows):
             try:
-                tuples.append(self._tuple(row))
-                keep.append(i)
+                values, unknown = self._tuple(row)
             except BadShape as error:
-                self._bad(
-                    error.reason, str(error), log, seqs[i], row, correlations[i] if correlations else None
-                )
-        return tuples, None if len(keep) == len(rows) else keep
+                misshapen[i] = error
+            else:
+                tuples.append(values)
+                unknown_fields += unknown
+        return tuples, misshapen, unknown_fields
 
-    def _tuple(self, row: Any) -> tuple[Any, ...]:
-        """One row of any shape as a tuple in column order, defaults filled in.
+    def _tuple(self, row: Any) -> tuple[tuple[Any, ...], int]:
+        """One row of any shape as a tuple in column order, defaults filled in; and how many fields were ignored.
 
         Raises:
             BadShape: it is no row of this table.
         """
         name = self.table.name
         if isinstance(row, self.table.row):
-            return msgspec.structs.astuple(row)
+            return msgspec.structs.astuple(row), 0
         if isinstance(row, tuple):
             if len(row) != len(self._names):
                 raise BadShape(
@@ -322,8 +329,9 @@ class BatchBuilder:
                     f"{name}: a tuple of {len(row)} fields, the table has "
                     f"{len(self._names)}: {', '.join(self._names)}",
                 )
-            return row
+            return row, 0
         if isinstance(row, Mapping):
+            ignored = 0
             full = self._defaults | dict(row)
             if missing := [field for field in self._names if full[field] is REQUIRED]:
                 raise BadShape("missing_field", f"{name}: no {', '.join(missing)}, which has no default")
@@ -331,8 +339,8 @@ class BatchBuilder:
                 unknown = [key for key in full if key not in self._known]
                 if not self._ignore_unknown:
                     raise BadShape("unknown_field", f"{name}: no column {', '.join(map(str, unknown[:5]))}")
-                self.unknown_fields += len(unknown)
-            return self._pick(full)
+                ignored = len(unknown)
+            return self._pick(full), ignored
         kind = type(row).__name__
         expected = self.table.row.__name__
         raise BadShape("wrong_row", f"{name}: {kind}, where a {expected}, a mapping or a tuple is needed")

@@ -29,6 +29,7 @@ EXACT_FLOAT_INT = 2**53
 """The largest integer up to which a float holds every integer."""
 
 NONE_TYPE = type(None)
+_EXACT_FLOATS = (np.float64, np.float32, np.float16)  # not longdouble, which has more digits than a Float64
 
 Converter = Callable[[Sequence[Any]], pa.Array]
 
@@ -89,10 +90,14 @@ def _refused(column: Column, reason: str, values: Sequence[Any], why: object) ->
 
 def _ints(values: Sequence[Any]) -> Sequence[Any]:
     """Numpy and other integers as Python's; everything else as it is (and refused by the caller)."""
-    return [
-        operator.index(v) if not isinstance(v, bool | int | NONE_TYPE) and hasattr(v, "__index__") else v
-        for v in values
-    ]
+    return [v if isinstance(v, int | NONE_TYPE) else _index(v) for v in values]
+
+
+def _index(value: Any) -> Any:
+    try:
+        return operator.index(value)
+    except TypeError:
+        return value
 
 
 def _all_none(values: Sequence[Any]) -> bool:
@@ -188,10 +193,11 @@ def _float(column: Column) -> Converter:
         if types != plain:
             if not types <= allowed:
                 values = [
-                    float(v) if isinstance(v, np.floating) else int(v) if isinstance(v, np.integer) else v
+                    float(v) if isinstance(v, _EXACT_FLOATS) else int(v) if isinstance(v, np.integer) else v
                     for v in values
                 ]
-                if not set(map(type, values)) <= allowed:
+                types = set(map(type, values))
+                if not types <= allowed:
                     raise _wrong_type(column, values, allowed, wanted)
             if int in types:
                 for v in values:

@@ -34,8 +34,9 @@ def gap_row(recorder_run_id: str, table: str, gap: Gap) -> Fields:
 
 def dead_letter_row(recorder_run_id: str, table: str, bad: BadRow, origin: str = "") -> Fields:
     """A row that can never be inserted, with its identity and its bytes."""
+    correlation_id = bad.correlation_id  # it may be the very thing that is wrong with the row
     return {
-        "correlation_id": bad.correlation_id,
+        "correlation_id": None if correlation_id is None else _clean(str(correlation_id)),
         "recorder_run_id": recorder_run_id,
         "table_name": table,
         "reason": bad.reason,
