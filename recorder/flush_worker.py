@@ -196,12 +196,15 @@ class FlushWorker:
                 await self._wait(self._policy.hold_probe_s)
                 try:
                     await self._sink.insert(batch, timeout_s=self._policy.insert_timeout_s)
-                except DataError as again:
+                except SinkError as again:
+                    self._events.error(again)
+                    absent = await self._absent(batch)
+                    if absent is None:
+                        return
+                    if not isinstance(again, DataError):
+                        await self._insert(absent, dead)
+                        return
                     error = again
-                except SinkError as other:
-                    self._events.error(other)
-                    await self._insert(batch, dead)
-                    return
                 else:
                     self._events.inserted(batch, 1, 0.0)
                     dead.forgive()
