@@ -315,21 +315,27 @@ def test_a_crashed_holder_keeps_the_lock_for_its_lease_and_no_longer(
     engine: Client, second: Client, database: str, tmp_path: pathlib.Path
 ) -> None:
     """Whoever never releases is succeeded; should it wake, it hears that it lost the lock and runs nothing more."""
-    crashed = _lock(engine, database, "crashed:1", lease_s=1).held(timeout_s=1).__enter__()
+    holder = _lock(engine, database, "crashed:1", lease_s=1).held(timeout_s=1)
+    crashed = holder.__enter__()
+    assert not _lock(second, database, "x").states()[-1].free
     manager = _manager(second, _pack(tmp_path, CREATE), database, lock_timeout_s=30)
     assert len(manager.up()) == 1
     with pytest.raises(LockLost, match="was taken over by generation 2"):
         crashed.renew()
+    del holder  # until here: a forgotten context would give the lock back
 
 
 def test_of_many_successors_of_a_crashed_holder_one_takes_over_at_a_time(
     engine: Client, second: Client, database: str
 ) -> None:
     """Several that see the same dead holder at the same moment still go in one by one."""
-    _lock(engine, database, "crashed:1", lease_s=1).held(timeout_s=1).__enter__()
+    holder = _lock(engine, database, "crashed:1", lease_s=1).held(timeout_s=1)
+    holder.__enter__()
     deadline = time.monotonic() + 30
-    while not _lock(engine, database, "x").states()[-1].is_takeable and time.monotonic() < deadline:
+    while not (state := _lock(engine, database, "x").states()[-1]).is_takeable and time.monotonic() < deadline:
         time.sleep(0.05)
+    assert state.is_takeable
+    assert not state.free
     inside: list[str] = []
     overlaps: list[str] = []
     barrier = threading.Barrier(4)
@@ -348,6 +354,7 @@ def test_of_many_successors_of_a_crashed_holder_one_takes_over_at_a_time(
         thread.start()
     for thread in threads:
         thread.join()
+    del holder  # until here: a forgotten context would give the lock back
     assert overlaps == []
     assert len(_lock(engine, database, "x").states()) == 1
 
