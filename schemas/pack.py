@@ -12,10 +12,22 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from schemas.errors import PackError
-from schemas.statements import Statement, split_statements
+from schemas.statements import Statement, blank_comments, split_statements
 from schemas.table import Table
 
 ENTRY_POINT_GROUP = "recorder.packs"
+_OBJECT = r"(?:TABLE|VIEW|DICTIONARY|DATABASE|FUNCTION)"
+_ONCE_ONLY = tuple(
+    (re.compile(pattern, re.IGNORECASE | re.DOTALL), lacking)
+    for pattern, lacking in (
+        (rf"CREATE\s+(?:MATERIALIZED\s+)?{_OBJECT}\s+(?!IF\s+NOT\s+EXISTS)", "IF NOT EXISTS"),
+        (rf"DROP\s+{_OBJECT}\s+(?!IF\s+EXISTS)", "IF EXISTS"),
+        (r"ALTER\b.*\bADD\s+(?:COLUMN|INDEX)\s+(?!IF\s+NOT\s+EXISTS)", "IF NOT EXISTS"),
+        (r"ALTER\b.*\bDROP\s+(?:COLUMN|INDEX)\s+(?!IF\s+EXISTS)", "IF EXISTS"),
+    )
+)
+"""Statements that fail when they are run again, and what they lack."""
+_CHANGES_SCHEMA = re.compile(r"(?:CREATE|ALTER|DROP)\s", re.IGNORECASE)
 _FILE_NAME = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 
 
@@ -71,7 +83,8 @@ class Pack:
         """The migrations, in order.
 
         Raises:
-            PackError: no migrations, a file name that is none, a number twice or missing, an empty migration.
+            PackError: no migrations, a file name that is none, a number twice or missing, an empty migration, or a
+            statement that cannot be run twice.
         """
         return _read_migrations(self.name, self.folder)
 
@@ -112,8 +125,27 @@ def _read_migrations(pack: str, folder: Path) -> tuple[Migration, ...]:
         migration = Migration(pack, number, path.stem[5:], path.read_text(encoding="utf-8"))
         if not migration.statements:
             raise PackError(f"pack {pack}: {path} holds no statement; write one or remove the file")
+        for statement in migration.statements:
+            _require_rerunnable(migration, statement)
         migrations.append(migration)
     return tuple(migrations)
+
+
+def _require_rerunnable(migration: Migration, statement: Statement) -> None:
+    """Refuse what fails when run twice (a crash may come between running and recording), or misses the database."""
+    text = blank_comments(statement.text)
+    where = f"{migration.label}, line {statement.line}"
+    for pattern, lacking in _ONCE_ONLY:
+        if found := pattern.match(text):
+            raise PackError(
+                f"{where}: {' '.join(found.group().split())[-40:]!r} cannot be run twice; a crash may make that "
+                f"necessary: write {lacking}"
+            )
+    if _CHANGES_SCHEMA.match(text) and "{{db}}" not in text:
+        raise PackError(
+            f"{where}: the statement names no {{{{db}}}}, so it would run in whatever database the connection has; "
+            "write {{db}}.name"
+        )
 
 
 def load_packs(names: Sequence[str]) -> tuple[Pack, ...]:

@@ -114,6 +114,12 @@ def test_migrations_come_in_order_with_their_checksums(tmp_path: pathlib.Path) -
         ((("1_a.sql", "SELECT 1"),), "no migration name"),
         ((("0001_a.sql", "-- nothing; here\n"),), "holds no statement"),
         ((("0001_a.sql", "SELECT 'x"),), "never closed"),
+        ((("0001_a.sql", "SELECT 1;\n/* a */ CREATE TABLE {{db}}.t (a Int8)"),), "line 2: .*write IF NOT EXISTS"),
+        ((("0001_a.sql", "CREATE MATERIALIZED VIEW {{db}}.t AS SELECT 1"),), "write IF NOT EXISTS"),
+        ((("0001_a.sql", "DROP TABLE {{db}}.t"),), "write IF EXISTS"),
+        ((("0001_a.sql", "ALTER TABLE {{db}}.t ADD COLUMN a Int8"),), "write IF NOT EXISTS"),
+        ((("0001_a.sql", "ALTER TABLE {{db}}.t DROP COLUMN a"),), "write IF EXISTS"),
+        ((("0001_a.sql", "DROP TABLE IF EXISTS t"),), "names no {{db}}"),
     ],
 )
 def test_what_is_wrong_with_a_folder_is_said(
