@@ -45,7 +45,8 @@ WITH {order_id} AS id,
         FROM orders WHERE client_order_id = id
       UNION ALL
         SELECT ts_first_local, 5, concat('fill: ', liquidity),
-               concat(toString(fill_qty), ' at ', toString(fill_price), ', fee ', toString(fees))
+               concat(toString(fill_qty), ' at ', toString(fill_price),
+                      ', fee ', toString(fees))
         FROM fills_unique WHERE client_order_id = id
       UNION ALL
         SELECT ts_local, 6, 'position',
