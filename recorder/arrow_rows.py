@@ -7,7 +7,7 @@ rows, where the one set of rules finds the reason and writes the dead letter.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import pyarrow as pa
@@ -30,6 +30,9 @@ def exact_columns(
         WrongColumns: a column is unknown, missing without a default, or of a type that has no exact cast.
     """
     given = {name: data.column(position) for position, name in enumerate(data.schema.names)}
+    if len(given) < data.num_columns:
+        twice = sorted(name for name in given if data.schema.names.count(name) > 1)
+        raise WrongColumns(f"{table.name}: column {', '.join(twice[:5])} is there twice")
     known = {column.name for column in table.columns}
     if (unknown := sorted(given.keys() - known)) and not ignore_unknown:
         raise WrongColumns(f"{table.name}: no column {', '.join(unknown[:5])}")
@@ -44,22 +47,37 @@ def exact_columns(
     good = pa.RecordBatch.from_arrays(arrays, schema=schema)
     if not bad.true_count:
         return good, []
-    rows: list[Mapping[str, Any]] = [
-        {name: value for name, value in row.items() if name in known}
-        for row in _plain(data.filter(bad)).to_pylist()
-    ]
+    rows: list[Mapping[str, Any]] = list(_plain(data.filter(bad), known))
     return good.filter(pc.invert(bad)), rows
 
 
-def _plain(data: pa.RecordBatch) -> pa.RecordBatch:
-    """Times as the nanoseconds a producer would have given."""
-    columns = [
-        column.cast(pa.timestamp("ns", tz="UTC"), safe=False).cast(pa.int64())
-        if pa.types.is_timestamp(column.type) and column.type.tz is not None
-        else column
-        for column in data.columns
-    ]
-    return pa.RecordBatch.from_arrays(columns, names=data.schema.names)
+def _plain(data: pa.RecordBatch, known: Set[str]) -> list[dict[str, Any]]:
+    """Rows as a producer would have given them: times as nanoseconds, maps as mappings, no local time where null."""
+    names, columns = [], []
+    for name, column in zip(data.schema.names, data.columns, strict=True):
+        if name in known:
+            names.append(name)
+            columns.append(_python(column))
+    rows = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+    for row in rows:
+        if row.get("ts_local", 0) is None:
+            del row["ts_local"]
+    return rows
+
+
+_NS_PER_UNIT = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
+
+
+def _python(column: pa.Array) -> list[Any]:
+    if pa.types.is_timestamp(column.type) and column.type.tz is not None:
+        # Not by a cast: one that overflows makes another time of it.
+        ns = _NS_PER_UNIT[column.type.unit]
+        return [None if ticks is None else ticks * ns for ticks in column.cast(pa.int64()).to_pylist()]
+    values: list[Any] = column.to_pylist()
+    if pa.types.is_map(column.type):
+        # A key that is there twice stays visible, and is refused.
+        return [pairs if pairs is None or len(dict(pairs)) < len(pairs) else dict(pairs) for pairs in values]
+    return values
 
 
 def _exact(
@@ -98,6 +116,9 @@ def _exact(
         lists = cast.flatten()
         if not pc.all(pc.is_finite(lists), min_count=0).as_py() or lists.null_count:
             return _row_by_row(column, values)
+    elif kind is Kind.TAGS:
+        if cast.keys.null_count or cast.items.null_count:
+            return _row_by_row(column, values)
     elif kind is Kind.CHOICE:
         names: list[str | None] = [*column.type.choices, *([None] if column.nullable else [])]
         checks.append(pc.invert(pc.is_in(cast, value_set=pa.array(names, pa.string()))))
@@ -117,17 +138,19 @@ def _cast(column: Column, values: pa.Array) -> pa.Array:
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
     if not _may_hold(kind, values.type):
-        raise pa.ArrowInvalid("numbers, texts and times are not taken for one another")
+        raise pa.ArrowInvalid(
+            "numbers, texts and times are not taken for one another, and a time needs its zone: "
+            "timestamp('ns', tz='UTC') or int64 nanoseconds"
+            if kind is Kind.TIME
+            else "numbers, texts and times are not taken for one another"
+        )
     if kind is Kind.DECIMAL and pa.types.is_floating(values.type):
-        return pc.cast(pc.cast(values, pa.string()), arrow)  # a float stands for its shortest text
+        # A float stands for its shortest text, as a Python float, which is a double.
+        return pc.cast(pc.cast(pc.cast(values, pa.float64()), pa.string()), arrow)
     if kind is Kind.FLOAT and pa.types.is_integer(values.type) and values.type.bit_width == 64:
         low, high = pc.min_max(values).values()
         if low.is_valid and not -EXACT_FLOAT_INT <= low.as_py() <= high.as_py() <= EXACT_FLOAT_INT:
             raise pa.ArrowInvalid("an integer has more digits than a Float64 holds")
-    if kind is Kind.TIME and pa.types.is_timestamp(values.type) and values.type.tz is None:
-        raise pa.ArrowInvalid(
-            "a time without a time zone; use timestamp('ns', tz='UTC') or int64 nanoseconds"
-        )
     return pc.cast(values, arrow, safe=True)
 
 
@@ -141,7 +164,7 @@ def _may_hold(kind: Kind, given: pa.DataType) -> bool:
     texts = types.is_string(given) or types.is_large_string(given) or types.is_string_view(given)
     binary = types.is_binary(given) or types.is_large_binary(given)
     allowed = {
-        Kind.TIME: types.is_integer(given) or types.is_timestamp(given),
+        Kind.TIME: types.is_integer(given) or (types.is_timestamp(given) and given.tz is not None),
         Kind.INT: types.is_integer(given),
         Kind.FLOAT: types.is_floating(given) or types.is_integer(given),
         Kind.DECIMAL: types.is_decimal(given) or types.is_integer(given) or types.is_floating(given) or texts,
@@ -149,8 +172,9 @@ def _may_hold(kind: Kind, given: pa.DataType) -> bool:
         Kind.CHOICE: texts,
         Kind.BYTES: texts or binary,
         Kind.BOOL: types.is_boolean(given),
-        Kind.FLOATS: types.is_list(given) or types.is_large_list(given) or types.is_fixed_size_list(given),
-        Kind.TAGS: types.is_map(given),
+        Kind.FLOATS: (types.is_list(given) or types.is_large_list(given) or types.is_fixed_size_list(given))
+        and (types.is_floating(given.value_type) or types.is_integer(given.value_type)),
+        Kind.TAGS: types.is_map(given) and types.is_string(given.key_type) and types.is_string(given.item_type),
     }
     return bool(allowed[kind])
 
