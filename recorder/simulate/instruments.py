@@ -5,7 +5,6 @@ Venues and accounts are named `SIM…`, so that simulated rows never pass for re
 
 from __future__ import annotations
 
-import enum
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,13 +74,6 @@ def _drawn(symbol: str) -> Instrument:
     number = zlib.crc32(symbol.encode())
     price = f"{5 + number % 40_000 / 100:.2f}"
     return _known(symbol, ("SIMX", "SIMY")[number % 2], "0.01", "0.01", price, 5_000)
-
-
-class Style(enum.Enum):
-    """How a strategy gets its orders filled."""
-
-    PASSIVE = "passive"
-    AGGRESSIVE = "aggressive"
 
 
 @dataclass(frozen=True)
