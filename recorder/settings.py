@@ -278,7 +278,7 @@ class BinanceSettings(BaseModel):
     quotes: Literal["price_or_size", "price"] = Field(
         default="price_or_size", description="Which change of the best bid or ask makes a quote row."
     )
-    sample_ms: Annotated[int | None, BeforeValidator(_off_at_zero), Field(ge=10, le=50)] = Field(
+    sample_ms: Annotated[Annotated[int, Field(ge=10, le=50)] | None, BeforeValidator(_off_at_zero)] = Field(
         default=None, description="Also a row of the last state every 10 to 50 ms; 0 or unset is off."
     )
     depth_levels: Annotated[int, BeforeValidator(_number), Field(ge=1, le=20)] = Field(

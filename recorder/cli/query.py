@@ -76,15 +76,15 @@ def query(
     """
     text = _sql(sql, file)
     name = format_ or ("json" if invocation.json else TABLE)
-    clickhouse_format = SHORT_FORMATS.get(name.lower(), name)
+    clickhouse_format = SHORT_FORMATS.get(name, name)
     if clickhouse_format.startswith(BINARY) and sys.stdout.isatty():
         raise click.UsageError(f"format {name} is not for a terminal; redirect it to a file with >")
     settings = invocation.settings()
     engine = _Reader(settings)
     try:
-        if name.lower() == TABLE:
+        if name == TABLE:
             _show(engine, text, max_rows)
-        elif name.lower() == "json":
+        elif name == "json":
             _json(engine.stream(text, clickhouse_format))
         else:
             for chunk in engine.stream(text, clickhouse_format):

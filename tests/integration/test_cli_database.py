@@ -1,0 +1,217 @@
+"""Laws of the commands that open a database, each in a process of its own: answers, refusals, exit codes."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pyarrow.ipc
+import pytest
+
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "LANG": "C.UTF-8"}
+
+
+def _recorder(
+    data_dir: pathlib.Path, *arguments: str, stdin: bytes = b"", **variables: str
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "recorder", "--data-dir", str(data_dir), *arguments],
+        input=stdin,
+        capture_output=True,
+        check=False,
+        timeout=120,
+        cwd=data_dir,
+        env=ENVIRONMENT | variables,
+    )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A data folder with a migrated database."""
+    data_dir = tmp_path_factory.mktemp("made")
+    done = _recorder(data_dir, "migrate", "up", "--no-ttl", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["applied"]
+    return data_dir
+
+
+# -- migrate --
+
+
+def test_a_fresh_database_is_planned_without_being_made(tmp_path: pathlib.Path) -> None:
+    """`plan`, `status` and `check` of a database that is not there answer, and make nothing."""
+    plan = _recorder(tmp_path, "migrate", "plan")
+    assert b"CREATE TABLE" in plan.stdout
+    assert plan.returncode == 0
+    status = json.loads(_recorder(tmp_path, "migrate", "status", "--json").stdout)
+    assert status[0]["pending"] == len(status[0]["migrations"]) > 0
+    check = _recorder(tmp_path, "migrate", "check", "--json")
+    assert check.returncode == 1
+    assert {difference["kind"] for difference in json.loads(check.stdout)["differences"]} == {"missing_table"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_migrating_again_does_nothing(made: pathlib.Path) -> None:
+    """After `up`, another `up` applies nothing, `status` has nothing pending and `check` no differences."""
+    again = _recorder(made, "migrate", "up")
+    assert (again.returncode, again.stdout) == (0, b"")
+    assert b"nothing to do" in again.stderr
+    assert json.loads(_recorder(made, "migrate", "status", "--json").stdout)[0]["pending"] == 0
+    assert _recorder(made, "migrate", "check").returncode == 0
+    assert json.loads(_recorder(made, "migrate", "plan", "--json").stdout) == []
+
+
+def test_no_ttl_is_remembered(made: pathlib.Path) -> None:
+    """A database made with `--no-ttl` has none, and a later `up` without the option leaves it so."""
+    assert _recorder(made, "migrate", "up").returncode == 0
+    sql = "SELECT count() FROM system.tables WHERE database = currentDatabase() AND create_table_query LIKE '%\\nTTL %'"
+    assert _recorder(made, "query", "--format", "tsv", sql).stdout.splitlines()[1] == b"0"
+
+
+def test_no_ttl_takes_it_from_a_database_that_has_it(tmp_path: pathlib.Path) -> None:
+    """`up --no-ttl` on a database made with TTL removes it, and `check` agrees."""
+    assert _recorder(tmp_path, "migrate", "up").returncode == 0
+    sql = "SELECT create_table_query LIKE '% TTL %' FROM system.tables WHERE name = 'market_data'"
+    assert _recorder(tmp_path, "query", "--format", "tsv", sql).stdout.splitlines()[1] == b"1"
+    assert _recorder(tmp_path, "migrate", "up", "--no-ttl").returncode == 0
+    assert _recorder(tmp_path, "query", "--format", "tsv", sql).stdout.splitlines()[1] == b"0"
+    assert _recorder(tmp_path, "migrate", "check").returncode == 0
+
+
+# -- query --
+
+
+def test_formats(made: pathlib.Path) -> None:
+    """One answer in every form: a table for people, JSON, lines, CSV, Arrow; SQL from argument, file or input."""
+    sql = "SELECT number AS n, toString(number) AS s FROM numbers(3)"
+    assert b"n   s" in _recorder(made, "query", sql).stdout
+    rows = [{"n": n, "s": str(n)} for n in range(3)]
+    assert json.loads(_recorder(made, "query", "--json", sql).stdout) == rows
+    assert json.loads(_recorder(made, "query", "--format", "json", sql + " WHERE 0").stdout) == []
+    lines = _recorder(
+        made, "query", "--format", "jsonl", "-", stdin=sql.encode() + b";\n"
+    ).stdout.splitlines()
+    assert [json.loads(line) for line in lines] == rows
+    (made / "q.sql").write_text(sql)
+    assert _recorder(made, "query", "-f", "q.sql", "--format", "CSV").stdout.splitlines()[2] == b'2,"2"'
+    arrow = _recorder(made, "query", "--format", "arrow", sql).stdout
+    assert pyarrow.ipc.open_stream(arrow).read_all()["n"].to_pylist() == [0, 1, 2]
+    assert b"fills" in _recorder(made, "query", "SHOW TABLES").stdout
+
+
+def test_every_byte_survives(made: pathlib.Path) -> None:
+    """All 256 bytes leave as they are; a table shows those that are no text as escapes, never raw."""
+    sql = "SELECT unhex(hex(arrayStringConcat(arrayMap(i -> char(i), range(256))))) AS b"
+    raw = _recorder(made, "query", "--format", "RawBLOB", sql).stdout
+    assert raw == bytes(range(256))
+    table = _recorder(made, "query", sql).stdout
+    assert b"\\xff" in table
+    assert b"\x1b" not in table
+
+
+def test_a_long_answer_is_cut_in_a_table_only(made: pathlib.Path) -> None:
+    """A table stops at `--max-rows` and says so; the other formats give everything."""
+    sql = "SELECT number FROM numbers(5000)"
+    table = _recorder(made, "query", "--max-rows", "10", sql)
+    assert b"the first 10 rows" in table.stderr
+    assert len(table.stdout.split()) < 20
+    assert len(_recorder(made, "query", "--format", "csv", sql).stdout.splitlines()) == 5_001
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DROP TABLE fills",
+        "TRUNCATE TABLE fills",
+        "INSERT INTO fills (fill_id) VALUES ('x')",
+        "CREATE TABLE x (a Int8) ENGINE = Memory",
+        "ALTER TABLE fills DELETE WHERE 1",
+    ],
+)
+def test_nothing_can_be_changed(made: pathlib.Path, sql: str) -> None:
+    """A statement that changes anything is refused in one line."""
+    refused = _recorder(made, "query", sql)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(b"error: query only reads")
+    assert len(refused.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("sql", ["SET readonly = 0", "SELECT 1 SETTINGS readonly = 0"])
+def test_the_guard_cannot_be_taken_off(made: pathlib.Path, sql: str) -> None:
+    """The setting that makes the handle read-only cannot be changed by a statement."""
+    assert _recorder(made, "query", sql).returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "code", "words"),
+    [
+        (["SELECT nope FROM fills"], {}, 1, b"code 47, UNKNOWN_IDENTIFIER"),
+        (["SELEC 1"], {}, 1, b"code 62, SYNTAX_ERROR"),
+        (["SELECT * FROM nowhere"], {}, 1, b"code 60, UNKNOWN_TABLE"),
+        (["SELECT throwIf(number = 3) FROM numbers(9)"], {}, 1, b"code 395"),
+        (["--format", "Nonsense", "SELECT 1"], {}, 2, b"knows no format Nonsense"),
+        (["SELECT 1"], {"RECORDER_DATABASE": "elsewhere"}, 1, b"has no database elsewhere"),
+    ],
+)
+def test_errors_of_the_engine_are_one_line(
+    made: pathlib.Path, arguments: list[str], variables: dict[str, str], code: int, words: bytes
+) -> None:
+    """What ClickHouse refuses is one line with its number, without stack or version."""
+    refused = _recorder(made, "query", *arguments, **variables)
+    assert refused.returncode == code
+    assert words in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    assert b"Stack trace" not in refused.stderr
+
+
+def test_a_database_that_another_process_has_open(made: pathlib.Path) -> None:
+    """While another process holds the folder, both commands say so and which process it is."""
+    # What the engine does while it runs: its process id in a file that it locks.
+    status = made / "db" / "status"
+    with status.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("PID: 4242\n")
+        lock.flush()
+        for arguments in (["query", "SELECT 1"], ["migrate", "status"]):
+            refused = _recorder(made, *arguments)
+            assert refused.returncode == 1
+            assert b"process 4242 has it open" in refused.stderr
+            assert len(refused.stderr.splitlines()) == 1
+    status.unlink()
+
+
+@pytest.fixture
+def endless(made: pathlib.Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A query that has begun to answer and would go on for long."""
+    running = subprocess.Popen(
+        [sys.executable, "-m", "recorder", "--data-dir", str(made), "query", "--format", "csv",
+         "SELECT number FROM numbers(100000000000)"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT,
+    )  # fmt: skip
+    assert running.stdout is not None
+    assert running.stdout.readline() == b'"number"\n'
+    yield running
+    running.kill()
+    running.communicate()
+
+
+def test_a_reader_that_goes_away_is_no_noise(endless: subprocess.Popen[bytes]) -> None:
+    """`| head` ends a command quietly."""
+    assert endless.stdout is not None
+    assert endless.stderr is not None
+    endless.stdout.close()
+    assert endless.wait(30) == 1
+    assert endless.stderr.read() == b""
+
+
+def test_ctrl_c_ends_a_streaming_answer(endless: subprocess.Popen[bytes]) -> None:
+    """Ctrl-C in the middle of an answer ends with 130, quietly."""
+    endless.send_signal(signal.SIGINT)
+    _, errors = endless.communicate(timeout=30)
+    assert endless.returncode == 130
+    assert errors.strip() == b"stopped"
