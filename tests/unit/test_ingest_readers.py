@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import os
 import pathlib
 import random
@@ -30,7 +31,7 @@ def unpack(data: bytes, compression: Compression = Compression.GZIP) -> tuple[by
 
 def lines_of(content: bytes, cuts: list[int], **options: int) -> list[Line]:
     edges = [0, *sorted(cuts), len(content)]
-    blocks = [Block(content[a:b], b) for a, b in zip(edges, edges[1:], strict=False)]
+    blocks = [Block(content[a:b], b) for a, b in itertools.pairwise(edges)]
     return [line for block in line_blocks(blocks, **options) for line in block.lines]
 
 

@@ -1,0 +1,136 @@
+"""Kills at any moment: the command repeated ends with the rows of an undisturbed run."""
+
+from __future__ import annotations
+
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import orjson
+import pytest
+from harness.ingest_files import COMMAND, capture_lines, child_environment, run_command, write_lines
+
+ROUNDS = 3
+LINES = 20_000
+READER = """
+import sys, clickhouse_connect
+client = clickhouse_connect.get_client(interface="chdb", path=sys.argv[1])
+for table in ("market_data", "book_deltas", "system_events"):
+    columns = [row[0] for row in client.query(
+        "SELECT name FROM system.columns WHERE database = 'default' AND table = {t:String} AND name != 'run_id'",
+        parameters={"t": table}).result_rows]
+    where = "" if table != "system_events" else " WHERE kind = 'feed_gap'"
+    # As text of a tuple: a NULL among the arguments of a hash would make it NULL, and the row would not count.
+    rows = client.query(
+        "SELECT count(), uniqExact(_log, _seq), sum(hash), groupBitXor(hash) FROM "
+        f"(SELECT _log, _seq, cityHash64(toString(tuple({', '.join(columns)}))) AS hash FROM {table}{where})").result_rows
+    print(table, *rows[0])
+client.close()
+"""
+
+
+def captured(data_dir: pathlib.Path) -> str:
+    """Count, identities and two hashes over all columns of what files made, run ids apart."""
+    done = subprocess.run(
+        [sys.executable, "-c", READER, str(data_dir / "db")],
+        capture_output=True, text=True, timeout=120, check=False, env=child_environment(),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def killed_and_repeated(
+    files: list[pathlib.Path], data_dir: pathlib.Path, tmp_path: pathlib.Path, rng: random.Random, whole_s: float
+) -> None:
+    """The command, killed some times at random moments, then left alone."""
+    arguments = ["--data-dir", str(data_dir), "ingest", "--book-deltas", "--json", *map(str, files)]
+    for _ in range(rng.randrange(1, 4)):
+        child = subprocess.Popen(
+            [*COMMAND, *arguments], cwd=tmp_path, env=child_environment(),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            child.wait(rng.uniform(0.3, 1.1) * whole_s)
+        except subprocess.TimeoutExpired:
+            child.send_signal(signal.SIGKILL)
+        child.wait()
+    done = run_command(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = orjson.loads(done.stdout)
+    assert result["ok"]
+    for table, rows in result["rows"].items():
+        assert result["inserted"][table] + result["already_there"][table] == rows
+
+
+@pytest.mark.slow
+def test_sigkill_at_random_moments_and_again(tmp_path: pathlib.Path) -> None:
+    """Whatever a kill left, a repeat completes: every captured row once, with the same content."""
+    lines = capture_lines(LINES)
+    middle = LINES // 2
+    # A hole in the trade ids between the files, so that rows of system_events are among those compared.
+    files = [
+        write_lines(tmp_path / "one.gz", lines[:middle], pack=True),
+        write_lines(tmp_path / "two", lines[middle + 10 :]),
+    ]
+    started = time.monotonic()
+    undisturbed = run_command(
+        "--data-dir", tmp_path / "undisturbed", "ingest", "--book-deltas", "--json", *files, cwd=tmp_path
+    )
+    whole_s = time.monotonic() - started
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    assert orjson.loads(undisturbed.stdout)["rows"] == {"market_data": LINES - 10, "system_events": 1}
+    expected = captured(tmp_path / "undisturbed")
+    seed = random.SystemRandom().randrange(2**32)
+    rng = random.Random(seed)
+    for number in range(ROUNDS):
+        data_dir = tmp_path / f"round{number}"
+        killed_and_repeated(files, data_dir, tmp_path, rng, whole_s)
+        assert captured(data_dir) == expected, f"seed {seed}, round {number}"
+
+
+@pytest.mark.slow
+@pytest.mark.captures
+def test_sigkill_on_a_recorded_session(captures: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """The same on real input, book deltas and all."""
+    files = [captures / "binance-captures" / "usdm_btcusdt_20240808.gz"]
+    started = time.monotonic()
+    undisturbed = run_command("--data-dir", tmp_path / "whole", "ingest", "--book-deltas", *files, cwd=tmp_path)
+    whole_s = time.monotonic() - started
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    seed = random.SystemRandom().randrange(2**32)
+    killed_and_repeated(files, tmp_path / "killed", tmp_path, random.Random(seed), whole_s)
+    assert captured(tmp_path / "killed") == captured(tmp_path / "whole"), f"seed {seed}"
+
+
+@pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
+def test_a_signal_stops_cleanly_and_says_how_to_go_on(
+    tmp_path: pathlib.Path, signal_number: int, code: int
+) -> None:
+    """Ctrl-C ends a replay with its totals and the exit code of an interrupted command; a repeat adds the rest."""
+    path = write_lines(tmp_path / "f", capture_lines(600, step_ns=100_000_000))
+    arguments = ["--data-dir", str(tmp_path / "data"), "ingest"]
+    child = subprocess.Popen(
+        [*COMMAND, *arguments, "--speed", "2", str(path)], cwd=tmp_path, env=child_environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert child.stderr is not None
+    try:
+        for line in child.stderr:  # the plain lines of progress
+            if line.startswith("recording"):
+                break
+        child.send_signal(signal_number)
+        out, err = child.communicate(timeout=60)
+    finally:
+        child.kill()
+    assert child.returncode == code, err
+    assert "stopped" in err
+    assert "run the same command again" in err
+    assert "balance exact" in out
+    done = run_command(*arguments, "--json", path, cwd=tmp_path)
+    result = orjson.loads(done.stdout)
+    assert result["ok"]
+    assert 0 < result["already_there"]["market_data"] < 600
+    assert result["inserted"]["market_data"] + result["already_there"]["market_data"] == 600
