@@ -3,7 +3,8 @@
 ClickHouse has one atomic step that only one of many can win: `CREATE TABLE` of a name that must not exist. So the
 lock is a chain of tables `recorder_migration_lock_<generation>`, whose highest one counts:
 
-- *Free* is: no such table, or the highest one's comment says `free`, or its holder has not renewed it for `lease_s`.
+- *Free* is: no such table, or the highest one's comment says `free`, or its holder has not renewed it for `lease_s`, or
+  its holder was a process of this machine that is gone (an embedded engine that was killed starts again at once).
 - *Take*: create generation + 1, then list again. Who created the highest generation holds the lock; who finds a
   higher one drops its own and waits. The holder drops all lower ones. The highest is never dropped, so generations
   never go down, and two who both saw the same crashed holder try to create the same name: one wins.
@@ -28,6 +29,7 @@ from dataclasses import dataclass
 
 from schemas.errors import LockLost, LockTimeout
 from schemas.executor import SqlExecutor, error_code
+from schemas.process import identity, is_dead
 from schemas.render import quote_name, quote_text
 
 LEASE_S = 60
@@ -41,18 +43,22 @@ _POLL_MAX_S = 1.0
 
 @dataclass(frozen=True)
 class LockState:
-    """One generation of the lock as the server has it; `silent_s` is the time since it was renewed."""
+    """One generation of the lock as the server has it; `silent_s` is the time since it was renewed.
+
+    `dead` is true where the holder is known to be gone.
+    """
 
     generation: int
     owner: str
     free: bool
     lease_s: int
     silent_s: int
+    dead: bool = False
 
     @property
     def is_takeable(self) -> bool:
         """Whether the next generation may be created. Strictly more than the lease: the server counts whole seconds."""
-        return self.free or self.silent_s > self.lease_s
+        return self.free or self.dead or self.silent_s > self.lease_s
 
 
 class Lease:
@@ -200,12 +206,13 @@ class MigrationLock:
         return f"{quote_name(self._database)}.{LOCK_TABLE}_{generation:06}"
 
     def _comment(self, free: bool) -> str:
-        return json.dumps({"owner": self._owner, "free": free, "lease_s": self._lease_s})
+        return json.dumps({"owner": self._owner, "free": free, "lease_s": self._lease_s, "process": identity()})
 
 
 def _state(generation: int, comment: str, silent_s: int) -> LockState:
     try:
         fields = json.loads(comment)
-        return LockState(generation, str(fields["owner"]), bool(fields["free"]), int(fields["lease_s"]), silent_s)
+        dead = is_dead(str(fields.get("process", "")))
+        return LockState(generation, str(fields["owner"]), bool(fields["free"]), int(fields["lease_s"]), silent_s, dead)
     except (ValueError, KeyError, TypeError):
         return LockState(generation, "somebody who wrote no name", False, LEASE_S, silent_s)

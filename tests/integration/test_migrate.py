@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pathlib
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ from schemas.lock import MigrationLock
 from schemas.manager import Manager
 from schemas.pack import Pack
 from schemas.policy import Durability, Overflow, Partition, TablePolicy
+from schemas.process import identity, is_dead
 from schemas.table import Row, Table, table
 
 if TYPE_CHECKING:
@@ -323,6 +326,34 @@ def test_a_crashed_holder_keeps_the_lock_for_its_lease_and_no_longer(
     with pytest.raises(LockLost, match="was taken over by generation 2"):
         crashed.renew()
     del holder  # until here: a forgotten context would give the lock back
+
+
+def test_a_holder_that_was_killed_is_succeeded_at_once(
+    engine: Client, database: str, chdb_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the holder was a process of this machine that is gone, nobody waits for its lease."""
+    printed = subprocess.run(
+        [sys.executable, "-c", "from schemas.process import identity; print(identity())"],
+        capture_output=True, text=True, check=True,
+    ).stdout.strip()  # fmt: skip
+    if not printed:
+        pytest.skip("processes can be told apart on Linux only")
+    with monkeypatch.context() as patched:
+        patched.setattr("schemas.lock.identity", lambda: printed)
+        holder = _lock(engine, database, "killed:1", lease_s=3600).held(timeout_s=1)
+        holder.__enter__()
+    state = _lock(engine, database, "x").states()[-1]
+    assert (state.free, state.dead) == (False, True)
+    with _lock(engine, database, "next:2").held(timeout_s=0) as lease:
+        assert lease.generation == 2
+    del holder  # until here: a forgotten context would give the lock back
+
+
+def test_a_living_process_is_never_taken_for_dead() -> None:
+    """This process lives; one of another machine, or one that cannot be known, is not judged."""
+    assert not is_dead(identity())
+    assert not is_dead("")
+    assert not is_dead("another-boot:pid:[1]|1|1")
 
 
 def test_of_many_successors_of_a_crashed_holder_one_takes_over_at_a_time(
