@@ -132,13 +132,23 @@ def count(value: float) -> str:
     return f"{value:,.0f}"
 
 
+_UNITS = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9))
+
+
+def _unit(value: float) -> tuple[str, float]:
+    return next((unit for unit in _UNITS if abs(value) >= unit[1]), _UNITS[-1])
+
+
+def _in(value: float, scale: float) -> str:
+    """Three digits, and no exponent."""
+    scaled = value / scale
+    return f"{scaled:,.0f}" if abs(scaled) >= 99.95 else f"{scaled:.3g}"
+
+
 def seconds(value: float) -> str:
-    """A duration in the unit that suits it, three digits."""
-    magnitude = abs(value)
-    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if magnitude >= scale:
-            return f"{value / scale:.3g} {unit}" if magnitude / scale < 1_000 else f"{value / scale:,.0f} {unit}"
-    return f"{value * 1e9:.0f} ns"
+    """A duration in the unit that suits it."""
+    unit, scale = _unit(value)
+    return f"{_in(value, scale)} {unit}"
 
 
 def mebibytes(value: float) -> str:
@@ -147,14 +157,15 @@ def mebibytes(value: float) -> str:
 
 
 def spread_of_seconds(value: Spread) -> str:
-    """Median and range of durations."""
+    """Median and range of durations, in one unit."""
     if value.rounds == 1:
         return seconds(value.median)
-    return f"{seconds(value.median)} ({seconds(value.least)} … {seconds(value.greatest)})"
+    unit, scale = _unit(value.median)
+    return f"{_in(value.median, scale)} {unit} ({_in(value.least, scale)}…{_in(value.greatest, scale)})"
 
 
 def spread_of_numbers(value: Spread, digits: int = 2) -> str:
     """Median and range of plain numbers."""
     if value.rounds == 1:
         return f"{value.median:,.{digits}f}"
-    return f"{value.median:,.{digits}f} ({value.least:,.{digits}f} … {value.greatest:,.{digits}f})"
+    return f"{value.median:,.{digits}f} ({value.least:,.{digits}f}…{value.greatest:,.{digits}f})"
