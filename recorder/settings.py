@@ -12,33 +12,42 @@ has in the end, the policy of its pack included, is `Settings.for_table`.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import json
 import os
 import pathlib
-import re
 import secrets
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ByteSize,
-    ConfigDict,
     Field,
     PrivateAttr,
     SecretStr,
-    TypeAdapter,
     ValidationError,
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from recorder.errors import SettingsError
+from recorder.settings_fields import (
+    FOREVER,
+    Address,
+    Ratio,
+    Seconds,
+    UnknownFields,
+    database_name,
+    default_database,
+    default_target,
+    folder,
+    health_addr_of,
+    names,
+    number,
+    parse_address,
+    target_of,
+)
 from recorder.settings_problems import problem_line
 from recorder.settings_sources import (
     TRACE,
@@ -50,277 +59,44 @@ from recorder.settings_sources import (
     did_you_mean,
     read_toml,
 )
-from recorder.target import Target, parse_target
-from schemas.policy import Durability, Overflow
+from recorder.settings_tables import (
+    BUILTIN,
+    BinanceSettings,
+    NormaliserSettings,
+    ResolvedTable,
+    TableSettings,
+    check_order,
+    complaint_of,
+)
+from recorder.target import Target
 
 if TYPE_CHECKING:
     from schemas.table import Table
 
-MIB = 1 << 20
+__all__ = [
+    "BUILTIN",
+    "PROFILES",
+    "Address",
+    "BinanceSettings",
+    "Explained",
+    "NormaliserSettings",
+    "ResolvedTable",
+    "Settings",
+    "TableSettings",
+    "explain",
+    "parse_address",
+    "process_run_id",
+    "shown",
+]
+
 _CONSEQUENCE = "default_factory_not_called"
 """pydantic's word for a default that another wrong value kept from being made."""
-FOREVER: Literal["forever"] = "forever"
 
 PROFILES: Mapping[str, Mapping[str, Any]] = {
     "dev": {},
     "production": {"log_format": "json", "health_addr": "127.0.0.1:9477"},
 }
 """What each profile sets otherwise than the model's defaults."""
-
-UnknownFields = Literal["dead_letter", "ignore"]
-
-
-def _number(value: Any) -> Any:
-    # pydantic takes true for 1
-    if isinstance(value, bool):
-        raise ValueError("must be a number, not a truth value")
-    return value
-
-
-def _bytes(value: Any) -> Any:
-    if isinstance(value, str):
-        try:
-            return int(TypeAdapter(ByteSize).validate_python(value))
-        except ValidationError:
-            raise ValueError('must be a number of bytes, or one with a unit as in "16 MiB"') from None
-    return _number(value)
-
-
-def _names(value: Any) -> Any:
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.strip("[] ").split(",") if part.strip())
-    return value
-
-
-def _keep(value: Any) -> Any:
-    if isinstance(value, str) and value.strip().lower() == FOREVER:
-        return FOREVER
-    days = _number(value)
-    try:
-        days = int(days) if not isinstance(days, float) or days.is_integer() else days
-    except ValueError:
-        raise ValueError(f'must be a number of days or "{FOREVER}"') from None
-    if not isinstance(days, int) or days <= 0:
-        raise ValueError(f'must be a whole number of days above 0, or "{FOREVER}" to keep every row')
-    return days
-
-
-def _target(value: Any) -> Any:
-    target = parse_target(value) if isinstance(value, str) else value
-    if isinstance(target, Target):
-        if target.embedded:
-            target = replace(target, path=str(_folder(target.path)))
-        _database(target.database or "default")
-    return target
-
-
-def _default_target(data: dict[str, Any]) -> Target:
-    folder = data.get("data_dir", pathlib.Path("data").absolute())
-    return Target("chdb", path=str(folder / "db"))
-
-
-def _default_database(data: dict[str, Any]) -> str:
-    target = data.get("target")
-    return (target.database if target is not None else "") or "default"
-
-
-def _database(value: Any) -> Any:
-    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
-        raise ValueError(f"{value!r} is no database name; use letters, digits and underscores")
-    return value
-
-
-def _off_at_zero(value: Any) -> Any:
-    return None if _number(value) in (0, "0", "off") else value
-
-
-def _folder(value: Any) -> Any:
-    if isinstance(value, str | os.PathLike):
-        return pathlib.Path(value).expanduser().absolute()
-    return value
-
-
-class Address(NamedTuple):
-    """Where a port is opened."""
-
-    host: str
-    port: int
-
-    @property
-    def loopback(self) -> bool:
-        """Whether only this machine reaches it."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def parse_address(text: str) -> Address:
-    """`host:port`, `[v6]:port` or `:port` (loopback); port 0 takes a free one.
-
-    Raises:
-        ValueError: it is no address.
-    """
-    match = re.fullmatch(
-        r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[^\[\]:\s]*)):(?P<port>\d{1,5})", text.strip()
-    )
-    if match is None or int(match["port"]) > 65_535:
-        raise ValueError(f'{text!r} is no address; write host:port as in 127.0.0.1:9477, or "off"')
-    return Address(match["v6"] or match["name"] or "127.0.0.1", int(match["port"]))
-
-
-def _health_addr(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    if value.strip().lower() in ("off", "none", ""):
-        return None
-    return str(parse_address(value))
-
-
-Count = Annotated[int, BeforeValidator(_number), Field(gt=0)]
-Size = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
-Millis = Annotated[float, BeforeValidator(_number), Field(gt=0, allow_inf_nan=False)]
-Seconds = Annotated[float, BeforeValidator(_number), Field(gt=0, allow_inf_nan=False)]
-Ratio = Annotated[float, BeforeValidator(_number), Field(gt=0, le=1, allow_inf_nan=False)]
-
-
-class TableSettings(BaseModel):
-    """How one table is recorded, as far as a setting says; None leaves it to `defaults`, then to the pack."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    enabled: bool | None = Field(
-        default=None, description="Whether the table is recorded; else its rows are counted as filtered."
-    )
-    durability: Durability | None = Field(
-        default=None, description="Where rows are safe before ClickHouse has them: `wal`, `spill`, `memory`."
-    )
-    overflow: Overflow | None = Field(
-        default=None,
-        description="What happens to rows when the queue is full: `spill`, `drop_oldest`, `conflate`, "
-        "`sample` or `block`.",
-    )
-    overflow_second: Overflow | None = Field(
-        default=None, description="The policy that follows when `block` has waited `block_timeout_ms`."
-    )
-    linger_ms: Millis | None = Field(
-        default=None, description="The longest a row waits for company before an insert."
-    )
-    linger_max_ms: Millis | None = Field(
-        default=None, description="How far the linger stretches to stay within `insert_budget_per_s`."
-    )
-    batch_rows: Count | None = Field(default=None, description="Rows at which a batch goes at once.")
-    batch_bytes: Size | None = Field(
-        default=None, description='Bytes at which a batch goes at once; units as in "16 MiB" are understood.'
-    )
-    queue_rows: Count | None = Field(default=None, description="Rows the queue holds at most.")
-    queue_bytes: Size | None = Field(default=None, description="Bytes the queue holds at most.")
-    high_watermark: Ratio | None = Field(
-        default=None, description="Share of the queue at which spilling or shedding starts."
-    )
-    low_watermark: Ratio | None = Field(default=None, description="Share of the queue at which it ends.")
-    block_timeout_ms: Millis | None = Field(default=None, description="How long `block` waits.")
-    keep_days: Annotated[
-        int | Literal["forever"] | None,
-        BeforeValidator(lambda value: None if value is None else _keep(value)),
-    ] = Field(default=None, description='Days a row is kept, or "forever".')
-    unknown_fields: UnknownFields | None = Field(
-        default=None,
-        description="What a field the table lacks does to its row: `dead_letter`, or `ignore` (counted).",
-    )
-
-    @model_validator(mode="after")
-    def _agrees_with_itself(self) -> Self:
-        _check_order(self.low_watermark, self.high_watermark, self.linger_ms, self.linger_max_ms)
-        if self.overflow is Overflow.BLOCK and self.overflow_second is None:
-            raise ValueError(
-                "overflow block needs overflow_second, the policy after block_timeout_ms; "
-                "set it to drop_oldest, conflate, sample or spill"
-            )
-        if self.overflow_second is Overflow.BLOCK:
-            raise ValueError(
-                "overflow_second cannot be block again; use drop_oldest, conflate, sample or spill"
-            )
-        return self
-
-
-def _check_order(
-    low: float | None, high: float | None, linger: float | None, linger_max: float | None
-) -> None:
-    if low is not None and high is not None and low >= high:
-        raise ValueError(f"low_watermark {low:g} must be below high_watermark {high:g}")
-    if linger is not None and linger_max is not None and linger > linger_max:
-        raise ValueError(f"linger_ms {linger:g} must not be above linger_max_ms {linger_max:g}")
-
-
-BUILTIN: Mapping[str, Any] = {
-    "linger_ms": 250.0,
-    "linger_max_ms": 1_000.0,
-    "batch_rows": 10_000,
-    "batch_bytes": 16 * MIB,
-    "queue_rows": 100_000,
-    "queue_bytes": 64 * MIB,
-    "high_watermark": 0.8,
-    "low_watermark": 0.5,
-    "block_timeout_ms": 100.0,
-}
-"""What a table has where neither the pack nor a setting says."""
-
-
-class BinanceSettings(BaseModel):
-    """What the Binance normaliser records."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    quotes: Literal["price_or_size", "price"] = Field(
-        default="price_or_size", description="Which change of the best bid or ask makes a quote row."
-    )
-    sample_ms: Annotated[Annotated[int, Field(ge=10, le=50)] | None, BeforeValidator(_off_at_zero)] = Field(
-        default=None, description="Also a row of the last state every 10 to 50 ms; 0 or unset is off."
-    )
-    depth_levels: Annotated[int, BeforeValidator(_number), Field(ge=1, le=20)] = Field(
-        default=5, description="Levels of the maintained book in `market_data` rows, 1 to 20."
-    )
-
-
-class NormaliserSettings(BaseModel):
-    """Settings of the normalisers. A normaliser of your own finds its table in `of(name)`."""
-
-    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
-    __pydantic_extra__: dict[str, dict[str, Any]] = Field(init=False)
-
-    binance: BinanceSettings = Field(default_factory=BinanceSettings)
-
-    def of(self, name: str) -> dict[str, Any]:
-        """The settings of a normaliser by name; empty where there are none."""
-        if name in type(self).model_fields:
-            return dict(getattr(self, name).model_dump())
-        return dict((self.__pydantic_extra__ or {}).get(name, {}))
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResolvedTable:
-    """How one table is recorded, every value concrete. `keep_days` None keeps rows for ever."""
-
-    name: str
-    enabled: bool
-    durability: Durability
-    overflow: Overflow
-    overflow_second: Overflow | None
-    linger_ms: float
-    linger_max_ms: float
-    batch_rows: int
-    batch_bytes: int
-    queue_rows: int
-    queue_bytes: int
-    high_watermark: float
-    low_watermark: float
-    block_timeout_ms: float
-    keep_days: int | None
-    unknown_fields: UnknownFields
 
 
 @lru_cache(maxsize=8)
@@ -355,16 +131,16 @@ class Settings(BaseSettings):
     profile: Literal["dev", "production"] = Field(
         default="dev", description="A set of defaults; see Profiles."
     )
-    data_dir: Annotated[pathlib.Path, BeforeValidator(_folder)] = Field(
+    data_dir: Annotated[pathlib.Path, BeforeValidator(folder)] = Field(
         default_factory=lambda: pathlib.Path("data").absolute(),
         description="Folder of the embedded database, the log and all local state.",
     )
-    target: Annotated[Target, NoDecode, BeforeValidator(_target)] = Field(
-        default_factory=_default_target,
+    target: Annotated[Target, NoDecode, BeforeValidator(target_of)] = Field(
+        default_factory=default_target,
         description="Where rows go: `chdb:///path/to/db`. Passwords are masked wherever it is shown.",
     )
-    database: Annotated[str, BeforeValidator(_database)] = Field(
-        default_factory=_default_database,
+    database: Annotated[str, BeforeValidator(database_name)] = Field(
+        default_factory=default_database,
         description="Database of the tables; the target's own, else `default`.",
     )
     run_id: str = Field(
@@ -372,7 +148,7 @@ class Settings(BaseSettings):
         min_length=1,
         description="The producer's run, for rows that name none.",
     )
-    packs: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = Field(
+    packs: Annotated[tuple[str, ...], NoDecode, BeforeValidator(names)] = Field(
         default=("core",),
         min_length=1,
         description="Schema packs to record; in the environment separated by commas.",
@@ -398,7 +174,7 @@ class Settings(BaseSettings):
     )
     retry_max_s: Seconds = Field(default=10.0, description="Longest pause between attempts.")
     hold_probe_s: Seconds = Field(default=5.0, description="How often a held table is probed.")
-    unknown_retries: Annotated[int, BeforeValidator(_number), Field(ge=0)] = Field(
+    unknown_retries: Annotated[int, BeforeValidator(number), Field(ge=0)] = Field(
         default=5, description="Attempts after an error of an unknown code before the table is held."
     )
     dead_letter_ratio: Ratio = Field(
@@ -414,10 +190,10 @@ class Settings(BaseSettings):
         default="dead_letter",
         description="What a field the table lacks does to its row: `dead_letter`, or `ignore` (counted).",
     )
-    switch_interval_s: Annotated[float, BeforeValidator(_number), Field(gt=0, le=1)] | None = Field(
+    switch_interval_s: Annotated[float, BeforeValidator(number), Field(gt=0, le=1)] | None = Field(
         default=None, description="`sys.setswitchinterval` of the process; unset leaves it alone."
     )
-    health_addr: Annotated[str | None, BeforeValidator(_health_addr)] = Field(
+    health_addr: Annotated[str | None, BeforeValidator(health_addr_of)] = Field(
         default=None, description='Address of metrics and health as `host:port`; "off" for none.'
     )
     health_allow_remote: bool = Field(
@@ -506,7 +282,7 @@ class Settings(BaseSettings):
                 f"use 127.0.0.1:{address.port}, or set health_allow_remote = true"
             )
         try:
-            _check_order(
+            check_order(
                 self._effective(self.defaults, "low_watermark"),
                 self._effective(self.defaults, "high_watermark"),
                 None,
@@ -516,7 +292,7 @@ class Settings(BaseSettings):
             raise ValueError(f"defaults: {error}") from None
         for name, table in self.tables.items():
             try:
-                _check_order(
+                check_order(
                     self._effective(table, "low_watermark"),
                     self._effective(table, "high_watermark"),
                     self._said(table, "linger_ms"),
@@ -583,7 +359,7 @@ class Settings(BaseSettings):
             unknown_fields=said["unknown_fields"] or self.unknown_fields,
             **(values | self._stretched(said, values)),
         )
-        if complaint := _complaint(resolved, policy.conflate_key):
+        if complaint := complaint_of(resolved, policy.conflate_key):
             where = self._trace.nearest_source(("tables", table.name.lower()))
             raise SettingsError(f"{where}: tables.{table.name}: {complaint}")
         return resolved
@@ -626,28 +402,6 @@ class Settings(BaseSettings):
         return f"Settings({said})"
 
     __str__ = __repr__
-
-
-def _complaint(table: ResolvedTable, conflate_key: tuple[str, ...]) -> str | None:
-    """Why a table's settings do not go together with its pack's policy; None when they do."""
-    policies = (table.overflow, table.overflow_second)
-    if Overflow.SPILL in policies and table.durability is Durability.MEMORY:
-        return (
-            "overflow spill needs a log, and durability memory has none; "
-            "use durability wal or spill, or another overflow"
-        )
-    if Overflow.CONFLATE in policies and not conflate_key:
-        return (
-            "overflow conflate keeps the newest row of a key, and the pack names no key for this table; "
-            "use drop_oldest"
-        )
-    if table.overflow is Overflow.BLOCK and table.overflow_second is None:
-        return "overflow block needs overflow_second; set it to drop_oldest, conflate, sample or spill"
-    if table.batch_rows > table.queue_rows:
-        return f"batch_rows {table.batch_rows} must not be above queue_rows {table.queue_rows}"
-    if table.batch_bytes > table.queue_bytes:
-        return f"batch_bytes {table.batch_bytes} must not be above queue_bytes {table.queue_bytes}"
-    return None
 
 
 class Explained(NamedTuple):

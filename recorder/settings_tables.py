@@ -1,0 +1,173 @@
+"""Settings of one table and of one normaliser, and what they come to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from recorder.settings_fields import Count, Millis, Ratio, Size, UnknownFields, keep_days, number, off_at_zero
+from schemas.policy import Durability, Overflow
+
+MIB = 1 << 20
+
+
+class TableSettings(BaseModel):
+    """How one table is recorded, as far as a setting says; None leaves it to `defaults`, then to the pack."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    enabled: bool | None = Field(
+        default=None, description="Whether the table is recorded; else its rows are counted as filtered."
+    )
+    durability: Durability | None = Field(
+        default=None, description="Where rows are safe before ClickHouse has them: `wal`, `spill`, `memory`."
+    )
+    overflow: Overflow | None = Field(
+        default=None,
+        description="What happens to rows when the queue is full: `spill`, `drop_oldest`, `conflate`, "
+        "`sample` or `block`.",
+    )
+    overflow_second: Overflow | None = Field(
+        default=None, description="The policy that follows when `block` has waited `block_timeout_ms`."
+    )
+    linger_ms: Millis | None = Field(
+        default=None, description="The longest a row waits for company before an insert."
+    )
+    linger_max_ms: Millis | None = Field(
+        default=None, description="How far the linger stretches to stay within `insert_budget_per_s`."
+    )
+    batch_rows: Count | None = Field(default=None, description="Rows at which a batch goes at once.")
+    batch_bytes: Size | None = Field(
+        default=None, description='Bytes at which a batch goes at once; units as in "16 MiB" are understood.'
+    )
+    queue_rows: Count | None = Field(default=None, description="Rows the queue holds at most.")
+    queue_bytes: Size | None = Field(default=None, description="Bytes the queue holds at most.")
+    high_watermark: Ratio | None = Field(
+        default=None, description="Share of the queue at which spilling or shedding starts."
+    )
+    low_watermark: Ratio | None = Field(default=None, description="Share of the queue at which it ends.")
+    block_timeout_ms: Millis | None = Field(default=None, description="How long `block` waits.")
+    keep_days: Annotated[
+        int | Literal["forever"] | None,
+        BeforeValidator(lambda value: None if value is None else keep_days(value)),
+    ] = Field(default=None, description='Days a row is kept, or "forever".')
+    unknown_fields: UnknownFields | None = Field(
+        default=None,
+        description="What a field the table lacks does to its row: `dead_letter`, or `ignore` (counted).",
+    )
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        check_order(self.low_watermark, self.high_watermark, self.linger_ms, self.linger_max_ms)
+        if self.overflow is Overflow.BLOCK and self.overflow_second is None:
+            raise ValueError(
+                "overflow block needs overflow_second, the policy after block_timeout_ms; "
+                "set it to drop_oldest, conflate, sample or spill"
+            )
+        if self.overflow_second is Overflow.BLOCK:
+            raise ValueError(
+                "overflow_second cannot be block again; use drop_oldest, conflate, sample or spill"
+            )
+        return self
+
+
+def check_order(
+    low: float | None, high: float | None, linger: float | None, linger_max: float | None
+) -> None:
+    """Refuse watermarks or lingers in the wrong order; None is not said."""
+    if low is not None and high is not None and low >= high:
+        raise ValueError(f"low_watermark {low:g} must be below high_watermark {high:g}")
+    if linger is not None and linger_max is not None and linger > linger_max:
+        raise ValueError(f"linger_ms {linger:g} must not be above linger_max_ms {linger_max:g}")
+
+
+BUILTIN: Mapping[str, Any] = {
+    "linger_ms": 250.0,
+    "linger_max_ms": 1_000.0,
+    "batch_rows": 10_000,
+    "batch_bytes": 16 * MIB,
+    "queue_rows": 100_000,
+    "queue_bytes": 64 * MIB,
+    "high_watermark": 0.8,
+    "low_watermark": 0.5,
+    "block_timeout_ms": 100.0,
+}
+"""What a table has where neither the pack nor a setting says."""
+
+
+class BinanceSettings(BaseModel):
+    """What the Binance normaliser records."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    quotes: Literal["price_or_size", "price"] = Field(
+        default="price_or_size", description="Which change of the best bid or ask makes a quote row."
+    )
+    sample_ms: Annotated[Annotated[int, Field(ge=10, le=50)] | None, BeforeValidator(off_at_zero)] = Field(
+        default=None, description="Also a row of the last state every 10 to 50 ms; 0 or unset is off."
+    )
+    depth_levels: Annotated[int, BeforeValidator(number), Field(ge=1, le=20)] = Field(
+        default=5, description="Levels of the maintained book in `market_data` rows, 1 to 20."
+    )
+
+
+class NormaliserSettings(BaseModel):
+    """Settings of the normalisers. A normaliser of your own finds its table in `of(name)`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
+    __pydantic_extra__: dict[str, dict[str, Any]] = Field(init=False)
+
+    binance: BinanceSettings = Field(default_factory=BinanceSettings)
+
+    def of(self, name: str) -> dict[str, Any]:
+        """The settings of a normaliser by name; empty where there are none."""
+        if name in type(self).model_fields:
+            return dict(getattr(self, name).model_dump())
+        return dict((self.__pydantic_extra__ or {}).get(name, {}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedTable:
+    """How one table is recorded, every value concrete. `keep_days` None keeps rows for ever."""
+
+    name: str
+    enabled: bool
+    durability: Durability
+    overflow: Overflow
+    overflow_second: Overflow | None
+    linger_ms: float
+    linger_max_ms: float
+    batch_rows: int
+    batch_bytes: int
+    queue_rows: int
+    queue_bytes: int
+    high_watermark: float
+    low_watermark: float
+    block_timeout_ms: float
+    keep_days: int | None
+    unknown_fields: UnknownFields
+
+
+def complaint_of(table: ResolvedTable, conflate_key: tuple[str, ...]) -> str | None:
+    """Why a table's settings do not go together with its pack's policy; None when they do."""
+    policies = (table.overflow, table.overflow_second)
+    if Overflow.SPILL in policies and table.durability is Durability.MEMORY:
+        return (
+            "overflow spill needs a log, and durability memory has none; "
+            "use durability wal or spill, or another overflow"
+        )
+    if Overflow.CONFLATE in policies and not conflate_key:
+        return (
+            "overflow conflate keeps the newest row of a key, and the pack names no key for this table; "
+            "use drop_oldest"
+        )
+    if table.overflow is Overflow.BLOCK and table.overflow_second is None:
+        return "overflow block needs overflow_second; set it to drop_oldest, conflate, sample or spill"
+    if table.batch_rows > table.queue_rows:
+        return f"batch_rows {table.batch_rows} must not be above queue_rows {table.queue_rows}"
+    if table.batch_bytes > table.queue_bytes:
+        return f"batch_bytes {table.batch_bytes} must not be above queue_bytes {table.queue_bytes}"
+    return None
