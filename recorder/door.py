@@ -6,13 +6,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from recorder.queue import TableQueue
+from schemas.columns import Kind
 from schemas.table import Table
+
+FLOAT_BYTES = 32
+"""A Python float in a list: the object and the list's pointer to it."""
 
 
 class Door:
     """One table as producers see it. `enabled` False counts rows as filtered and lets none in."""
 
-    __slots__ = ("_indexes", "enabled", "filtered_rows", "has_wide", "names", "queue", "row", "table")
+    __slots__ = ("_indexes", "_lists", "enabled", "filtered_rows", "has_wide", "names", "queue", "row", "table")
 
     def __init__(self, table: Table, queue: TableQueue, *, enabled: bool):
         self.table = table
@@ -20,9 +24,13 @@ class Door:
         self.enabled = enabled
         self.filtered_rows = 0
         self.row = table.row
-        self.names = tuple(column.name for column in table.columns if column.type.unbounded)
-        self.has_wide = bool(self.names)
-        self._indexes = tuple(i for i, column in enumerate(table.columns) if column.type.unbounded)
+        wide = [(i, column) for i, column in enumerate(table.columns) if column.type.unbounded]
+        self.has_wide = bool(wide)
+        lists = [(i, column) for i, column in wide if column.type.kind in (Kind.FLOATS, Kind.TAGS)]
+        plain = [pair for pair in wide if pair not in lists]
+        self.names = tuple(column.name for _, column in plain)
+        self._indexes = tuple(i for i, _ in plain)
+        self._lists = tuple((i, column.name) for i, column in lists)
 
     def wide_bytes(self, row: Any) -> int:
         """Bytes of a row's texts and payloads of any length. A row that cannot be measured counts 0 here.
@@ -44,8 +52,21 @@ class Door:
                 for name in self.names:
                     if value := getattr(row, name, None):
                         total += len(value)
+            if self._lists:
+                total += self._list_bytes(row, kind)
         except Exception:  # noqa: BLE001 - a row object may raise anything, and the producer must not feel it
             return total
+        return total
+
+    def _list_bytes(self, row: Any, kind: type) -> int:
+        """Bytes of a row's lists of floats and its tags."""
+        total = 0
+        for index, name in self._lists:
+            value = row.get(name) if kind is dict else row[index] if kind is tuple else getattr(row, name, None)
+            if type(value) is dict:
+                total += sum(len(key) + len(text) for key, text in value.items()) + FLOAT_BYTES * 2 * len(value)
+            elif value is not None:
+                total += FLOAT_BYTES * len(value)
         return total
 
 

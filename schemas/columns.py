@@ -49,7 +49,7 @@ class ColumnType:
     signed: bool = False
     finite: bool = True
     unbounded: bool = False
-    """True for texts and payloads of any length: the queue counts their bytes one by one."""
+    """True for texts, payloads and lists of any length: the queue counts their bytes one by one."""
 
     def clickhouse_type(self, *, nullable: bool) -> str:
         """The full ClickHouse type, with `Nullable` where it goes."""
@@ -97,6 +97,11 @@ Payload = Annotated[bytes | str, ColumnType(Kind.BYTES, "String", pa.binary(), u
 """Bytes as they came; every one of the 256 values survives."""
 Bool = Annotated[bool, ColumnType(Kind.BOOL, "Bool", pa.bool_())]
 Floats = Annotated[tuple[float, ...], ColumnType(Kind.FLOATS, "Array(Float64)", pa.list_(pa.float64()))]
+Levels = Annotated[
+    tuple[float, ...],
+    ColumnType(Kind.FLOATS, "Array(Float64)", pa.list_(pa.float64()), unbounded=True),
+]
+"""Floats, as many as there are: hundreds in one row."""
 Tags = Annotated[
     dict[str, str],
     ColumnType(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.columns import Bool, Float, Floats, Name, TimeNs, UInt32, UInt64
+from schemas.columns import Bool, Float, Floats, Levels, Name, TimeNs, UInt32, UInt64
 from schemas.core.rows import Event
 from schemas.core.vocabulary import Side
 from schemas.policy import Durability, Overflow, Partition, TablePolicy
@@ -60,13 +60,13 @@ class BookDelta(Event, kw_only=True):
     """First update number the message covers; null for a snapshot."""
     last_update_id: UInt64 | None = None
     """Last update number the message covers."""
-    bid_pxs: Floats = ()
+    bid_pxs: Levels = ()
     """Bid prices that changed, in the venue's order."""
-    bid_szs: Floats = ()
+    bid_szs: Levels = ()
     """New sizes of `bid_pxs`; 0 removes the level."""
-    ask_pxs: Floats = ()
+    ask_pxs: Levels = ()
     """Ask prices that changed, in the venue's order."""
-    ask_szs: Floats = ()
+    ask_szs: Levels = ()
     """New sizes of `ask_pxs`; 0 removes the level."""
     is_snapshot: Bool = False
     """Whether the message replaces the whole book."""
