@@ -27,7 +27,7 @@ from recorder.target import mask_urls
 PREFIX = "RECORDER_"
 DELIMITER = "__"
 DEFAULT_FILE = "recorder.toml"
-RESERVED = re.compile(r"config|debug|json|git_sha|test_.*")
+RESERVED = re.compile(r"config|debug|git_sha|test_.*")
 """Variables of our own that are no settings."""
 SERVICE_LINKS = re.compile(r"service_host|service_port(_.*)?|port|port_\d.*")
 """What Kubernetes puts into every pod of a namespace that has a service named `recorder`."""
