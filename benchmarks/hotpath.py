@@ -137,7 +137,10 @@ def report(result: HotpathResult, settings: Settings, what: str, conditions: str
             Section("A call of record()", ("", *labels), rows("costs"),
                     f"The clock's own {result.timer_ns:.0f} ns are taken off. Without a recorder: an empty function."),
             Section("Lateness of a step", ("", *labels), rows("lateness")),
-            Section("Added lateness", ("", *labels), added, "Difference within a round; median (least…most). \"switched\" has switch_interval_s set."),
+            Section(
+                "Added lateness", ("", *labels), added,
+                "Difference within a round; median (least…most). Switched: with switch_interval_s set.",
+            ),
         ],
         [
             Verdict("record() p50", spread_of_seconds(p50), f"≤ {seconds(P50_TARGET_S)}", p50.median <= P50_TARGET_S),
@@ -187,7 +190,7 @@ class HangResult:
             there = self.stored.get(name, rig.Stored(0, 0))
             if not balance.inserted == there.rows == there.identities:
                 found.append(
-                    f"{name}: inserted {balance.inserted}, in the database {there.rows} rows, {there.identities} different"
+                    f"{name}: inserted {balance.inserted}, the database has {there.rows}, {there.identities} different"
                 )
             if balance.shed != self.gap_rows.get(name, 0) and name != GAPS:
                 found.append(f"{name}: shed {balance.shed}, told in gap rows {self.gap_rows.get(name, 0)}")

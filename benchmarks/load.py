@@ -140,10 +140,10 @@ def merged(histograms: dict[str, LatencyHistogram]) -> LatencyHistogram:
 
 
 def run_load(settings: Settings, schedule: Schedule, tables: Sequence[str], *, gc: GcState = "freeze") -> LoadResult:
-    """Offer the schedule's rows of these tables to a recorder, drain it, close it, and count."""
+    """Offer the rows of one or two phases to a recorder, drain it, close it, and count."""
     before = {name: stored.rows for name, stored in rig.stored(settings, list(ALL_TABLES + OWN_TABLES)).items()}
     reel = make_reel(tables, schedule.phases[0].rows_per_s)
-    names = ["steady", "burst"] if len(schedule.phases) == 2 else [f"phase {n}" for n in range(len(schedule.phases))]
+    names = ("steady", "burst")[: len(schedule.phases)]
     rss_before = rig.rss_bytes()
     phases: list[PhaseResult] = []
     progress = Progress()

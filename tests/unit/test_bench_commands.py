@@ -1,0 +1,127 @@
+"""Tiny runs of each benchmark: the output is well-formed, and every count in it agrees. Speed is not looked at.
+
+Each runs in a process of its own, because a process has one engine path.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+RUN = """
+import importlib, sys
+from click.testing import CliRunner
+command = importlib.import_module("benchmarks." + sys.argv[1]).command
+result = CliRunner().invoke(command, sys.argv[2:], catch_exceptions=False)
+sys.stdout.write(result.stdout)
+sys.stderr.write(result.stderr)
+sys.exit(result.exit_code)
+"""
+
+
+def run(benchmark: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """One benchmark's command, in a child process."""
+    return subprocess.run(
+        [sys.executable, "-c", RUN, benchmark, *options], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def answer(benchmark: str, *options: str) -> dict[str, Any]:
+    """What it says in JSON; it must have ended well."""
+    done = run(benchmark, *options, "--json")
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert found["machine"]["cores"] >= 1
+    assert found["machine"]["engine"]
+    for target in found["targets"]:
+        assert set(target) == {"name", "value", "target", "met"}
+    assert found["met"] == all(target["met"] for target in found["targets"])
+    return found
+
+
+def counts_agree(found: dict[str, Any]) -> None:
+    [target] = [target for target in found["targets"] if target["name"].startswith("counts agree")]
+    assert target["met"], target["value"]
+
+
+def test_load_accounts_for_every_row() -> None:
+    """All rows of both phases are received, balanced, and counted in the database."""
+    found = answer("load", "--rate", "4000", "--seconds", "0.5", "--burst-rate", "8000", "--burst-seconds", "0.25")
+    counts_agree(found)
+    assert found["benchmark"] == "load"
+    phases = found["phases"]
+    assert sum(phase["offered_rows"] for phase in phases.values()) == 4_000
+    tables = found["tables"]
+    assert sum(table["offered_rows"] for table in tables.values()) == 4_000
+    assert all(table["exact"] for table in tables.values())
+    lag_rows = sum(phase["lag"]["count"] for phase in phases.values())
+    # Rows that the recorder wrote of itself before the first phase were inserted then.
+    assert 4_000 <= lag_rows <= sum(table["inserted"] for table in tables.values())
+
+
+def test_load_takes_the_tables_it_is_told() -> None:
+    """Other tables are offered nothing."""
+    found = answer("load", "--rate", "2000", "--seconds", "0.3", "--burst-seconds", "0", "--tables", "fills,orders")
+    counts_agree(found)
+    offered = {name for name, table in found["tables"].items() if table["offered_rows"]}
+    assert offered == {"fills", "orders"}
+    assert list(found["phases"]) == ["steady"]
+
+
+def test_ingest_measures_every_side_in_every_round() -> None:
+    """Each side's table had every row, or the command would have failed."""
+    found = answer("ingest", "--rows", "2500", "--batch-rows", "1000", "--rounds", "2")
+    table = found["tables"]["bench_ticks"]
+    assert set(table["rows_per_s"]) == {
+        "limit, by the sink", "limit, by the driver", "tight loop, rows", "tight loop, columns", "recorder"
+    }
+    for rate in (*table["rows_per_s"].values(), table["recorder_to_limit"], table["recorder_to_tight_loop"]):
+        assert rate["rounds"] == 2
+        assert 0 < rate["least"] <= rate["median"] <= rate["greatest"]
+
+
+def test_hotpath_measures_three_sides() -> None:
+    """Quantiles are in order on every side."""
+    found = answer("hotpath", "--rate", "2000", "--seconds", "0.2", "--rounds", "1")
+    assert len(found["sides"]) == 3
+    for side in found["sides"].values():
+        for what in ("costs_s", "lateness_s"):
+            medians = [side[what][name]["median"] for name in ("p50", "p99", "p999", "max")]
+            assert medians == sorted(medians)
+
+
+def test_an_engine_that_hangs_loses_no_count() -> None:
+    """After the hang every row is in the database once, or told in a gap row."""
+    found = answer("hotpath", "--engine-hangs", "--hang-seconds", "1", "--seconds", "0.4", "--rate", "3000")
+    counts_agree(found)
+    assert found["problems"] == []
+    assert all(table["exact"] for table in found["tables"].values())
+    assert found["calls_s"]["hanging"]["p50"] > 0
+
+
+@pytest.mark.parametrize("benchmark", ["load", "ingest", "hotpath"])
+def test_help_has_an_example(benchmark: str) -> None:
+    """Somebody who asks for help sees a line to copy."""
+    done = run(benchmark, "--help")
+    assert done.returncode == 0
+    assert f"recorder bench {benchmark}" in done.stdout
+
+
+def test_people_get_tables_of_at_most_a_hundred_columns() -> None:
+    """The text fits a terminal, names the machine, and says what the targets are."""
+    done = run("load", "--rate", "2000", "--seconds", "0.3", "--burst-seconds", "0")
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    for word in ("recorder bench load", "cores", "Python", "lag p99", "Targets", "market_data"):
+        assert word in done.stdout
+
+
+def test_a_table_without_rows_is_wrong_use() -> None:
+    """The message names the tables there are."""
+    done = run("load", "--tables", "nonsense")
+    assert done.returncode == 2
+    assert "market_data" in done.stderr
