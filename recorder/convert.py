@@ -235,6 +235,8 @@ def _decimal(column: Column) -> Converter:
     arrow, nullable = column.type.arrow, column.nullable
     allowed = _types(column, str)
     wanted = f"a decimal with at most {arrow.precision - arrow.scale} digits before the point and {arrow.scale} behind"
+    limit = Decimal(10) ** (arrow.precision - arrow.scale)
+    longest_safe = arrow.precision - arrow.scale
 
     def convert(values: Sequence[Any]) -> pa.Array:
         if nullable and _all_none(values):
@@ -247,9 +249,16 @@ def _decimal(column: Column) -> Converter:
             if not set(map(type, values)) <= allowed:
                 raise _wrong_type(column, values, allowed, wanted)
         try:
-            return pc.cast(pa.array(values, pa.string()), arrow)
+            cast = pc.cast(pa.array(values, pa.string()), arrow)
         except (pa.ArrowInvalid, UnicodeEncodeError) as error:
             raise _refused(column, "bad_decimal", values, f"{wanted} is needed") from error
+        # pyarrow wraps round at 2**127 where a text is far too large: 1e30 came out as 18960114910927365649.47.
+        texts = [v for v in values if v is not None]
+        joined = "".join(texts)
+        suspects = "e" in joined or "E" in joined or max(map(len, texts), default=0) > longest_safe
+        if suspects and any(abs(Decimal(text)) >= limit for text in texts):
+            raise _refused(column, "bad_decimal", values, f"{wanted} is needed")
+        return cast
 
     return convert
 

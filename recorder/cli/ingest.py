@@ -24,7 +24,7 @@ PLAIN_EVERY_S = 5.0
 FORMATS = ("binance-capture", "ndjson", "parquet")
 
 
-class Speed(click.ParamType[float]):
+class Speed(click.ParamType["float | None"]):
     """`max`, or a multiple of real time."""
 
     name = "N|max"

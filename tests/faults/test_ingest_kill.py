@@ -26,7 +26,8 @@ for table in ("market_data", "book_deltas", "system_events"):
     # As text of a tuple: a NULL among the arguments of a hash would make it NULL, and the row would not count.
     rows = client.query(
         "SELECT count(), uniqExact(_log, _seq), sum(hash), groupBitXor(hash) FROM "
-        f"(SELECT _log, _seq, cityHash64(toString(tuple({', '.join(columns)}))) AS hash FROM {table}{where})").result_rows
+        f"(SELECT _log, _seq, cityHash64(toString(tuple({', '.join(columns)}))) AS hash FROM {table}{where})"
+    ).result_rows
     print(table, *rows[0])
 client.close()
 """
