@@ -116,6 +116,7 @@ class TableQueue:
         thinning = limits.overflow in (Overflow.CONFLATE, Overflow.SAMPLE)
         self._soft_rows = max(1, int(self._max_rows * limits.high_watermark)) if thinning else self._max_rows
         self._soft_bytes = int(limits.max_bytes * limits.high_watermark) if thinning else limits.max_bytes
+        self._soft_bytes -= self.row_bytes  # of the row that comes
 
     # -- the producer's side ----------------------------------------------------------------------------------
 
