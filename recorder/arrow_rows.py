@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recorder.convert import EARLIEST_TIME_NS, EXACT_FLOAT_INT
+from recorder.convert import EARLIEST_TIME_NS, EXACT_FLOAT_INT, BadColumn, converter
 from recorder.errors import WrongColumns
 from schemas.columns import REQUIRED, Column, Kind
 from schemas.table import Table
@@ -144,9 +144,14 @@ def _cast(column: Column, values: pa.Array) -> pa.Array:
             if kind is Kind.TIME
             else "numbers, texts and times are not taken for one another"
         )
-    if kind is Kind.DECIMAL and pa.types.is_floating(values.type):
-        # A float stands for its shortest text, as a Python float, which is a double.
-        return pc.cast(pc.cast(pc.cast(values, pa.float64()), pa.string()), arrow)
+    if kind is Kind.DECIMAL and not pa.types.is_integer(values.type):
+        given = values.type
+        if not (pa.types.is_decimal(given) and given.precision - given.scale <= arrow.precision - arrow.scale):
+            # Not by a cast, which wraps round where a number is far too large.
+            try:
+                return converter(column)(values.to_pylist())
+            except BadColumn as error:
+                raise pa.ArrowInvalid(str(error)) from error
     if kind is Kind.FLOAT and pa.types.is_integer(values.type) and values.type.bit_width == 64:
         low, high = pc.min_max(values).values()
         if low.is_valid and not -EXACT_FLOAT_INT <= low.as_py() <= high.as_py() <= EXACT_FLOAT_INT:

@@ -256,7 +256,7 @@ def _decimal(column: Column) -> Converter:
         texts = [v for v in values if v is not None]
         joined = "".join(texts)
         suspects = "e" in joined or "E" in joined or max(map(len, texts), default=0) > longest_safe
-        if suspects and any(abs(Decimal(text)) >= limit for text in texts):
+        if suspects and any(Decimal(text).copy_abs() >= limit for text in texts):  # abs() would round
             raise _refused(column, "bad_decimal", values, f"{wanted} is needed")
         return cast
 
