@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from recorder.cli.errors import EXIT_INTERRUPTED
+from recorder.cli.errors import EXIT_INTERRUPTED, Failure
 from recorder.cli.options import Invocation, pass_invocation
 from recorder.cli.output import emit_json, emit_table, note, notes, progress
 
@@ -125,6 +125,9 @@ def ingest(
     if result.interrupted:
         note("stopped: what is counted above is recorded; run the same command again to go on, nothing is added twice")
         click.get_current_context().exit(EXIT_INTERRUPTED)
+    if result.missing:
+        counts = ", ".join(f"{rows:,} of {name}" for name, rows in result.missing.items())
+        raise Failure(f"rows did not reach the database: {counts}; run the same command again, nothing is added twice")
     if result.truncated:
         raise FileTruncated("; ".join(_truncated(file.name, file.notice, file.log) for file in result.truncated))
     if result.too_old:
@@ -202,7 +205,7 @@ def _print(result: IngestResult) -> None:
             f"{inserted.get(table, 0):,}",
             f"{there.get(table, 0):,}",
             f"{result.balance[table].dead_lettered:,}",
-            f"{result.balance[table].pending + result.balance[table].shed:,}",
+            f"{result.missing.get(table, 0):,}",
         )
         for table, count in sorted(result.rows.items())
     ]

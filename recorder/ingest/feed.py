@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from recorder.identity import SLOTS
 from recorder.ingest.age import OldRows
@@ -204,12 +204,11 @@ class Feed:
         for record in records:
             if self.stop.is_set():
                 return False
-            if self._pace is not None and not isinstance(record, BadRecord):
-                self._await_turn(record)
             self.records += 1
             if isinstance(record, BadRecord):
                 self._refuse(source, record)
             elif isinstance(record, TableRow):
+                self._await_turn(self._local_time(record.table, record.row))
                 self._row(source, record.position, NormalisedRow(record.table, 0, record.row), from_file=True)
             else:
                 try:
@@ -223,6 +222,9 @@ class Feed:
                     bad = BadRecord(record.position, "normaliser_failed", detail, record.payload, record.ts_local)
                     self._refuse(source, bad)
                     continue
+                if self._pace is not None:
+                    times = (self._local_time(row.table, row.row) for row in rows if row.table in self._tables)
+                    self._await_turn(record.ts_local or next(times, None))
                 for row in rows:
                     self._row(source, record.position, row, from_file=not from_capture, payload=record.payload)
             if len(self._entries) >= SUBMIT_ROWS:
@@ -230,10 +232,11 @@ class Feed:
         self._submit()
         return not self.limited
 
-    def _await_turn(self, record: Record) -> None:
-        ts_local = record.ts_local if isinstance(record, Message) and record.ts_local else _row_time(record)
-        assert self._pace is not None
-        wait_s = self._pace.wait_s(ts_local, self._clock()) if ts_local else 0.0
+    def _await_turn(self, ts_local: Any) -> None:
+        """Wait, when replaying, until a record of that time is due; what came before it is handed over first."""
+        if self._pace is None or type(ts_local) is not int or not ts_local:
+            return
+        wait_s = self._pace.wait_s(ts_local, self._clock())
         if wait_s > 0.001:
             self._submit()
             self.stop.wait(wait_s)
@@ -252,7 +255,7 @@ class Feed:
                 detail = f"no table {table!r}; the loaded packs have {', '.join(sorted(self._tables))}"
                 self._refuse(source, BadRecord(position, "unknown_table", detail, payload), slot)
                 return
-            ts_local = content.get("ts_local") if isinstance(content, Mapping) else None
+            ts_local = self._local_time(table, content)
             if ts_local is None or ts_local == 0:
                 # Filled in by the clock it would differ in every run, and a second run would not find the row.
                 detail = "a row from a file needs ts_local, the time it was received or made, in ns"
@@ -263,7 +266,7 @@ class Feed:
             raise ValueError(f"{table}: slot {slot} is above {SLOTS - 1}")
         oldest = self._old.oldest_ns.get(table)
         if oldest is not None:
-            ts_local = content[self._time_index[table]] if isinstance(content, tuple) else _row_time(content)
+            ts_local = self._local_time(table, content)
             if type(ts_local) is int and 0 < ts_local < oldest:
                 self._old.refuse(table, ts_local, str(_Place(source, position)))
                 return
@@ -271,6 +274,12 @@ class Feed:
         self.rows[table] += 1
         if not from_file:
             self.kinds[self._kinds.get(slot, f"slot {slot}")] += 1
+
+    def _local_time(self, table: str, row: object) -> Any:
+        """A row's `ts_local`, whatever it is; None where it has none."""
+        if isinstance(row, tuple):
+            return row[self._time_index[table]]
+        return row.get("ts_local") if isinstance(row, Mapping) else getattr(row, "ts_local", None)
 
     def _submit(self) -> None:
         if self._entries:
@@ -295,13 +304,6 @@ class Feed:
 
 def _event(line: Line, topic: str) -> Record:
     return too_long(line) if line.cut_bytes else Message(line.content, 0, topic, line.position)
-
-
-def _row_time(record: object) -> int:
-    """The local time of a row or of a record that is one; 0 where it has none."""
-    row = record.row if isinstance(record, TableRow) else record
-    found = row.get("ts_local") if isinstance(row, Mapping) else getattr(row, "ts_local", 0)
-    return found if type(found) is int else 0
 
 
 def _time_index(table: Table) -> int:

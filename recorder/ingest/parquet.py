@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from recorder.ingest.errors import FileDamaged, WrongUse
 from recorder.ingest.record import Chunk, Record, TableRow
-from schemas.columns import IDENTITY_COLUMNS, REQUIRED, Kind
+from schemas.columns import IDENTITY_COLUMNS, REQUIRED, Column, Kind
 from schemas.table import Table
 
 BATCH_ROWS = 2_048
@@ -35,9 +35,14 @@ def parquet_chunks(
         names = _columns(parquet.schema_arrow, name, table, ignore_unknown=ignore_unknown)
         rows = max(1, parquet.metadata.num_rows)
         for batch in parquet.iter_batches(batch_size=BATCH_ROWS, columns=names):
-            plain = [_plain(column, name, field, table) for field, column in zip(names, batch.columns, strict=True)]
+            given = dict(zip(names, batch.columns, strict=True))
+            # Tuples of every column: the builder takes them in half the time of mappings.
+            plain = [
+                _plain(given[column.name], name, column) if column.name in given else [column.default] * batch.num_rows
+                for column in table.columns
+            ]
             records: list[Record] = [
-                TableRow(number, table.name, dict(zip(names, values, strict=True)))
+                TableRow(number, table.name, values)
                 for number, values in enumerate(zip(*plain, strict=True), position)
             ]
             position += batch.num_rows
@@ -58,7 +63,8 @@ def _columns(schema: pa.Schema, name: str, table: Table, *, ignore_unknown: bool
         )
     if (unknown := [column for column in schema.names if column not in known]) and not ignore_unknown:
         raise WrongUse(f"{name}: {table.name} has no column {', '.join(unknown[:5])}; it has {', '.join(known)}")
-    needed = [column.name for column in table.columns if column.default is REQUIRED and column.name not in schema.names]
+    required = [column.name for column in table.columns if column.default is REQUIRED or column.name == "ts_local"]
+    needed = [column for column in required if column not in schema.names]
     if needed:
         raise WrongUse(f"{name}: {table.name} needs column {', '.join(needed)}; the file has {', '.join(schema.names)}")
     for field in schema:
@@ -70,14 +76,14 @@ def _columns(schema: pa.Schema, name: str, table: Table, *, ignore_unknown: bool
     return [column for column in schema.names if column in known]
 
 
-def _plain(column: pa.Array, name: str, field: str, table: Table) -> list[Any]:
+def _plain(values: pa.Array, name: str, column: Column) -> list[Any]:
     """The values of a column as a producer would give them."""
-    if pa.types.is_timestamp(column.type):
+    if pa.types.is_timestamp(values.type):
         try:
-            column = column.cast(pa.timestamp("ns", tz="UTC")).cast(pa.int64())
+            values = values.cast(pa.timestamp("ns", tz="UTC")).cast(pa.int64())
         except pa.ArrowInvalid as error:
-            raise WrongUse(f"{name}: column {field} holds times that are none in nanoseconds: {error}") from None
-    values: list[Any] = column.to_pylist()
-    if table.column(field).type.kind is Kind.TAGS:
-        return [dict(pairs) if isinstance(pairs, list) else pairs for pairs in values]
-    return values
+            raise WrongUse(f"{name}: column {column.name} holds times that are none in nanoseconds: {error}") from None
+    plain: list[Any] = values.to_pylist()
+    if column.type.kind is Kind.TAGS:
+        return [dict(pairs) if isinstance(pairs, list) else pairs for pairs in plain]
+    return plain

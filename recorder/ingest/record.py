@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from recorder.normalise.base import Message
@@ -19,11 +18,11 @@ class BadRecord(NamedTuple):
 
 
 class TableRow(NamedTuple):
-    """A record that is a row of a table already, still to be validated."""
+    """A record that is a row of a table already, in the order of its row class, still to be validated."""
 
     position: int
     table: str
-    row: Mapping[str, Any]
+    row: tuple[Any, ...]
 
 
 Record = Message | BadRecord | TableRow

@@ -96,6 +96,12 @@ class IngestResult:
         return all(balance.exact for balance in self.balance.values())
 
     @property
+    def missing(self) -> dict[str, int]:
+        """Rows that were handed over and are not in the database, per table: none unless the run was cut off."""
+        counts = {table: balance.pending + balance.shed for table, balance in self.balance.items()}
+        return {table: rows for table, rows in counts.items() if rows}
+
+    @property
     def rows_per_s(self) -> float:
         """Rows a second, from the first to the last one queryable."""
         return sum(self.rows.values()) / self.elapsed_s if self.elapsed_s else 0.0
@@ -108,7 +114,8 @@ class IngestResult:
     @property
     def ok(self) -> bool:
         """Whether all of every file is recorded or accounted for by rule."""
-        return not self.truncated and not self.too_old and not self.interrupted and self.exact
+        whole = not self.truncated and not self.too_old and not self.interrupted
+        return whole and self.exact and not self.missing
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, ready for JSON."""
@@ -124,6 +131,7 @@ class IngestResult:
             "too_old": dict(self.too_old),
             "bad_records": dict(self.bad_records),
             "dead_letters": self.dead_letters,
+            "missing": self.missing,
             "clock_steps_back": self.clock_steps_back,
             "elapsed_s": round(self.elapsed_s, 3),
             "rows_per_s": round(self.rows_per_s, 1),

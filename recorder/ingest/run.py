@@ -93,7 +93,10 @@ class _Run:
         results: list[FileResult] = []
         worker = threading.Thread(target=self._work, args=(sources, results, failure), name="ingest", daemon=True)
         worker.start()
-        self._look_after(worker, failure)
+        try:
+            self._look_after(worker)
+        finally:
+            self._feed.stop.set()  # also where this thread gave up and the worker waits on
         if failure:
             # What was handed over stays; the error says what to do about the rest.
             with contextlib.suppress(NotDurable):
@@ -158,7 +161,7 @@ class _Run:
         except BaseException as error:  # noqa: BLE001 - handed to the thread that looks after the run
             failure.append(error)
 
-    def _look_after(self, worker: threading.Thread, failure: list[BaseException]) -> None:
+    def _look_after(self, worker: threading.Thread) -> None:
         """Until the worker is done: tell progress, pass a stop on, give up on a table that stays held."""
         deadline_s = None
         while worker.is_alive():
