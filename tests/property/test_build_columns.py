@@ -39,40 +39,105 @@ def column(alias: Any, *, nullable: bool = False) -> Column:
 
 
 COLUMNS = {
-    "time": columns.TimeNs, "u8": columns.UInt8, "u16": columns.UInt16, "u32": columns.UInt32, "u64": columns.UInt64,
-    "i64": columns.Int64, "float": columns.Float, "money": columns.Money, "text": columns.Text, "name": columns.Name,
-    "payload": columns.Payload, "bool": columns.Bool, "floats": columns.Floats, "tags": columns.Tags,
+    "time": columns.TimeNs,
+    "u8": columns.UInt8,
+    "u16": columns.UInt16,
+    "u32": columns.UInt32,
+    "u64": columns.UInt64,
+    "i64": columns.Int64,
+    "float": columns.Float,
+    "money": columns.Money,
+    "text": columns.Text,
+    "name": columns.Name,
+    "payload": columns.Payload,
+    "bool": columns.Bool,
+    "floats": columns.Floats,
+    "tags": columns.Tags,
     "choice": choice("buy", "sell"),
 }
 
 numpy_scalars = st.one_of(
-    st.integers(-(2**63), 2**63 - 1).map(np.int64), st.integers(0, 2**64 - 1).map(np.uint64),
-    st.integers(-128, 127).map(np.int8), st.floats(width=32).map(np.float32), st.floats().map(np.float64),
-    st.floats(width=16).map(np.float16), st.booleans().map(np.bool_), st.floats().map(np.longdouble),
-    st.just(np.longdouble("0.1")), st.just(np.longdouble(2) ** 70),
+    st.integers(-(2**63), 2**63 - 1).map(np.int64),
+    st.integers(0, 2**64 - 1).map(np.uint64),
+    st.integers(-128, 127).map(np.int8),
+    st.floats(width=32).map(np.float32),
+    st.floats().map(np.float64),
+    st.floats(width=16).map(np.float16),
+    st.booleans().map(np.bool_),
+    st.floats().map(np.longdouble),
+    st.just(np.longdouble("0.1")),
+    st.just(np.longdouble(2) ** 70),
 )
 decimal_texts = st.one_of(
     st.from_regex(r"[+-]?[0-9]{0,25}\.?[0-9]{0,25}([eE][+-]?[0-9]{1,3})?", fullmatch=True),
-    st.sampled_from([
-        "", " 1", "1 ", "1_000", "0x10", "NaN", "inf", "-Infinity", "1e5", "1E+5", "1e400", "0e999", "١٢", "1,5", "e5",
-        "99999999999999999999.999999999999999999", "99999999999999999999.9999999999999999995", "1e2147483648", "--1",
-        "100000000000000000000", "1e-18", "1e-19", "0.0000000000000000001", "1\x00", "1\n", "-0", "-0.0",
-    ]),
+    st.sampled_from(
+        [
+            "",
+            " 1",
+            "1 ",
+            "1_000",
+            "0x10",
+            "NaN",
+            "inf",
+            "-Infinity",
+            "1e5",
+            "1E+5",
+            "1e400",
+            "0e999",
+            "١٢",
+            "1,5",
+            "e5",
+            "99999999999999999999.999999999999999999",
+            "99999999999999999999.9999999999999999995",
+            "1e2147483648",
+            "--1",
+            "100000000000000000000",
+            "1e-18",
+            "1e-19",
+            "0.0000000000000000001",
+            "1\x00",
+            "1\n",
+            "-0",
+            "-0.0",
+        ]
+    ),
 )
 texts = st.one_of(
-    st.text(), st.text(st.characters(codec=None, categories=None)), st.just("\ud800"), st.just("a\x00b"),
-    st.sampled_from(["buy", "sell", "BUY", " buy"]), st.just(OwnText("buy")), st.just(Side.BUY),
+    st.text(),
+    st.text(st.characters(codec=None, categories=None)),
+    st.just("\ud800"),
+    st.just("a\x00b"),
+    st.sampled_from(["buy", "sell", "BUY", " buy"]),
+    st.just(OwnText("buy")),
+    st.just(Side.BUY),
 )
 anything = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.integers(-(2**70), 2**70), st.floats(), st.decimals(), texts,
-    decimal_texts, st.binary(), st.binary().map(bytearray), st.binary().map(memoryview), numpy_scalars,
-    st.just(Size.ONE), st.just(object()), st.just(5 + 0j),
-    st.lists(st.one_of(st.floats(), st.integers(), st.booleans(), numpy_scalars, st.none(), st.text(max_size=3)), max_size=4),
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    st.decimals(),
+    texts,
+    decimal_texts,
+    st.binary(),
+    st.binary().map(bytearray),
+    st.binary().map(memoryview),
+    numpy_scalars,
+    st.just(Size.ONE),
+    st.just(object()),
+    st.just(5 + 0j),
+    st.lists(
+        st.one_of(st.floats(), st.integers(), st.booleans(), numpy_scalars, st.none(), st.text(max_size=3)),
+        max_size=4,
+    ),
     st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=4).map(tuple),
     st.lists(st.floats(width=32), max_size=4).map(lambda values: np.array(values, np.float32)),
     st.lists(st.integers(-(2**63), 2**63 - 1), max_size=4).map(lambda values: np.array(values, np.int64)),
     st.dictionaries(texts, st.one_of(texts, st.integers(), st.none()), max_size=3),
-    st.sampled_from([np.array(5), np.array([1]), np.array([[1.0]]), np.datetime64("2026-01-01", "ns"), range(3), "1.5"]),
+    st.sampled_from(
+        [np.array(5), np.array([1]), np.array([[1.0]]), np.datetime64("2026-01-01", "ns"), range(3), "1.5"]
+    ),
     st.integers(1_600_000_000, 1_900_000_000).flatmap(
         lambda s: st.sampled_from([s, s * 1_000, s * 1_000_000, s * 1_000_000_000, float(s) * 1e9])
     ),
@@ -95,13 +160,17 @@ def number(value: Any) -> Any:
 
 
 def same_float(given: Any, stored: float) -> bool:
-    return number(given) is not None and number(given) == Decimal(stored) and (
-        not isinstance(given, float) or math.copysign(1, given) == math.copysign(1, stored)
+    return (
+        number(given) is not None
+        and number(given) == Decimal(stored)
+        and (not isinstance(given, float) or math.copysign(1, given) == math.copysign(1, stored))
     )
 
 
 def text_of(value: Any) -> str | None:
-    return "".join(value) if isinstance(value, str) else None  # the characters, whatever a subclass says of itself
+    return (
+        "".join(value) if isinstance(value, str) else None
+    )  # the characters, whatever a subclass says of itself
 
 
 def exact(kind: Kind, given: Any, stored: pa.Scalar) -> bool:  # noqa: PLR0911
@@ -111,7 +180,11 @@ def exact(kind: Kind, given: Any, stored: pa.Scalar) -> bool:  # noqa: PLR0911
     match kind:
         case Kind.TIME:
             ticks = stored.cast(pa.int64()).as_py()
-            return number(given) == ticks and not isinstance(given, float | np.floating) and ticks >= EARLIEST_TIME_NS
+            return (
+                number(given) == ticks
+                and not isinstance(given, float | np.floating)
+                and ticks >= EARLIEST_TIME_NS
+            )
         case Kind.INT:
             return number(given) == stored.as_py() and not isinstance(given, float | np.floating)
         case Kind.FLOAT:
@@ -203,23 +276,76 @@ def test_a_column_says_what_its_values_say_one_by_one(name: str) -> None:
 
 GOOD: dict[str, list[Any]] = {
     "time": [EARLIEST_TIME_NS, 1_700_000_000_123_456_789, 2**63 - 1, np.int64(1_700_000_000_123_456_789)],
-    "u8": [0, 255, np.uint8(7)], "u64": [2**64 - 1, np.uint64(2**64 - 1)], "i64": [-(2**63), 2**63 - 1],
+    "u8": [0, 255, np.uint8(7)],
+    "u64": [2**64 - 1, np.uint64(2**64 - 1)],
+    "i64": [-(2**63), 2**63 - 1],
     "float": [0.1, -0.0, 5e-324, 1.7976931348623157e308, 2**53, np.float32(0.1), np.int32(5)],
-    "money": ["61800.2", "-0.000000000000000001", Decimal("9" * 20 + "." + "9" * 18), 5, 0.1, 1e-7, "1e5", np.float64(0.1)],
-    "text": ["", "żółć 漢字 🚀", "a\x00b", Side.BUY], "name": ["BTCUSDT"],
+    "money": [
+        "61800.2",
+        "-0.000000000000000001",
+        Decimal("9" * 20 + "." + "9" * 18),
+        5,
+        0.1,
+        1e-7,
+        "1e5",
+        np.float64(0.1),
+    ],
+    "text": ["", "żółć 漢字 🚀", "a\x00b", Side.BUY],
+    "name": ["BTCUSDT"],
     "payload": [bytes(range(256)), "ż", b"", bytearray(b"\xff"), memoryview(b"\x00")],
-    "bool": [True, False, np.True_], "floats": [(), [1, 2.5], (0.1,), np.array([0.5])],
-    "tags": [{}, {"a": "1", "ż": ""}], "choice": ["buy", Side.BUY],
+    "bool": [True, False, np.True_],
+    "floats": [(), [1, 2.5], (0.1,), np.array([0.5])],
+    "tags": [{}, {"a": "1", "ż": ""}],
+    "choice": ["buy", Side.BUY],
 }
 BAD: dict[str, list[Any]] = {
-    "time": [0, 1_700_000_000, 1_700_000_000_000, 1_700_000_000_000_000, 1.7e18, True, "1700000000000000000", 2**63, None],
-    "u8": [-1, 256, 1.0, True, "5", None, np.float64(1)], "u64": [-1, 2**64], "i64": [2**63, Decimal(5)],
-    "float": [math.nan, math.inf, "1.5", True, 2**53 + 1, np.int64(2**53 + 1), Decimal("1.5"), None, np.longdouble("0.1")],
-    "money": ["", " 1", "1_0", "NaN", math.nan, Decimal("NaN"), Decimal("Infinity"), "0.0000000000000000001", "1e20", True,
-              None, b"1", 1e300],
-    "text": ["\ud800", b"x", 5, None], "name": [None, 5], "payload": ["\ud800", 5, None, [1]], "bool": [0, 1, "true", None],
+    "time": [
+        0,
+        1_700_000_000,
+        1_700_000_000_000,
+        1_700_000_000_000_000,
+        1.7e18,
+        True,
+        "1700000000000000000",
+        2**63,
+        None,
+    ],
+    "u8": [-1, 256, 1.0, True, "5", None, np.float64(1)],
+    "u64": [-1, 2**64],
+    "i64": [2**63, Decimal(5)],
+    "float": [
+        math.nan,
+        math.inf,
+        "1.5",
+        True,
+        2**53 + 1,
+        np.int64(2**53 + 1),
+        Decimal("1.5"),
+        None,
+        np.longdouble("0.1"),
+    ],
+    "money": [
+        "",
+        " 1",
+        "1_0",
+        "NaN",
+        math.nan,
+        Decimal("NaN"),
+        Decimal("Infinity"),
+        "0.0000000000000000001",
+        "1e20",
+        True,
+        None,
+        b"1",
+        1e300,
+    ],
+    "text": ["\ud800", b"x", 5, None],
+    "name": [None, 5],
+    "payload": ["\ud800", 5, None, [1]],
+    "bool": [0, 1, "true", None],
     "floats": [None, "1.5", [math.nan], [None], ["1"], [True], 5, {1.0}, [np.int64(2**53 + 1)]],
-    "tags": [{"a": 1}, {1: "a"}, {"a": None}, [("a", "b")], None, {"\ud800": "x"}], "choice": ["BUY", "", None, 5, b"buy"],
+    "tags": [{"a": 1}, {1: "a"}, {"a": None}, [("a", "b")], None, {"\ud800": "x"}],
+    "choice": ["BUY", "", None, 5, b"buy"],
 }
 
 
@@ -239,6 +365,10 @@ def test_what_a_column_takes_and_refuses(name: str) -> None:
 def test_a_time_in_the_wrong_unit_is_named() -> None:
     """The dead letter says what the number probably was."""
     convert = converter(column(columns.TimeNs))
-    for value, unit in ((1_700_000_000, "seconds"), (1_700_000_000_000, "milliseconds"), (10**15, "microseconds")):
+    for value, unit in (
+        (1_700_000_000, "seconds"),
+        (1_700_000_000_000, "milliseconds"),
+        (10**15, "microseconds"),
+    ):
         with pytest.raises(BadColumn, match=unit):
             convert([value])

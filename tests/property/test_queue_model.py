@@ -113,7 +113,9 @@ class QueueMachine(RuleBasedStateMachine):
         rows = rows_in(entries)
         assert rows >= min(waiting, max_rows)
         largest = max([rows_in([entry]) for entry in entries], default=0)
-        assert rows < max_rows + max(largest, 1) + conflated, "no more than was asked for, but for a block's rest"
+        assert rows < max_rows + max(largest, 1) + conflated, (
+            "no more than was asked for, but for a block's rest"
+        )
         for entry in entries:
             if isinstance(entry, Block):
                 self.taken += entry.rows
@@ -199,7 +201,9 @@ class QueueMachine(RuleBasedStateMachine):
             assert not missing
         if self.policy is Overflow.CONFLATE and set(self.shed.totals) <= {"conflate"}:
             newest = {key: max(n for n, of in self.taken if of == key) for _, key in self.taken}
-            assert not {n for n in missing if n > max(newest.values())}, "the newest of a key is never the one shed"
+            assert not {n for n in missing if n > max(newest.values())}, (
+                "the newest of a key is never the one shed"
+            )
 
 
 def machine(policy: Overflow) -> Any:

@@ -23,8 +23,13 @@ from schemas.policy import Overflow
 
 def queue_of(overflow: Overflow = Overflow.SPILL, **changes: Any) -> TableQueue:
     limits = {
-        "max_rows": 100, "max_bytes": 1 << 20, "high_watermark": 0.8, "low_watermark": 0.5,
-        "overflow": overflow, "overflow_second": Overflow.DROP_OLDEST, "block_timeout_s": 0.05,
+        "max_rows": 100,
+        "max_bytes": 1 << 20,
+        "high_watermark": 0.8,
+        "low_watermark": 0.5,
+        "overflow": overflow,
+        "overflow_second": Overflow.DROP_OLDEST,
+        "block_timeout_s": 0.05,
     }
     wake = changes.pop("wake", lambda: None)
     return TableQueue(
@@ -72,7 +77,9 @@ def test_rows_of_many_threads_all_arrive_in_each_threads_order(threads: int) -> 
     assert queue.waiting_bytes == 0
 
 
-@pytest.mark.parametrize("overflow", [Overflow.DROP_OLDEST, Overflow.CONFLATE, Overflow.SAMPLE, Overflow.SPILL])
+@pytest.mark.parametrize(
+    "overflow", [Overflow.DROP_OLDEST, Overflow.CONFLATE, Overflow.SAMPLE, Overflow.SPILL]
+)
 def test_no_row_is_uncounted_when_threads_overflow_a_queue(overflow: Overflow) -> None:
     """Producers that race each other and the consumer at a full queue: every row is taken, displaced or refused."""
     queue = queue_of(overflow, max_rows=50)
@@ -285,18 +292,31 @@ def test_gaps_of_a_window_say_reason_time_and_rows() -> None:
 
 def order(i: int) -> dict[str, Any]:
     return {
-        "ts_local": 1_700_000_000_000_000_000 + i, "ts_send": 1_700_000_000_000_000_001 + i,
-        "client_order_id": f"c-{i:012}", "broker_order_id": f"b-{i:012}", "intent_id": f"i-{i:012}",
-        "account_id": f"account-{i % 3}", "strategy": "maker", "symbol": "BTCUSDT", "side": "buy",
-        "qty": f"{i / 1000:.6f}", "limit_px": Decimal(f"{60_000 + i / 100:.2f}"), "order_type": "limit",
-        "status": "Open", "notes": f"because of {i} " * 10,
+        "ts_local": 1_700_000_000_000_000_000 + i,
+        "ts_send": 1_700_000_000_000_000_001 + i,
+        "client_order_id": f"c-{i:012}",
+        "broker_order_id": f"b-{i:012}",
+        "intent_id": f"i-{i:012}",
+        "account_id": f"account-{i % 3}",
+        "strategy": "maker",
+        "symbol": "BTCUSDT",
+        "side": "buy",
+        "qty": f"{i / 1000:.6f}",
+        "limit_px": Decimal(f"{60_000 + i / 100:.2f}"),
+        "order_type": "limit",
+        "status": "Open",
+        "notes": f"because of {i} " * 10,
     }
 
 
 def fill(i: int) -> dict[str, Any]:
     return {
-        "ts_local": 1_700_000_000_000_000_000 + i, "fill_id": f"f-{i}", "symbol": "BTCUSDT", "side": "buy",
-        "fill_qty": Decimal(i) / 7, "fill_price": Decimal(f"{60_000 + i / 100:.2f}"),
+        "ts_local": 1_700_000_000_000_000_000 + i,
+        "fill_id": f"f-{i}",
+        "symbol": "BTCUSDT",
+        "side": "buy",
+        "fill_qty": Decimal(i) / 7,
+        "fill_price": Decimal(f"{60_000 + i / 100:.2f}"),
         "raw_json": b'{"e": "executionReport"}' * 40 + str(i).encode(),
     }
 
@@ -305,15 +325,32 @@ def quote(i: int) -> tuple[Any, ...]:
     levels = tuple(float(i + n) for n in range(5))
     floats = tuple(0.5 + i + n for n in range(4))
     return (
-        1_700_000_000_000_000_000 + i, "", None, 1_700_000_000_000_000_000 + i, "BTCUSDT", *floats, levels,
-        levels[::-1], levels[1:], levels[2:], None, None, None, i + 10**12, i + 10**12, "binance.usdm", 3,
+        1_700_000_000_000_000_000 + i,
+        "",
+        None,
+        1_700_000_000_000_000_000 + i,
+        "BTCUSDT",
+        *floats,
+        levels,
+        levels[::-1],
+        levels[1:],
+        levels[2:],
+        None,
+        None,
+        None,
+        i + 10**12,
+        i + 10**12,
+        "binance.usdm",
+        3,
     )
 
 
 def book(i: int) -> dict[str, Any]:
     return {
-        "ts_local": 1_700_000_000_000_000_000 + i, "symbol": "BTCUSDT",
-        "bid_pxs": [float(i + n) for n in range(70)], "bid_szs": [float(i + n) for n in range(70)],
+        "ts_local": 1_700_000_000_000_000_000 + i,
+        "symbol": "BTCUSDT",
+        "bid_pxs": [float(i + n) for n in range(70)],
+        "bid_szs": [float(i + n) for n in range(70)],
     }
 
 
@@ -323,21 +360,36 @@ def sample(i: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("table", "row"),
-    [("orders", order), ("fills", fill), ("market_data", quote), ("book_deltas", book), ("metrics_timeseries", sample)],
+    [
+        ("orders", order),
+        ("fills", fill),
+        ("market_data", quote),
+        ("book_deltas", book),
+        ("metrics_timeseries", sample),
+    ],
 )
 def test_a_full_queue_holds_about_its_bytes(table: str, row: Callable[[int], Any]) -> None:
     """What realistic rows take in memory is at most 1.3 times `queue_bytes`, whatever their table and shape."""
     declared = PACK.table(table)
     limits = QueueLimits(
-        max_rows=10**6, max_bytes=4 << 20, high_watermark=0.8, low_watermark=0.5, overflow=Overflow.SPILL,
-        overflow_second=Overflow.SPILL, block_timeout_s=0.1,
+        max_rows=10**6,
+        max_bytes=4 << 20,
+        high_watermark=0.8,
+        low_watermark=0.5,
+        overflow=Overflow.SPILL,
+        overflow_second=Overflow.SPILL,
+        block_timeout_s=0.1,
     )
     row(0)
     gc.collect()
     tracemalloc.start()
     try:
         queue = TableQueue(
-            limits, columns=len(declared.columns), wake=lambda: None, shed=ShedLedger(), key_of=key_of(declared)
+            limits,
+            columns=len(declared.columns),
+            wake=lambda: None,
+            shed=ShedLedger(),
+            key_of=key_of(declared),
         )
         door = Door(declared, queue, enabled=True)
         for i in itertools.count():
