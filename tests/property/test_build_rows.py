@@ -138,7 +138,7 @@ class HostileLen(OtherMapping):
         raise RuntimeError("no repr")
 
 
-class HostileTuple(tuple):  # noqa: SLOT001
+class HostileTuple(tuple):
     def __len__(self) -> int:
         raise RuntimeError("no length")
 
@@ -369,7 +369,7 @@ def test_a_dead_letter_shows_what_json_does_not_have() -> None:
         == json.dumps(
             msgspec.structs.asdict(Thing(symbol="A", qty=1)), default=lambda value: {"base64": ""}
         ).encode()
-    )  # noqa: E501
+    )
     cycle: dict[str, Any] = {}
     cycle["me"] = cycle
     assert row_bytes(cycle)[1] == "text"
