@@ -8,6 +8,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable
@@ -322,7 +323,7 @@ def test_a_file_that_may_not_be_read(tmp_path: pathlib.Path) -> None:
         "try: inspect(pathlib.Path(sys.argv[1]))\n"
         "except Exception as error: print(type(error).__name__, error)\n"
     )
-    folder = pathlib.Path("/tmp") / f"unreadable-{os.getpid()}-{time.time_ns()}"
+    folder = pathlib.Path(tempfile.gettempdir()) / f"unreadable-{os.getpid()}-{time.time_ns()}"
     folder.mkdir(mode=0o755)
     try:
         path = write_lines(folder / "f", capture_lines(5))
