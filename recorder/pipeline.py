@@ -196,6 +196,10 @@ class TablePipeline:
             return self._drained_upto > self._sealed_upto
         if self._drained_upto >= self._flush_upto > self._sealed_upto:
             return True
+        if self.queue.waiting_rows >= SLICE_ROWS and not is_full(self._policy, builder.rows, builder.nbytes):
+            # Company is here already. Rows of a backlog are all older than the linger: without this, each drain would
+            # be a batch of its own, and so many small inserts would keep the backlog for ever.
+            return False
         linger_ns = self._budget.linger_ns(self._policy, now_ns)
         return is_due(self._policy, builder.rows, builder.nbytes, builder.oldest_ns, now_ns, linger_ns)
 
