@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recorder.batch import Batch, local_times_ns, partition_keys
-from recorder.convert import BadColumn, Converter, bad_values, converter
+from recorder.convert import EARLIEST_TIME_NS, BadColumn, Converter, bad_values, converter
 from recorder.queue import ArrowBlock, Block, Entry, Waiting
 from schemas.columns import REQUIRED, Kind
 from schemas.table import Row, Table
@@ -44,6 +44,8 @@ class BadRow:
     payload: bytes
     payload_format: str
     correlation_id: str | None = None
+    ts_local: int = 0
+    """Its local time in ns, 0 where it has none that can be read."""
 
 
 class BadShape(ValueError):  # noqa: N818 - a verdict on data, not a failure of the program
@@ -285,7 +287,19 @@ class BatchBuilder:
         self, reason: str, detail: str, log: int, seq: int, row: Any, correlation_id: str | None
     ) -> None:
         payload, payload_format = row_bytes(row)
-        self._on_bad(BadRow(reason, detail, log, seq, payload, payload_format, correlation_id))
+        ts_local = self._local_time(row)
+        self._on_bad(BadRow(reason, detail, log, seq, payload, payload_format, correlation_id, ts_local))
+
+    def _local_time(self, row: Any) -> int:
+        """A bad row's local time, if that at least can be read; else 0."""
+        try:
+            if isinstance(row, tuple):
+                found = row[self._ts_local]
+            else:
+                found = row["ts_local"] if isinstance(row, Mapping) else row.ts_local
+        except Exception:  # noqa: BLE001 - a row object may raise anything
+            return 0
+        return found if type(found) is int and EARLIEST_TIME_NS <= found < 2**63 else 0
 
     # -- shapes of rows -------------------------------------------------------------------------------------------
 

@@ -66,6 +66,18 @@ class TableStats:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourceCounts:
+    """What one source left out before it made rows, read at one moment."""
+
+    filtered: Mapping[str, int] = field(default_factory=dict)
+    """Rows left out by the recording policy, by reason."""
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    """Messages of a known kind that no table takes, by event type."""
+    undecodable: int = 0
+    """Messages that could not be decoded."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RecorderStats:
     """What the whole recorder counts, read at one moment."""
 

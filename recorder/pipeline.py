@@ -327,6 +327,11 @@ class TablePipeline:
     # -- waiting for rows -------------------------------------------------------------------------------------------
 
     @property
+    def epoch(self) -> int:
+        """`_log` of rows of this process."""
+        return self._builder.epoch
+
+    @property
     def unknown_fields(self) -> int:
         """Fields ignored because the table has no such column."""
         return self._builder.unknown_fields

@@ -31,6 +31,7 @@ from recorder.balance import Balance
 from recorder.correlation import correlation_id as context_correlation_id
 from recorder.door import Door
 from recorder.errors import NotDurable, RecorderClosed, RecorderForked, UnknownTable
+from recorder.metrics import SourceCounts
 from recorder.own_rows import DEAD_LETTERS
 from recorder.queue import ArrowBlock, Block
 from recorder.runtime import Runtime
@@ -435,6 +436,10 @@ class Recorder:
         """Ask the sink from any thread: `rec.ask(lambda sink: sink.query("SELECT 1"))`."""
         runtime, loop = self._running()
         return asyncio.run_coroutine_threadsafe(question(runtime.sink), loop).result(timeout_s)
+
+    def watch(self, source: str, counts: Callable[[], SourceCounts]) -> None:
+        """Show in the metrics what a source left out before it made rows; `counts` is called on the recorder's loop."""
+        self._running()[0].sources[source] = counts
 
     def balance(self) -> dict[str, Balance]:
         """Per table, where the rows of this run are; after `close`, where they ended."""

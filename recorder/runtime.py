@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +28,7 @@ from recorder.flush_worker import FlushWorker, WorkerPolicy, WorkerState
 from recorder.health import HealthServer
 from recorder.identity import new_epoch
 from recorder.latency import LatencyHistogram
-from recorder.metrics import RecorderMetrics, RecorderStats, TableStats
+from recorder.metrics import RecorderMetrics, RecorderStats, SourceCounts, TableStats
 from recorder.own_rows import (
     DEAD_LETTERS,
     EVENTS,
@@ -39,7 +40,7 @@ from recorder.own_rows import (
     gap_row,
 )
 from recorder.pipeline import TablePipeline
-from recorder.queue import QueueLimits, TableQueue
+from recorder.queue import Block, QueueLimits, TableQueue
 from recorder.schema_start import SchemaStart
 from recorder.settings import ResolvedTable, Settings
 from recorder.shed import Gap, ShedLedger
@@ -88,8 +89,8 @@ class Runtime:
         )
         self.started_ns = time.time_ns()
         self.server = ""
-        self.unplaced_rows = 0
-        """Dead letters of messages that name no table."""
+        self.sources: dict[str, Callable[[], SourceCounts]] = {}
+        """By source, what it left out before it made rows."""
         self._loop = asyncio.get_running_loop()
         self._budget = InsertBudget(settings.insert_budget_per_s)
         self._tables: dict[str, _Kept] = {}
@@ -354,7 +355,16 @@ class Runtime:
         if table == DEAD_LETTERS:
             log.critical("a dead letter cannot be recorded", reason=row.reason, detail=row.detail)
             return
-        self.put_dead_letter(dead_letter_row(self.recorder_run_id, table, row))
+        letter = dead_letter_row(self.recorder_run_id, table, row)
+        if row.log == self.pipelines[table].epoch or not row.ts_local:
+            self.put_dead_letter(letter)
+            return
+        # A source delivers its bad rows again too: with their identity and time the letter is kept once.
+        door = self._tables[DEAD_LETTERS].door
+        letter["ts_local"] = row.ts_local
+        block = Block([letter], time.monotonic_ns(), row.log, [row.seq], door.wide_bytes(letter))
+        if not door.queue.put_block(block, wait=False):
+            log.critical("a dead letter was shed", row=letter)
 
     # -- what it tells ------------------------------------------------------------------------------------------------
 
@@ -364,7 +374,19 @@ class Runtime:
 
     def stats(self) -> RecorderStats:
         """What the metrics show."""
-        return RecorderStats(tables=[self._table_stats(name) for name in self.pipelines])
+        filtered, ignored = Counter[str](), Counter[str]()
+        undecodable: dict[str, int] = {}
+        for source, ask in self.sources.items():
+            counts = ask()
+            filtered.update(counts.filtered)
+            ignored.update(counts.ignored)
+            undecodable[source] = counts.undecodable
+        return RecorderStats(
+            tables=[self._table_stats(name) for name in self.pipelines],
+            filtered=filtered,
+            ignored=ignored,
+            undecodable=undecodable,
+        )
 
     def _table_stats(self, name: str) -> TableStats:
         pipeline, door = self.pipelines[name], self._tables[name].door
@@ -451,4 +473,5 @@ def _bad_row_of(row: pa.RecordBatch, error: DataError) -> BadRow:
         payload,
         payload_format,
         fields.get("correlation_id"),
+        fields["ts_local"],
     )

@@ -93,13 +93,15 @@ def ingest(
         base={"ttl": False}, tables={"book_deltas": {"enabled": True}} if book_deltas else None
     )
     given: dict[str, Any] = dict(settings.normalisers.of(normaliser))
+    deltas = settings.tables.get("book_deltas")
+    enabled = book_deltas or (deltas is not None and bool(deltas.enabled))
     if normaliser == "binance":
         mine = {
             "market": market,
             "symbol": symbol,
             "quotes": quotes,
             "sample_ms": sample_ms,
-            "book_deltas": book_deltas or None,
+            "book_deltas": enabled or None,
         }
         given |= {name: value for name, value in mine.items() if value is not None}
         given["sample_ms"] = given.get("sample_ms") or None

@@ -26,6 +26,7 @@ from recorder.ingest.parquet import parquet_chunks
 from recorder.ingest.record import BadRecord, Chunk, Record, TableRow
 from recorder.ingest.result import FileResult
 from recorder.ingest.source import Format, Source, open_file
+from recorder.metrics import SourceCounts
 from recorder.normalise.base import BadMessage, Message, NormalisedRow, Normaliser
 from recorder.normalise.internal import InternalNormaliser
 from recorder.recorder import SourceRow
@@ -108,7 +109,16 @@ class Feed:
 
     def all_filtered(self) -> dict[str, int]:
         """Rows left out by a policy, per reason."""
-        return dict(self.filtered + (self._messages.filtered if self._messages is not None else Counter()))
+        total = self.filtered.copy()
+        if self._messages is not None:
+            total.update(self._messages.filtered.copy())  # a copy, because the worker may be adding a reason
+        return dict(total)
+
+    def counts(self) -> SourceCounts:
+        """What was left out so far, for the recorder's metrics."""
+        return SourceCounts(
+            filtered=self.all_filtered(), ignored=self.ignored, undecodable=sum(self.bad_records.copy().values())
+        )
 
     def check(self, source: Source) -> None:
         """See, before anything is recorded, that the options fit a file.

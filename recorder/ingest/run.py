@@ -83,6 +83,7 @@ class _Run:
             disabled=frozenset(name for name, table in resolved.items() if not table.enabled),
             ignore_unknown=frozenset(name for name, table in resolved.items() if table.unknown_fields == "ignore"),
         )
+        recorder.watch("ingest", self._feed.counts)
 
     def over(self, files: Sequence[pathlib.Path | str]) -> IngestResult:
         """Run."""
