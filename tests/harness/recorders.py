@@ -1,0 +1,48 @@
+"""Recorders for tests: on the session's engine, in a database of their own, with short waits."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+from recorder import Recorder, Settings
+from recorder.sink.chdb import ChdbSink
+
+from .faulty_sink import FaultySink
+
+WAIT_S = 60.0
+
+
+def settings_for(chdb_path: pathlib.Path, database: str, folder: pathlib.Path, **changes: Any) -> Settings:
+    """Settings for the session's engine; everything that waits waits briefly."""
+    quick: dict[str, Any] = {
+        "target": f"chdb://{chdb_path}", "database": database, "data_dir": folder, "run_id": "run-1",
+        "retry_initial_s": 0.01, "retry_max_s": 0.05, "hold_probe_s": 0.05, "gap_window_s": 0.05,
+        "defaults": {"linger_ms": 5, "linger_max_ms": 20},
+    }  # fmt: skip
+    return Settings(**(quick | changes))
+
+
+def faulty(settings: Settings) -> FaultySink:
+    """A real sink for these settings, with room for faults in its way."""
+    return FaultySink(ChdbSink(settings.target.path, settings.database))
+
+
+def rows(recorder: Recorder, sql: str) -> list[tuple[Any, ...]]:
+    """What the database answers."""
+    return [tuple(row) for row in recorder.ask(lambda sink: sink.query(sql), WAIT_S)]
+
+
+def wait_until(true: Callable[[], bool], what: str = "the condition") -> None:
+    """Poll until it is true."""
+    deadline_s = time.monotonic() + WAIT_S
+    while not true():
+        assert time.monotonic() < deadline_s, f"{what} did not come true within {WAIT_S} s"
+        time.sleep(0.005)
+
+
+def order(n: int, **fields: Any) -> dict[str, Any]:
+    """A row of `orders`."""
+    return {"client_order_id": f"c-{n}", "symbol": "BTCUSDT", "status": "Open", "qty": n} | fields

@@ -1,0 +1,468 @@
+"""The library as its users call it, on a real engine."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import pathlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import MappingProxyType
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from clickhouse_connect.driver.client import Client
+from harness.recorders import WAIT_S, order, rows, settings_for, wait_until
+
+from recorder import (
+    NotDurable,
+    Recorder,
+    RecorderClosed,
+    RecorderForked,
+    SettingsError,
+    SourceRow,
+    UnknownTable,
+    WrongColumns,
+    correlated,
+)
+from schemas.core.tables import PACK, Order
+
+NOW_NS = time.time_ns()
+Make = Callable[..., Recorder]
+
+
+@pytest.fixture
+def make(chdb_path: pathlib.Path, database: str, tmp_path: pathlib.Path, engine: Client) -> Iterator[Make]:
+    """Makes recorders on the test's database, not started; those left running are closed."""
+    made: list[Recorder] = []
+
+    def new(**changes: Any) -> Recorder:
+        made.append(Recorder(settings_for(chdb_path, database, tmp_path, **changes)))
+        return made[-1]
+
+    yield new
+    for recorder in made:
+        recorder.close()
+
+
+def balanced(recorder: Recorder) -> None:
+    for table, balance in recorder.balance().items():
+        assert balance.exact, f"{table}: {balance}"
+
+
+def test_rows_of_every_shape_are_queryable_after_flush(make: Make) -> None:
+    """An object, a mapping, a tuple: recorded, flushed, there, each once, with run and identity."""
+    with make() as recorder:
+        names = [column.name for column in PACK.table("orders").columns]
+        whole = {column.name: column.default for column in PACK.table("orders").columns} | order(3)
+        assert recorder.record("orders", order(0))
+        assert recorder.record("orders", Order(**order(1)))
+        assert recorder.record("orders", MappingProxyType(order(2)))
+        assert recorder.record("orders", tuple(whole[name] for name in names))
+        recorder.flush(WAIT_S)
+        stored = rows(recorder, "SELECT client_order_id, qty, run_id, _seq FROM orders ORDER BY _seq")
+        assert [(order_id, int(qty), run, seq) for order_id, qty, run, seq in stored] == [
+            (f"c-{n}", n, "run-1", n) for n in range(4)
+        ]
+        assert rows(recorder, "SELECT count(DISTINCT _log) FROM orders") == [(1,)]
+        balance = recorder.balance()["orders"]
+        assert (balance.received, balance.inserted, balance.pending) == (4, 4, 0)
+        balanced(recorder)
+
+
+def test_a_mapping_is_copied(make: Make) -> None:
+    """What a producer does to its mapping afterwards does not change the row."""
+    with make() as recorder:
+        row = order(0)
+        recorder.record("orders", row)
+        row["client_order_id"] = "changed"
+        recorder.flush(WAIT_S)
+        assert rows(recorder, "SELECT client_order_id FROM orders") == [("c-0",)]
+
+
+def test_many_threads_record_at_once(make: Make) -> None:
+    """Every row of every thread is there, and the balance is exact at every moment meanwhile."""
+    threads, each = 4, 2_000
+    with make() as recorder:
+
+        def produce(thread: int) -> None:
+            for n in range(each):
+                assert recorder.record("orders", order(n, strategy=f"s{thread}"))
+
+        producers = [threading.Thread(target=produce, args=(n,)) for n in range(threads)]
+        for producer in producers:
+            producer.start()
+        received = 0
+        while any(producer.is_alive() for producer in producers):
+            balance = recorder.balance()["orders"]
+            assert balance.exact, balance
+            assert balance.received >= received, "what was received stays received"
+            assert min(balance.as_dict().values()) >= 0
+            received = balance.received
+        recorder.flush(WAIT_S)
+        assert recorder.balance()["orders"].inserted == threads * each
+        counts = rows(
+            recorder, "SELECT strategy, count(), uniqExact(client_order_id) FROM orders GROUP BY 1 ORDER BY 1"
+        )
+        assert counts == [(f"s{n}", each, each) for n in range(threads)]
+        assert rows(recorder, "SELECT uniqExact(_log, _seq) FROM orders") == [(threads * each,)]
+        out_of_order = (
+            "SELECT countIf(n < before) FROM (SELECT toUInt32(qty) AS n, "
+            "lagInFrame(n) OVER (PARTITION BY strategy ORDER BY _seq) AS before FROM orders)"
+        )
+        assert rows(recorder, out_of_order) == [(0,)], "a thread's rows keep their order"
+
+
+async def test_asyncio_awaits_sync_and_flush(make: Make) -> None:
+    """`async with` gives the same recorder with awaitable waits; tickets are awaited too."""
+    async with make() as recorder:
+        ticket = recorder.record("orders", order(0), ticket=True)
+        assert await ticket is True
+        assert recorder.record("orders", order(1))
+        await recorder.sync(WAIT_S)
+        assert (await recorder.balance())["orders"].inserted == 2
+        recorder.record_batch("orders", pa.table({"symbol": ["A"], "status": ["Open"]}))
+        await recorder.flush(WAIT_S)
+        assert (await recorder.balance())["orders"].inserted == 3
+
+
+def test_a_ticket_waits_for_its_row(make: Make) -> None:
+    """When `wait` returns the row is queryable, in its table or as a dead letter, under load too."""
+    with make(defaults={"linger_ms": 200}) as recorder:
+        stop = threading.Event()
+
+        def load() -> None:
+            while not stop.is_set():
+                recorder.record("orders", order(-1))
+                time.sleep(0.0005)
+
+        producer = threading.Thread(target=load)
+        producer.start()
+        try:
+            for n in range(1, 4):
+                assert recorder.record("orders", order(n), ticket=True).wait(WAIT_S)
+                assert rows(recorder, f"SELECT count() FROM orders WHERE client_order_id = 'c-{n}'") == [(1,)]
+        finally:
+            stop.set()
+            producer.join()
+        bad = recorder.record("orders", order(9, status="Lost"), ticket=True)
+        assert bad
+        assert bad.wait(WAIT_S)
+        assert rows(recorder, "SELECT reason FROM dead_letters") == [("unknown_choice",)]
+        disabled = recorder.record("book_deltas", {"symbol": "A"}, ticket=True)
+        assert not disabled
+        assert disabled.wait(WAIT_S) is False
+
+
+def test_sync_waits_for_critical_rows_only(make: Make) -> None:
+    """A dense table that lingers does not delay `sync`; `flush` waits for it."""
+    with make(tables={"market_data": {"linger_ms": 3_600_000, "linger_max_ms": 3_600_000}}) as recorder:
+        recorder.record("market_data", {"symbol": "A"})
+        recorder.record("orders", order(0))
+        recorder.sync(WAIT_S)
+        assert recorder.balance()["orders"].inserted == 1
+        assert recorder.balance()["market_data"].pending == 1
+        recorder.flush(WAIT_S)
+        assert recorder.balance()["market_data"].inserted == 1
+
+
+def test_a_bad_row_is_a_dead_letter_with_its_identity_and_bytes(make: Make) -> None:
+    """Whatever is wrong with it, and whatever came with it, the dead letter is there and the other rows are in."""
+    with make() as recorder:
+        recorder.record("orders", order(0))
+        recorder.record("orders", order(1, qty="1.5 apples"), correlation_id="chain-1")
+        recorder.record("orders", order(2, colour="red"), correlation_id=5)  # type: ignore[arg-type]
+        recorder.record("orders", object(), correlation_id="\ud800")
+        recorder.record("orders", order(4))
+        recorder.flush(WAIT_S)
+        (log,) = rows(recorder, "SELECT DISTINCT _log FROM orders")[0]
+        letters = rows(
+            recorder,
+            "SELECT source_seq, reason, correlation_id, table_name, recorder_run_id, payload_format, source_log "
+            "FROM dead_letters ORDER BY source_seq",
+        )
+        assert letters == [
+            (1, "bad_decimal", "chain-1", "orders", recorder.recorder_run_id, "json", log),
+            (2, "unknown_field", "5", "orders", recorder.recorder_run_id, "json", log),
+            (3, "wrong_row", "\\ud800", "orders", recorder.recorder_run_id, "json", log),
+        ]
+        (payload,) = rows(recorder, "SELECT payload FROM dead_letters WHERE source_seq = 1")[0]
+        assert "1.5 apples" in str(payload)
+        assert recorder.balance()["orders"].dead_lettered == 3
+        balanced(recorder)
+
+
+def test_where_the_correlation_id_comes_from(make: Make) -> None:
+    """The row's own stands; else the argument; else the context; else none."""
+    with make() as recorder:
+        recorder.record("orders", order(0))
+        with correlated("context"):
+            recorder.record("orders", order(1))
+            recorder.record("orders", order(2), correlation_id="argument")
+            recorder.record("orders", order(3, correlation_id="own"), correlation_id="argument")
+        recorder.record("orders", order(4))
+        recorder.flush(WAIT_S)
+        stored = rows(recorder, "SELECT correlation_id FROM orders ORDER BY _seq")
+        assert stored == [(None,), ("context",), ("argument",), ("own",), (None,)]
+
+
+def test_record_batch_takes_columns(make: Make) -> None:
+    """Columns of an exact type go in as they are; bad rows leave one by one; wrong columns raise."""
+    with make() as recorder:
+        qty = pa.array([1.5, float("nan"), 3.25])
+        data = pa.table({"symbol": ["A", "B", "C"], "status": ["Open", "Open", "Filled"], "qty": qty})
+        assert recorder.record_batch("orders", data) == 3
+        with pytest.raises(WrongColumns, match="colour"):
+            recorder.record_batch("orders", data.append_column("colour", pa.array(["red"] * 3)))
+        with pytest.raises(WrongColumns, match="symbol"):
+            recorder.record_batch("orders", data.drop_columns(["symbol"]))
+        recorder.flush(WAIT_S)
+        stored = rows(recorder, "SELECT symbol, toString(qty) FROM orders ORDER BY symbol")
+        assert stored == [("A", "1.5"), ("C", "3.25")]
+        assert recorder.balance()["orders"].dead_lettered == 1
+        balanced(recorder)
+
+
+def test_rows_of_a_source_are_there_once(make: Make) -> None:
+    """Delivered twice, to one recorder or to two, a source's row is stored once and the rest counted as skipped."""
+    entries = [SourceRow("orders", n, order(n, ts_local=NOW_NS + n)) for n in range(500)]
+    first = make()
+    with first as recorder:
+        assert recorder.record_source(11, entries) == 500
+        assert recorder.record_source(11, entries[:200]) == 200
+        recorder.flush(WAIT_S)
+        balance = recorder.balance()["orders"]
+        assert (balance.received, balance.inserted, balance.duplicates_skipped) == (700, 500, 200)
+        recorder.record("orders", order(0))
+        recorder.flush(WAIT_S)
+    with make() as recorder:
+        more = [SourceRow("orders", n, order(n, ts_local=NOW_NS + n)) for n in range(400, 600)]
+        assert recorder.record_source(11, more) == 200
+        recorder.flush(WAIT_S)
+        balance = recorder.balance()["orders"]
+        assert (balance.inserted, balance.duplicates_skipped) == (100, 100)
+        assert rows(recorder, "SELECT count(), uniqExact(_seq) FROM orders WHERE _log = 11") == [(600, 600)]
+        assert recorder.record_source(12, more) == 200, "the same numbers of another source are other rows"
+        recorder.flush(WAIT_S)
+        assert recorder.balance()["orders"].inserted == 300
+        balanced(recorder)
+
+
+def test_a_dead_letter_of_a_source_is_there_once(make: Make) -> None:
+    """A message that cannot be decoded is kept once, however often it is delivered; one without identity each time."""
+    with make() as recorder:
+        for _ in range(2):
+            recorder.dead_letter(
+                reason="no_json",
+                detail="at byte 3 \ud800",
+                payload=b"\xff\x00",
+                origin="bus",
+                log=5,
+                seq=9,
+                ts_local=NOW_NS,
+                wait=True,
+            )
+            recorder.flush(WAIT_S)
+        assert recorder.dead_letter(reason="no_json", detail="", payload=b"")
+        recorder.flush(WAIT_S)
+        letters = rows(
+            recorder, "SELECT hex(payload), _log = 5 AND _seq = 9, origin FROM dead_letters ORDER BY 1 DESC"
+        )
+        assert letters == [("FF00", 1, "bus"), ("", 0, "")]
+
+
+@pytest.mark.parametrize("identity", [(-1, 0), (0, -1), (0, 1.5), (2**64, 0), ("log", 0)])
+def test_an_identity_that_is_none_is_refused_at_once(make: Make, identity: tuple[Any, Any]) -> None:
+    """It is the caller's mistake, and no row was taken."""
+    log, seq = identity
+    with make(packs=("core",)) as recorder:
+        with pytest.raises(ValueError, match="identity"):
+            recorder.record_source(log, [SourceRow("orders", seq, order(0))])
+        assert recorder.balance()["orders"].received == 0
+
+
+def test_wrong_use_raises(make: Make) -> None:
+    """An unknown table, a recorder that is not started, started twice, or closed: each says which and what to do."""
+    recorder = make()
+    with pytest.raises(RecorderClosed, match="not started"):
+        recorder.record("orders", order(0))
+    with recorder:
+        with pytest.raises(UnknownTable, match="market_data"):
+            recorder.record("nowhere", {})
+        with pytest.raises(UnknownTable, match="nowhere"):
+            recorder.record_batch("nowhere", pa.table({}))
+        with pytest.raises(UnknownTable, match="nowhere"):
+            recorder.record_source(1, [SourceRow("orders", 0, order(0)), SourceRow("nowhere", 1, {})])
+        with pytest.raises(RecorderClosed, match="running"):
+            recorder.start()
+        assert recorder.balance()["orders"].received == 0
+        recorder.record("orders", order(0))
+    for ask in (lambda: recorder.record("orders", order(0)), recorder.sync, recorder.flush, recorder.status):
+        with pytest.raises(RecorderClosed, match="closed"):
+            ask()
+    with pytest.raises(RecorderClosed, match="closed"):
+        recorder.start()
+    assert recorder.balance()["orders"].inserted == 1, "the balance outlives the recorder"
+    recorder.close()
+
+
+def test_closing_wakes_who_waits(make: Make) -> None:
+    """A flush that another thread's `close` overtakes ends, with an answer or with `RecorderClosed`."""
+    recorder = make(tables={"orders": {"linger_ms": 3_600_000, "linger_max_ms": 3_600_000}}).start()
+    ends: list[Any] = []
+
+    def flush() -> None:
+        try:
+            while True:
+                recorder.record("orders", order(0))
+                recorder.flush()
+        except Exception as error:  # noqa: BLE001 - the test looks at it
+            ends.append(error)
+
+    waiting = threading.Thread(target=flush)
+    waiting.start()
+    wait_until(lambda: recorder.balance()["orders"].inserted > 3)
+    recorder.close()
+    waiting.join(WAIT_S)
+    assert not waiting.is_alive()
+    assert [type(error) for error in ends] == [RecorderClosed]
+
+
+def test_a_forked_child_has_no_recorder(make: Make) -> None:
+    """The recorder's thread stayed in the parent: the child is told so, and the parent goes on."""
+    with make() as recorder:
+        recorder.record("orders", order(0))
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            told = b"nothing"
+            try:
+                recorder.record("orders", order(1))
+            except RecorderForked as error:
+                told = str(error).encode()
+            except BaseException as error:  # noqa: BLE001 - told to the parent
+                told = repr(error).encode()
+            os.write(writing, told)
+            os._exit(0)
+        os.close(writing)
+        os.waitpid(child, 0)
+        with os.fdopen(reading, "rb") as pipe:
+            assert b"make a Recorder in the child" in pipe.read()
+        recorder.record("orders", order(2))
+        recorder.flush(WAIT_S)
+        assert recorder.balance()["orders"].inserted == 2
+
+
+def test_a_disabled_table_counts_its_rows_as_filtered(make: Make) -> None:
+    """`book_deltas` is off unless asked for; what it leaves out is counted and nothing else happens."""
+    with make() as recorder:
+        assert recorder.record("book_deltas", {"symbol": "A"}) is False
+        assert recorder.record_batch("book_deltas", pa.table({"symbol": ["A", "B"]})) == 0
+        assert recorder.record_source(1, [SourceRow("book_deltas", 0, {})]) == 0
+        assert recorder.status()["tables"]["book_deltas"]["filtered_rows"] == 4
+        assert recorder.balance()["book_deltas"].received == 0
+    with make(tables={"book_deltas": {"enabled": True}}) as recorder:
+        assert recorder.record("book_deltas", {"symbol": "A", "bid_pxs": [1.5]})
+        recorder.flush(WAIT_S)
+        assert rows(recorder, "SELECT bid_pxs FROM book_deltas") == [([1.5],)]
+
+
+def test_the_recorder_writes_about_itself(make: Make) -> None:
+    """A run row at start, samples of its metrics, and a status that JSON can hold."""
+    import json
+
+    with make(metrics_interval_s=0.05) as recorder:
+        recorder.record("orders", order(0))
+        wait_until(lambda: recorder.balance()["metrics_timeseries"].inserted > 0, "samples")
+        recorder.flush(WAIT_S)
+        (run,) = rows(
+            recorder, "SELECT recorder_run_id, config_hash, pid, packs['core'] != '' FROM recorder_runs"
+        )
+        assert run == (recorder.recorder_run_id, recorder.settings.config_hash, os.getpid(), True)
+        names = {name for (name,) in rows(recorder, "SELECT DISTINCT name FROM metrics_timeseries")}
+        assert any(name.startswith("recorder_queue") for name in names)
+        status = json.loads(json.dumps(recorder.status()))
+        assert status["balance"]["orders"]["inserted"] == 1
+        assert status["tables"]["orders"]["lag"]
+        assert recorder.tables["orders"] is PACK.table("orders")
+
+
+def test_a_drifted_table_is_held_at_start_and_resumes(make: Make, engine: Client, database: str) -> None:
+    """Nothing is written to it; the event names the column; mended, it takes the rows that waited."""
+    with make() as recorder:
+        recorder.flush(WAIT_S)
+    engine.command(f"ALTER TABLE {database}.orders DROP COLUMN notes")
+    with make() as recorder:
+        status = recorder.status()["tables"]
+        wait_until(lambda: recorder.status()["tables"]["orders"]["state"] == "held")
+        assert "notes" in recorder.status()["tables"]["orders"]["held_because"]
+        assert status["fills"]["state"] == "flowing"
+        recorder.record("orders", order(0, notes="kept"))
+        with pytest.raises(NotDurable, match=r"orders 1 rows \(held: .*notes"):
+            recorder.sync(0.2)
+        assert rows(recorder, "SELECT count() FROM orders") == [(0,)]
+        engine.command(
+            f"ALTER TABLE {database}.orders ADD COLUMN notes Nullable(String) AFTER risk_decision_id"
+        )
+        recorder.flush(WAIT_S)
+        assert rows(recorder, "SELECT notes FROM orders") == [("kept",)]
+        (event,) = rows(
+            recorder, "SELECT DISTINCT severity, component FROM system_events WHERE kind = 'RecorderFailure'"
+        )
+        assert event == ("error", "orders")
+
+
+def test_pending_migrations_hold_their_tables_and_name_the_command(make: Make) -> None:
+    """Where migrating at start is off, the recorder starts, takes rows, and says what to run."""
+    with make(migrate_on_start=False) as recorder:
+        recorder.record("orders", order(0))
+        wait_until(lambda: recorder.status()["tables"]["orders"]["state"] == "held")
+        why = recorder.status()["tables"]["orders"]["held_because"]
+        assert "recorder migrate up" in why
+        assert "core/0002" in why
+        balance = recorder.balance()["orders"]
+        assert (balance.received, balance.pending) == (1, 1)
+        with pytest.raises(NotDurable, match="recorder migrate up"):
+            recorder.flush(0.2)
+        recorder.settings = recorder.settings.model_copy(update={"shutdown_timeout_s": 0.2})
+        with make():  # another recorder, which migrates
+            pass
+        recorder.flush(WAIT_S)
+        assert recorder.balance()["orders"].inserted == 1
+
+
+def test_settings_of_a_table_that_is_not_there_are_refused(make: Make) -> None:
+    """A misspelt table would be recorded with the defaults, unseen."""
+    with pytest.raises(SettingsError, match="orders"):
+        make(tables={"oders": {"linger_ms": 1}})
+
+
+def test_balance_says_what_is_missing() -> None:
+    """A balance that does not add up is not exact."""
+    from recorder import Balance
+
+    whole = Balance(
+        received=6, inserted=1, pending=1, shed=1, dead_lettered=1, duplicates_skipped=1, expired=1
+    )
+    assert whole.exact
+    for name in whole.as_dict():
+        assert not dataclasses.replace(whole, **{name: 0}).exact
+
+
+async def test_a_block_policy_never_waits_on_the_users_loop(make: Make) -> None:
+    """`record` from a coroutine returns at once, whatever the overflow policy."""
+    block = {
+        "overflow": "block",
+        "overflow_second": "drop_oldest",
+        "block_timeout_ms": 600_000,
+        "queue_rows": 10,
+    }
+    async with make(tables={"market_data": block | {"linger_ms": 100, "linger_max_ms": 200}}) as recorder:
+        async with asyncio.timeout(WAIT_S):
+            for _ in range(100):
+                recorder.record("market_data", {"symbol": "A"})
+            await recorder.flush(WAIT_S)
+        assert (await recorder.balance())["market_data"].exact
