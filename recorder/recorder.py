@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import concurrent.futures
 import contextlib
 import os
 import sys
@@ -38,7 +39,7 @@ from recorder.runtime import Runtime
 from recorder.settings import Settings
 from recorder.sink.base import Sink
 from recorder.sink.open import open_sink
-from recorder.ticket import Ticket
+from recorder.ticket import OVERTAKEN, Ticket, awaited, on_loop
 from schemas.pack import Pack, load_packs
 from schemas.table import Table
 
@@ -389,9 +390,11 @@ class Recorder:
         self, what: Callable[[Runtime], Coroutine[Any, Any, None]], timeout_s: float | None, state: str
     ) -> None:
         runtime, loop = self._running()
-        future = asyncio.run_coroutine_threadsafe(what(runtime), loop)
+        future = on_loop(lambda: what(runtime), loop)
         try:
             future.result(timeout_s)
+        except concurrent.futures.CancelledError:
+            raise RecorderClosed(OVERTAKEN) from None
         except TimeoutError:
             future.cancel()
             raise NotDurable(self._late(runtime, state, timeout_s)) from None
@@ -478,7 +481,7 @@ class AsyncRecorder:
         runtime, loop = self.recorder._running()
         try:
             async with asyncio.timeout(timeout_s):
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(what(runtime), loop))
+                await awaited(on_loop(lambda: what(runtime), loop))
         except TimeoutError:
             raise NotDurable(self.recorder._late(runtime, state, timeout_s)) from None
 

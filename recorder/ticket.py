@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+import concurrent.futures
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any
+
+from recorder.errors import RecorderClosed
 
 Wait = Callable[[], Coroutine[Any, Any, None]]
 
@@ -31,12 +34,15 @@ class Ticket:
 
         Raises:
             TimeoutError: it is not durable yet.
+            RecorderClosed: the recorder was closed before it was; its balance says what became of the rows.
         """
         if not self.accepted:
             return False
-        future = asyncio.run_coroutine_threadsafe(self._wait(), self._loop)
+        future = on_loop(self._wait, self._loop)
         try:
             future.result(timeout_s)
+        except concurrent.futures.CancelledError:
+            raise RecorderClosed(OVERTAKEN) from None
         except TimeoutError:
             future.cancel()
             raise TimeoutError(
@@ -50,8 +56,33 @@ class Ticket:
     async def _awaited(self) -> bool:
         if not self.accepted:
             return False
-        waiting: Awaitable[None] = asyncio.wrap_future(
-            asyncio.run_coroutine_threadsafe(self._wait(), self._loop)
-        )
-        await waiting
+        await awaited(on_loop(self._wait, self._loop))
         return True
+
+
+OVERTAKEN = "the recorder was closed meanwhile; its balance says what became of the rows"
+
+
+def on_loop(wait: Wait, loop: asyncio.AbstractEventLoop) -> concurrent.futures.Future[None]:
+    """Start a wait on the recorder's loop, from any thread.
+
+    Raises:
+        RecorderClosed: the loop is gone.
+    """
+    waiting = wait()
+    try:
+        return asyncio.run_coroutine_threadsafe(waiting, loop)
+    except RuntimeError:
+        waiting.close()
+        raise RecorderClosed(OVERTAKEN) from None
+
+
+async def awaited(future: concurrent.futures.Future[None]) -> None:
+    """Await a wait on the recorder's loop; one that its closing ended raises `RecorderClosed`."""
+    try:
+        await asyncio.wrap_future(future)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():  # it is the caller that was cancelled
+            raise
+        raise RecorderClosed(OVERTAKEN) from None

@@ -13,7 +13,7 @@ from clickhouse_connect.driver.client import Client
 from harness.faulty_sink import Fail, FaultySink, Hang, LoseAnswer
 from harness.recorders import WAIT_S, faulty, order, rows, settings_for, wait_until
 
-from recorder import NotDurable, Recorder
+from recorder import NotDurable, Recorder, RecorderClosed
 from recorder.sink.errors import HoldError, Retryable, SinkUnavailable
 
 Make = Callable[..., tuple[Recorder, FaultySink]]
@@ -256,3 +256,31 @@ def test_rows_the_close_finds_waiting_are_flushed(make: Make) -> None:
     again, _ = make()
     with again:
         assert rows(again, "SELECT count() FROM orders") == [(100,)]
+
+
+def test_a_wait_that_closing_overtakes_says_so(make: Make) -> None:
+    """Flushes and tickets of rows that a shutdown gives up end with `RecorderClosed`, not with a hang."""
+    recorder, sink = make(insert_timeout_s=3_600.0, shutdown_timeout_s=0.2)
+    recorder.start()
+    sink.always("orders", Hang(3_600))
+    ticket = recorder.record("orders", order(0), ticket=True)
+    ends: list[Exception] = []
+
+    def end_of(wait: Callable[[], object]) -> None:
+        try:
+            wait()
+        except Exception as error:  # noqa: BLE001 - the test looks at it
+            ends.append(error)
+
+    waiting = [
+        threading.Thread(target=end_of, args=(wait,)) for wait in (recorder.flush, recorder.sync, ticket.wait)
+    ]
+    for thread in waiting:
+        thread.start()
+    wait_until(lambda: bool(sink.attempts_of("orders")))
+    recorder.close()
+    for thread in waiting:
+        thread.join(WAIT_S)
+    assert [type(error) for error in ends] == [RecorderClosed] * 3
+    with pytest.raises(RecorderClosed):
+        ticket.wait()
