@@ -523,3 +523,17 @@ def test_a_column_that_is_missing_or_there_twice_is_refused() -> None:
     with pytest.raises(WrongColumns, match="symbol"):
         exact_columns(THING, twice)
     assert any(column.default is REQUIRED for column in THING.columns)
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us"])
+def test_a_time_beyond_the_nanoseconds_is_no_other_time(unit: str) -> None:
+    """A time that 64 bits of nanoseconds cannot hold wraps round in a cast; it must make a dead letter."""
+    per_s = {"s": 1, "ms": 10**3, "us": 10**6}[unit]
+    years = (500, 600, 700, 900, 1_200, 1_800)
+    times = pa.array([years * 31_556_952 * per_s for years in years], pa.timestamp(unit, "UTC"))
+    data = pa.record_batch({"symbol": ["A"] * len(times), "qty": [1] * len(times), "ts_local": times})
+    good_columns, others = exact_columns(THING, data)
+    built = Built()
+    assert good_columns.num_rows == 0
+    assert built.add(*others) == []
+    assert [bad.reason for bad in built.bad] == ["out_of_range"] * len(times)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from recorder.door import Door, key_of
+from recorder.pipeline import TablePipeline
 from recorder.queue import Block, QueueLimits, TableQueue, rows_in
 from recorder.shed import ShedLedger
 from schemas.core.tables import PACK
@@ -288,6 +289,24 @@ def test_gaps_of_a_window_say_reason_time_and_rows() -> None:
     assert again["full"].last_ns >= gaps["full"].last_ns
     assert again["sample"] == gaps["sample"]
     assert ledger.rows == 10, "a window that comes back is not counted anew"
+
+
+async def test_a_balance_is_one_moment() -> None:
+    """Rows that come between two reads of a count do not make the balance inexact."""
+
+    class Busy(TableQueue):
+        @property
+        def waiting_rows(self) -> int:
+            self._rows.append(entry(0))
+            self.displaced_rows += 1
+            self.refused_rows += 1
+            return len(self._rows)
+
+    queue = Busy(queue_of().limits, columns=2, wake=lambda: None, shed=ShedLedger(), key_of=lambda row: row)
+    parts: dict[str, Any] = dict.fromkeys(("builder", "policy", "budget", "observer", "row_of_dead"))
+    pipeline = TablePipeline(PACK.table("orders"), queue=queue, **parts)
+    for _ in range(3):
+        assert pipeline.balance().exact
 
 
 def order(i: int) -> dict[str, Any]:
