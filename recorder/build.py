@@ -108,7 +108,7 @@ class BatchBuilder:
         """Build entries slice by slice; yields the rows of each slice, so that the caller can let others run."""
         singles: list[Entry] = []
         for entry in entries:
-            if not isinstance(entry, Block | ArrowBlock):
+            if isinstance(entry, tuple):
                 singles.append(entry)
                 if len(singles) == SLICE_ROWS:
                     yield self._add_singles(singles)
@@ -259,7 +259,9 @@ class BatchBuilder:
     ) -> None:
         """What a producer left to the recorder: local time, run, correlation."""
         times = columns[self._ts_local]
-        if 0 in times and correlations is not None:  # a source's rows must say when: a clock would differ each time
+        if (
+            0 in times and correlations is not None
+        ):  # a source's rows must say when: a clock would differ each time
             ahead_ns = time.time_ns() - time.monotonic_ns()
             columns[self._ts_local] = [
                 t if type(t) is not int or t else accepted + ahead_ns

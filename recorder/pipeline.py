@@ -168,16 +168,31 @@ class TablePipeline:
     async def _build_forever(self) -> None:
         queue, builder = self.queue, self._builder
         while True:
-            room = self._policy.batch_rows - builder.rows
-            entries = queue.drain(max(SLICE_ROWS, min(room, 4 * SLICE_ROWS)))
-            self._drained_upto = queue.drained_upto
-            if entries:
-                await self._build(entries)
+            waiting = queue.waiting_rows
+            if self._worth_a_slice(waiting, time.monotonic_ns()):
+                room = self._policy.batch_rows - builder.rows
+                entries = queue.drain(max(SLICE_ROWS, min(room, 4 * SLICE_ROWS)))
+                self._drained_upto = queue.drained_upto
+                if entries:
+                    await self._build(entries)
             now_ns = time.monotonic_ns()
             if self._is_due(now_ns):
                 await self._seal(now_ns)
             elif queue.waiting_rows < SLICE_ROWS:
-                await self._rest(now_ns, busy=bool(entries))
+                await self._rest(now_ns, busy=waiting > 0)
+
+    def _worth_a_slice(self, waiting: int, now_ns: int) -> bool:
+        """Whether to build now: a slice costs its columns, however few its rows, so they wait for company."""
+        if waiting >= SLICE_ROWS or self._flush_upto > self._drained_upto:
+            return True
+        if self.queue.usage() >= self.queue.limits.low_watermark:
+            return True  # a small queue, or large rows: company would be shed
+        oldest_ns = self._oldest_ns()
+        return oldest_ns is None or now_ns - oldest_ns >= self._budget.linger_ns(self._policy, now_ns)
+
+    def _oldest_ns(self) -> int | None:
+        """Acceptance of the oldest row that is not sealed, built or not."""
+        return self._builder.oldest_ns if self._builder.oldest_ns is not None else self.queue.oldest_ns()
 
     async def _build(self, entries: Sequence[Waiting]) -> None:
         builder, rows_before = self._builder, self._builder.rows
@@ -218,13 +233,13 @@ class TablePipeline:
         While rows keep coming the queue is looked at every `DRAIN_MS` and no producer pays for waking anybody; only
         a queue that was found empty is armed.
         """
-        builder, queue = self._builder, self.queue
+        queue = self.queue
         if self._flush_upto > self._drained_upto:
             return
         drain_s = min(DRAIN_MS, self._policy.linger_ms) / 1_000
         wait_s = None
-        if builder.oldest_ns is not None:
-            due_ns = builder.oldest_ns + self._budget.linger_ns(self._policy, now_ns) - now_ns
+        if (oldest_ns := self._oldest_ns()) is not None:
+            due_ns = oldest_ns + self._budget.linger_ns(self._policy, now_ns) - now_ns
             wait_s = max(0.0, due_ns / NS_PER_S)
         self._woken.clear()
         if busy or not queue.arm():
@@ -234,7 +249,14 @@ class TablePipeline:
             await self._woken_within(drain_s)  # the first row of a burst: let some company come
 
     async def _woken_within(self, seconds: float | None) -> bool:
-        """Wait to be woken; False if that did not happen in time."""
+        """Wait to be woken; False if that did not happen in time.
+
+        All tables' waits end on the same ticks: every time the loop wakes it takes the interpreter's lock from the
+        producers, so thirteen tables that wake apart cost them thirteen times as much as together.
+        """
+        if seconds is not None:
+            loop, tick_s = asyncio.get_running_loop(), DRAIN_MS / 1_000
+            seconds = (int((loop.time() + seconds) / tick_s) + 1) * tick_s - loop.time()
         try:
             async with asyncio.timeout(seconds):
                 await self._woken.wait()

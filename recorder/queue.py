@@ -20,7 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 
@@ -39,7 +39,8 @@ A plain tuple, because making one is most of what a producer pays.
 """
 
 
-class Block(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Block:
     """Rows that came together with identities of their own, from a file or a bus."""
 
     rows: Sequence[Any]
@@ -49,7 +50,8 @@ class Block(NamedTuple):
     wide_bytes: int
 
 
-class ArrowBlock(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ArrowBlock:
     """Rows of this process that are columns already, checked, in the table's types and order, without identity."""
 
     rows: pa.RecordBatch
@@ -62,7 +64,9 @@ Waiting = Entry | Block | ArrowBlock
 
 def rows_in(entries: Sequence[Waiting]) -> int:
     """How many rows entries hold."""
-    return sum(len(entry.rows) if isinstance(entry, Block | ArrowBlock) else 1 for entry in entries)
+    if set(map(type, entries)) <= {tuple}:
+        return len(entries)
+    return sum(1 if isinstance(entry, tuple) else len(entry.rows) for entry in entries)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +133,8 @@ class TableQueue:
             or self._newest
             or (
                 (wide_bytes or self._wide_bytes)
-                and (len(rows) + self._block_rows) * self.row_bytes + self._wide_bytes + wide_bytes > self._soft_bytes
+                and (len(rows) + self._block_rows) * self.row_bytes + self._wide_bytes + wide_bytes
+                > self._soft_bytes
             )
         ):
             return self._put_full(entry)
@@ -293,12 +298,12 @@ class TableQueue:
             while rows < max_rows:
                 entry = pop()
                 taken.append(entry)
-                if isinstance(entry, Block | ArrowBlock):
-                    rows += len(entry.rows)
-                    wide_bytes += entry.wide_bytes
-                else:
+                if isinstance(entry, tuple):
                     rows += 1
                     wide_bytes += entry[3]
+                else:
+                    rows += len(entry.rows)
+                    wide_bytes += entry.wide_bytes
         except IndexError:
             pass
         if self._newest and rows >= max_rows:
@@ -326,7 +331,7 @@ class TableQueue:
 
     def _forget(self, entry: Waiting) -> int:
         """Account for an entry taken out under the lock; its rows."""
-        self._wide_bytes -= entry.wide_bytes if isinstance(entry, Block | ArrowBlock) else entry[3]
+        self._wide_bytes -= entry[3] if isinstance(entry, tuple) else entry.wide_bytes
         rows = rows_in((entry,))
         self._block_rows -= rows - 1
         return rows
@@ -344,6 +349,15 @@ class TableQueue:
     def waiting_rows(self) -> int:
         """Rows in the queue."""
         return len(self._rows) + self._block_rows + len(self._newest)
+
+    def oldest_ns(self) -> int | None:
+        """Acceptance of the row that waits longest; None where none does."""
+        try:
+            entry = self._rows[0]
+        except IndexError:
+            newest = next(iter(list(self._newest.values())), None)
+            return newest[1] if newest else None
+        return entry[1] if isinstance(entry, tuple) else entry.accepted_ns
 
     @property
     def waiting_bytes(self) -> int:
