@@ -23,7 +23,7 @@ import click
 from benchmarks import hang, rig
 from benchmarks.gcstate import STATES, GcState, gc_state
 from benchmarks.machine import describe_machine
-from benchmarks.report import Report, Section, Verdict, count, mebibytes, publish, seconds, spread_of_seconds
+from benchmarks.report import Report, Section, Verdict, count, mebibytes, publish, row_of_quantiles, seconds, spread_of_seconds
 from benchmarks.rows import ALL_TABLES, make_rows
 from benchmarks.stats import QUANTILES, Nanoseconds, Spread, differences, quantiles, spread
 from benchmarks.steps import WAITS, Steps, Wait, no_recorder, take_steps, timer_cost_ns
@@ -117,12 +117,12 @@ def report(result: HotpathResult, settings: Settings, what: str, conditions: str
 
     def rows(what_: str) -> list[list[str]]:
         return [
-            [name, *(spread_of_seconds(spread(side.of(what_, quantile))) for quantile in QUANTILES)]
+            row_of_quantiles(name, {quantile: spread(side.of(what_, quantile)) for quantile in QUANTILES})
             for name, side in result.sides.items()
         ]
 
     added = [
-        [name, *(spread_of_seconds(result.added(name, quantile)) for quantile in QUANTILES)]
+        row_of_quantiles(name, {quantile: result.added(name, quantile) for quantile in QUANTILES})
         for name in (WITH, SWITCHED)
     ]
     called = result.sides[SWITCHED]
@@ -139,7 +139,7 @@ def report(result: HotpathResult, settings: Settings, what: str, conditions: str
             Section("Lateness of a step", ("", *labels), rows("lateness")),
             Section(
                 "Added lateness", ("", *labels), added,
-                "Difference within a round; median (least…most). Switched: with switch_interval_s set.",
+                "Differences within a round: medians, and of p99.9 (least…most). Switched: switch_interval_s set.",
             ),
         ],
         [

@@ -10,6 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+_load_at_start = os.getloadavg()[0]
+"""Read when the process begins: later it is the benchmark's own."""
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -23,7 +26,7 @@ class Machine:
     engine: str
     packages: dict[str, str]
     load_1min: float
-    """The machine's load average when the run began: above a fraction of the cores, the numbers are not clean."""
+    """The load average before the run: above a fraction of the cores, the numbers are not clean."""
 
     def line(self) -> str:
         """One line for people."""
@@ -48,7 +51,7 @@ def describe_machine(engine: str) -> Machine:
         python=platform.python_version(),
         engine=engine,
         packages={name: _version(name) for name in ("chdb", "clickhouse-connect", "pyarrow", "numpy", "uvloop")},
-        load_1min=round(os.getloadavg()[0], 2),
+        load_1min=round(_load_at_start, 2),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -169,3 +169,8 @@ def spread_of_numbers(value: Spread, digits: int = 2) -> str:
     if value.rounds == 1:
         return f"{value.median:,.{digits}f}"
     return f"{value.median:,.{digits}f} ({value.least:,.{digits}f}…{value.greatest:,.{digits}f})"
+
+
+def row_of_quantiles(name: str, found: Mapping[str, Spread]) -> list[str]:
+    """A table's row: the medians of all quantiles, and of p99.9, which the targets speak of, the range too."""
+    return [name, *(spread_of_seconds(v) if q == "p999" else seconds(v.median) for q, v in found.items())]
