@@ -23,7 +23,17 @@ import click
 from benchmarks import hang, rig
 from benchmarks.gcstate import STATES, GcState, gc_state
 from benchmarks.machine import describe_machine
-from benchmarks.report import Report, Section, Verdict, count, mebibytes, publish, row_of_quantiles, seconds, spread_of_seconds
+from benchmarks.report import (
+    Report,
+    Section,
+    Verdict,
+    count,
+    mebibytes,
+    publish,
+    row_of_quantiles,
+    seconds,
+    spread_of_seconds,
+)
 from benchmarks.rows import ALL_TABLES, make_rows
 from benchmarks.stats import QUANTILES, Nanoseconds, Spread, differences, quantiles, spread
 from benchmarks.steps import WAITS, Steps, Wait, no_recorder, take_steps, timer_cost_ns

@@ -155,7 +155,7 @@ def cpu_by_role() -> dict[str, float]:
         seconds = thread.user_time + thread.system_time
         if thread.id == here:
             used["producer"] += seconds
-        elif name == "recorder":
+        elif name.startswith("recorder"):
             used["recorder"] += seconds
         elif name.startswith("sink-"):
             used["sink"] += seconds
