@@ -296,7 +296,7 @@ def hang_report(result: HangResult, settings: Settings, what: str, conditions: s
                     f"The clock's own {result.timer_ns:.0f} ns are taken off."),
             Section(
                 "Tables",
-                ("table", "received", "inserted", "shed", "in gap rows", "in database", "queue", "balance"),
+                ("table", "received", "inserted", "shed", "in gaps", "stored", "queue", "balance"),
                 shown,
                 f"Drained in {seconds(result.drain_s)} after the last row. RSS was "
                 f"{mebibytes(result.rss_before_bytes)} before the recorder started, "

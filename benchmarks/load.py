@@ -228,7 +228,7 @@ def _table_section(result: LoadResult) -> Section:
             count(max(phase.peaks.queue_rows.get(name, 0) for phase in result.phases)),
             "exact" if balance.exact else "WRONG",
         ])
-    columns = ("table", "received", "inserted", "shed", "in database", "lag p50", "lag p99", "queue", "balance")
+    columns = ("table", "received", "inserted", "shed", "stored", "lag p50", "lag p99", "queue", "balance")
     return Section("Tables", columns, rows)
 
 
