@@ -125,6 +125,11 @@ class FlushWorker:
 
     async def hold(self, why: str) -> None:
         """Keep the table held until `ready` finds it mended."""
+        await self._held(why)
+        self._set(WorkerState.FLOWING, "")
+
+    async def _held(self, why: str) -> None:
+        """Wait a probe's time at least, and on until `ready` finds nothing wrong; trying will show what it cannot."""
         while why:
             self._set(WorkerState.HELD, why)
             await self._wait(self._policy.hold_probe_s)
@@ -132,7 +137,6 @@ class FlushWorker:
                 why = (await self._ready() if self._ready else None) or ""
             except SinkError as error:
                 self._events.error(error)
-        self._set(WorkerState.FLOWING, "")
 
     async def _insert(self, batch: Batch, dead: _DeadLetters) -> None:
         """Insert one sealed batch, whatever it takes."""
@@ -149,8 +153,7 @@ class FlushWorker:
             self._events.error(failure)
             unknown += isinstance(failure, UnknownError)
             if isinstance(failure, HoldError) or unknown > self._policy.unknown_retries:
-                self._set(WorkerState.HELD, str(failure))
-                await self._wait(self._policy.hold_probe_s)
+                await self._held(str(failure))
             elif not isinstance(failure, DataError):
                 self._set(WorkerState.RETRYING, str(failure))
                 await self._wait(self._policy.backoff.wait_s(attempt))

@@ -1,7 +1,9 @@
-"""The process's own log lines. Called by commands only: a library never configures its host's logging.
+"""The recorder's own log lines.
 
-Lines go to standard error, so that standard output stays a command's answer. Secrets are masked in every
-line: values of keys that name one, and passwords inside URLs, in exceptions too.
+Every logger is one of the standard library's, below `recorder`, so that a host program has them where it has its
+others. `configure` is called by commands only: a library never configures its host's logging. Commands' lines go to
+standard error, so that standard output stays a command's answer. Secrets are masked in every line: values of keys
+that name one, and passwords inside URLs, in exceptions too.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from recorder.target import MASK, mask_urls
 
+ROOT = "recorder"
+PARTS = "recorder_parts"
 SECRET_KEY = re.compile(
     r"(^|[_-])(password|passwd|pwd|secret|token|signature|credential|credentials|authorization|api_?key|private_?key)$",
     re.IGNORECASE,
@@ -48,6 +52,35 @@ def _mask_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> E
     return event
 
 
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """The logger of one part, with structlog's keywords; `name` is below `recorder`."""
+    logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
+        logging.getLogger(name),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[structlog.stdlib.filter_by_level, _for_handlers],
+    )
+    return logger
+
+
+def _for_handlers(
+    _logger: WrappedLogger, _method: str, event: EventDict
+) -> tuple[tuple[str], dict[str, Any]]:
+    """One line for whatever handlers there are, with its parts beside it for those that know them."""
+    parts = {key: value for key, value in event.items() if key not in ("event", "exc_info")}
+    masked = {key: mask(value, key) for key, value in parts.items()}
+    text = " ".join([str(event.get("event", "")), *(f"{key}={value!r}" for key, value in masked.items())])
+    return (text,), {"exc_info": event.get("exc_info"), "extra": {PARTS: event}}
+
+
+def _from_parts(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """What a line of ours was made of, instead of its text."""
+    record = event.get("_record")
+    parts = getattr(record, PARTS, None)
+    if parts is None:
+        return event
+    return {**event, **{key: value for key, value in parts.items() if key != "exc_info"}}
+
+
 def configure(level: str = "info", form: str = "console", *, stream: TextIO | None = None) -> None:
     """Set up structlog and the standard library's logging for a command.
 
@@ -57,6 +90,7 @@ def configure(level: str = "info", form: str = "console", *, stream: TextIO | No
     threshold = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        _from_parts,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
@@ -70,12 +104,6 @@ def configure(level: str = "info", form: str = "console", *, stream: TextIO | No
         )
     else:
         renderer = structlog.dev.ConsoleRenderer(colors=out.isatty())
-    structlog.configure(
-        processors=[*shared, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.PrintLoggerFactory(out),
-        cache_logger_on_first_use=False,
-    )
     handler = logging.StreamHandler(out)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -87,3 +115,4 @@ def configure(level: str = "info", form: str = "console", *, stream: TextIO | No
     root.handlers[:] = [handler]
     # Libraries are chatty about what is not their user's business.
     root.setLevel(max(threshold, logging.WARNING) if threshold > logging.DEBUG else threshold)
+    logging.getLogger(ROOT).setLevel(threshold)

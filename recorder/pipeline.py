@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pyarrow as pa
-import structlog
 from aiochannel import Channel
 
 from recorder.balance import Balance
@@ -24,11 +23,12 @@ from recorder.budget import InsertBudget
 from recorder.build import SLICE_ROWS, BadRow, BatchBuilder
 from recorder.flush_policy import NS_PER_S, FlushPolicy, is_due, is_full
 from recorder.flush_worker import FlushWorker, WorkerState
+from recorder.log import get_logger
 from recorder.queue import TableQueue, Waiting, rows_in
 from recorder.sink.errors import DataError, SinkError
 from schemas.table import Table
 
-log = structlog.get_logger("recorder.pipeline")
+log = get_logger("recorder.pipeline")
 
 DRAIN_MS = 20
 """A builder looks at its queue this often while rows trickle in: rare enough to cost nothing beside 13 tables."""

@@ -25,15 +25,15 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Self, TypeVar, overload
 
 import pyarrow as pa
-import structlog
 
 from recorder.arrow_rows import exact_columns
 from recorder.balance import Balance
 from recorder.correlation import correlation_id as context_correlation_id
 from recorder.door import Door
-from recorder.errors import NotDurable, RecorderClosed, RecorderForked, UnknownTable
+from recorder.errors import NotDurable, RecorderClosed, RecorderForked, SettingsError, UnknownTable
+from recorder.log import get_logger
 from recorder.metrics import SourceCounts
-from recorder.own_rows import DEAD_LETTERS
+from recorder.own_rows import DEAD_LETTERS, OWN_TABLES
 from recorder.queue import ArrowBlock, Block
 from recorder.runtime import Runtime
 from recorder.settings import Settings
@@ -43,7 +43,7 @@ from recorder.ticket import OVERTAKEN, Ticket, awaited, on_loop
 from schemas.pack import Pack, load_packs
 from schemas.table import Table
 
-log = structlog.get_logger("recorder")
+log = get_logger("recorder")
 T = TypeVar("T")
 
 START_TIMEOUT_S = 120.0
@@ -91,6 +91,11 @@ class Recorder:
         self._doors: dict[str, Door] = {}
         self._tables = {table.name: table for pack in self.packs for table in pack.tables}
         self.settings.check_tables(self._tables)
+        if missing := [name for name in OWN_TABLES if name not in self._tables]:
+            raise SettingsError(
+                f"packs: {', '.join(self.settings.packs)} lack the recorder's own tables {', '.join(missing)}; "
+                'add "core" to packs'
+            )
         self._state: Literal["new", "running", "closed", "forked", "failed"] = "new"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._runtime: Runtime | None = None
@@ -462,6 +467,11 @@ class AsyncRecorder:
         self.recorder = recorder
         self.record = recorder.record
         self.record_batch = recorder.record_batch
+        self.dead_letter = recorder.dead_letter
+
+    async def record_source(self, log: int, entries: Iterable[SourceRow], *, timeout_s: float | None = None) -> int:
+        """As `Recorder.record_source`; the wait for room does not hold up the loop."""
+        return await asyncio.to_thread(self.recorder.record_source, log, entries, timeout_s=timeout_s)
 
     async def sync(self, timeout_s: float | None = None) -> None:
         """As `Recorder.sync`."""
@@ -474,6 +484,10 @@ class AsyncRecorder:
     async def balance(self) -> dict[str, Balance]:
         """As `Recorder.balance`."""
         return await asyncio.to_thread(self.recorder.balance)
+
+    async def status(self) -> dict[str, Any]:
+        """As `Recorder.status`."""
+        return await asyncio.to_thread(self.recorder.status)
 
     async def _wait(
         self, what: Callable[[Runtime], Coroutine[Any, Any, None]], timeout_s: float | None, state: str

@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import structlog
 
 from recorder.backoff import Backoff
 from recorder.balance import Balance
@@ -28,6 +27,7 @@ from recorder.flush_worker import FlushWorker, WorkerPolicy, WorkerState
 from recorder.health import HealthServer
 from recorder.identity import new_epoch
 from recorder.latency import LatencyHistogram
+from recorder.log import get_logger
 from recorder.metrics import RecorderMetrics, RecorderStats, SourceCounts, TableStats
 from recorder.own_rows import (
     DEAD_LETTERS,
@@ -51,10 +51,13 @@ from schemas.pack import Pack
 from schemas.policy import Overflow
 from schemas.table import Table
 
-log = structlog.get_logger("recorder")
+log = get_logger("recorder")
 
 OWN_ROWS_S = 1.0
 """The least time that closing gives the recorder's own rows, whatever the other tables took."""
+
+
+CLOSE_RESERVE_S = 3.0
 
 
 @dataclass
@@ -206,7 +209,8 @@ class Runtime:
 
     async def close(self, timeout_s: float) -> None:
         """Flush within the time given, count what is left, and release everything."""
-        deadline = self._loop.time() + timeout_s
+        # What cannot be flushed must still be given up, counted and closed within the time.
+        deadline = self._loop.time() + timeout_s - min(CLOSE_RESERVE_S, 0.2 * timeout_s)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -234,7 +238,10 @@ class Runtime:
                 log.error("rows were lost at shutdown", table=name, rows=pipeline.lost_rows)
         if self._health is not None:
             await self._health.close()
-        await self.sink.close()
+        try:
+            await self.sink.close()
+        except SinkError as error:
+            log.error("the sink did not close", error=str(error))
 
     async def _unfit(self, table: Table) -> str | None:
         """Why a table cannot take rows now, or None: asked at start and while it is held."""

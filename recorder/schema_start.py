@@ -9,8 +9,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
-import structlog
-
+from recorder.log import get_logger
 from recorder.settings import Settings
 from recorder.sink.base import Sink
 from schemas.check import Difference, compare
@@ -21,7 +20,7 @@ from schemas.pack import Pack
 from schemas.render import RenderContext
 from schemas.table import Table
 
-log = structlog.get_logger("recorder.schema")
+log = get_logger("recorder.schema")
 
 BREAKING = frozenset({"missing_table", "missing_column", "column_type", "extra_column"})
 """Differences under which a batch would fail or be changed silently. The others are told, and recording goes on."""

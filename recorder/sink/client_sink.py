@@ -125,9 +125,9 @@ class ClientSink(abc.ABC):
         if stuck := _join(working, self._close_wait_s):
             for token in list(self._running):
                 self._ask_to_stop(token)
-            stuck = _join(working, self._kill_wait_s)
+            stuck = _join(working, min(self._kill_wait_s, self._close_wait_s))
         self._kills.close()
-        stuck += self._kills.join(self._kill_wait_s)
+        stuck += self._kills.join(min(self._kill_wait_s, self._close_wait_s))
         if stuck:
             raise SinkError(
                 f"{stuck} calls still run {self._close_wait_s + self._kill_wait_s:g} s after the sink was told "

@@ -7,6 +7,9 @@ from recorder.settings import Settings
 from recorder.sink.base import Sink
 from recorder.sink.chdb import ChdbSink
 
+CLOSE_WAIT_S = 1.0
+"""What a closing sink waits for calls that still run: whoever closes it has waited for its rows already."""
+
 
 def open_sink(settings: Settings) -> Sink:
     """The sink for `settings.target`; not started yet.
@@ -16,7 +19,9 @@ def open_sink(settings: Settings) -> Sink:
     """
     target = settings.target
     if target.embedded:
-        return ChdbSink(target.path, settings.database, tmp_dir=settings.data_dir / "tmp")
+        return ChdbSink(
+            target.path, settings.database, tmp_dir=settings.data_dir / "tmp", close_wait_s=CLOSE_WAIT_S
+        )
     raise SettingsError(
         f"target {target}: this version records into the embedded engine; set target to chdb:///path/to/db"
     )

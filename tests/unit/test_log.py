@@ -8,9 +8,8 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-import structlog
 
-from recorder.log import configure, mask
+from recorder.log import configure, get_logger, mask
 
 SECRET = "hunter2-s3cr3t"
 
@@ -22,7 +21,7 @@ def _restore() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
-    structlog.reset_defaults()
+    logging.getLogger("recorder").setLevel(logging.NOTSET)
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
@@ -30,7 +29,7 @@ def test_secrets_stay_out_of_lines(form: str) -> None:
     """Passwords in URLs and values of keys that name a secret are masked, nested and in exceptions."""
     out = io.StringIO()
     configure("info", form, stream=out)
-    log = structlog.get_logger("x")
+    log = get_logger("recorder.x")
     log.info(
         f"to http://u:{SECRET}@h",
         api_key=SECRET,
@@ -49,12 +48,22 @@ def test_json_lines_are_json() -> None:
     """In JSON every line is an object with a time and a level, from our own loggers and from libraries."""
     out = io.StringIO()
     configure("warning", "json", stream=out)
-    structlog.get_logger("x").info("not shown")
-    structlog.get_logger("x").warning("shown", rows=3)
+    get_logger("recorder.x").info("not shown")
+    get_logger("recorder.x").warning("shown", rows=3)
     logging.getLogger("library").error("theirs")
     lines = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [(line["event"], line["level"]) for line in lines] == [("shown", "warning"), ("theirs", "error")]
     assert all("timestamp" in line for line in lines)
+
+
+def test_a_host_without_our_configuration_has_our_lines_where_it_has_its_own(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a library nothing is printed: a line goes to the standard library's logging, whole and masked."""
+    with caplog.at_level(logging.INFO, "recorder"):
+        get_logger("recorder.x").warning("100 % shed", table="fills", target=f"http://u:{SECRET}@h")
+    assert caplog.messages == ["100 % shed table='fills' target='http://u:***@h'"]
+    assert capsys.readouterr().out == ""
 
 
 def test_names_that_only_contain_a_word_are_kept() -> None:
