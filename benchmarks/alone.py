@@ -107,8 +107,13 @@ def command(invocation: Invocation, seconds_: float, rounds: int) -> None:
                 for (name, work), interval in ((item, s) for item in parts.items() for s in (own, 1e-4)):
                     sys.setswitchinterval(interval)
                     with beside(work), gc_state("freeze"):
-                        taken = take_steps(no_recorder, [("", ())], rate=RATE, steps=int(RATE * seconds_),
-                                           skip=int(RATE * min(0.5, seconds_ / 4)))
+                        taken = take_steps(
+                            no_recorder,
+                            [("", ())],
+                            rate=RATE,
+                            steps=int(RATE * seconds_),
+                            skip=int(RATE * min(0.5, seconds_ / 4)),
+                        )
                     late.setdefault((name, interval), []).append(quantiles(taken.lateness))
         finally:
             sys.setswitchinterval(own)
@@ -120,11 +125,21 @@ def command(invocation: Invocation, seconds_: float, rounds: int) -> None:
         named = row_of_quantiles(name, spreads)
         shown.append([named[0], f"{interval * 1e3:g} ms", *named[1:]])
         data[f"{name}, {interval * 1e3:g} ms"] = {key: value.as_dict() for key, value in spreads.items()}
-    section = Section("Lateness of the producer", ("beside it", "switch", "p50", "p99", "p99.9", "max"), shown)
+    section = Section(
+        "Lateness of the producer", ("beside it", "switch", "p50", "p99", "p99.9", "max"), shown
+    )
     publish(
-        Report("alone", f"{RATE:,} rows/s of {TABLE}, {seconds_:g} s a part, {rounds} rounds in turn",
-               "the producer holds the lock while it waits", machine, [section], [], {"lateness_s": data}),
-        as_json=invocation.json, check=False,
+        Report(
+            "alone",
+            f"{RATE:,} rows/s of {TABLE}, {seconds_:g} s a part, {rounds} rounds in turn",
+            "the producer holds the lock while it waits",
+            machine,
+            [section],
+            [],
+            {"lateness_s": data},
+        ),
+        as_json=invocation.json,
+        check=False,
     )
 
 

@@ -25,7 +25,16 @@ from clickhouse_connect.driver.client import Client
 LZ4 = "LZ4"
 ZSTD = "ZSTD(1)"
 TIMES = (LZ4, ZSTD, f"Delta, {ZSTD}", f"DoubleDelta, {ZSTD}", "DoubleDelta", f"T64, {ZSTD}", "Delta, ZSTD(3)")
-FLOATS = (LZ4, ZSTD, f"Gorilla, {ZSTD}", "Gorilla", f"FPC, {ZSTD}", f"Delta, {ZSTD}", "ZSTD(3)", "Delta, ZSTD(3)")
+FLOATS = (
+    LZ4,
+    ZSTD,
+    f"Gorilla, {ZSTD}",
+    "Gorilla",
+    f"FPC, {ZSTD}",
+    f"Delta, {ZSTD}",
+    "ZSTD(3)",
+    "Delta, ZSTD(3)",
+)
 IDS = (LZ4, ZSTD, f"Delta, {ZSTD}", f"DoubleDelta, {ZSTD}", f"T64, {ZSTD}", "Delta, ZSTD(3)")
 ARRAYS = (LZ4, ZSTD, f"Gorilla, {ZSTD}", f"FPC, {ZSTD}", f"Delta, {ZSTD}", "ZSTD(3)", "Delta, ZSTD(3)")
 DELTA_CODED = ("ts_", "bid_sz", "ask_sz", "trade_id", "update_id")
@@ -68,7 +77,9 @@ FILLS = {
 
 def main(folder: pathlib.Path) -> None:
     """Measure and print Markdown."""
-    market, deltas, fills = read(sorted((folder / "binance-captures").glob("*.gz")) or sorted(folder.glob("*.gz")))
+    market, deltas, fills = read(
+        sorted((folder / "binance-captures").glob("*.gz")) or sorted(folder.glob("*.gz"))
+    )
     with tempfile.TemporaryDirectory() as temporary:
         client = clickhouse_connect.get_client(interface="chdb", path=f"{temporary}/db")
         try:
@@ -80,7 +91,9 @@ def main(folder: pathlib.Path) -> None:
             client.close()
 
 
-def read(paths: Sequence[pathlib.Path]) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+def read(
+    paths: Sequence[pathlib.Path],
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
     """The rows of all captures: market data, book deltas, fills."""
     market: list[dict[str, Any]] = []
     deltas: list[dict[str, Any]] = []
@@ -97,13 +110,21 @@ def read(paths: Sequence[pathlib.Path]) -> tuple[list[dict[str, Any]], list[dict
                 "_seq": position * 4096,
             }
             if data.get("e") == "depthUpdate":
-                deltas.append(row | _levels(data) | {"first_update_id": data["U"], "last_update_id": data["u"]})
+                deltas.append(
+                    row | _levels(data) | {"first_update_id": data["U"], "last_update_id": data["u"]}
+                )
             elif data.get("e") == "trade":
                 price, quantity = float(data["p"]), float(data["q"])
                 trade = {"last_price": price, "last_qty": quantity, "trade_id": data["t"], "flags": 1}
                 market.append(row | top | trade)
                 fills.append(
-                    row | {"fill_price": data["p"], "fill_qty": data["q"], "fill_id": str(data["t"]), "raw_json": raw}
+                    row
+                    | {
+                        "fill_price": data["p"],
+                        "fill_qty": data["q"],
+                        "fill_id": str(data["t"]),
+                        "raw_json": raw,
+                    }
                 )
             elif "B" in data and "u" in data:
                 names = {"bid_px1": "b", "bid_sz1": "B", "ask_px1": "a", "ask_sz1": "A"}
@@ -142,7 +163,9 @@ def measure(
     definition = ", ".join(f"{name} {kinds[name]}" for name in names)
     client.command(f"CREATE TABLE plain ({definition}) ENGINE = MergeTree ORDER BY tuple()")
     client.insert_arrow("plain", pa.table({name: _array(rows, name, kinds[name]) for name in names}))
-    print(f"\n### {title}: {len(rows):,} rows\n\n| column | codec | bytes a row | scan ms |\n|---|---|---:|---:|")
+    print(
+        f"\n### {title}: {len(rows):,} rows\n\n| column | codec | bytes a row | scan ms |\n|---|---|---:|---:|"
+    )
     for name, (kind, codecs) in columns.items():
         for codec in codecs:
             try:
@@ -170,7 +193,9 @@ def measure_order(client: Client, symbols: int = 20) -> None:
     Copies are a few ms apart, and the last query asks for the look-up that precedes a retry.
     """
     print(f"\n### market_data by sorting key, {symbols} symbols\n")
-    print("| ORDER BY | bytes a row | top of book at a time, ms | one symbol's hour, ms | look-up of 10,000 rows, ms |")
+    print(
+        "| ORDER BY | bytes a row | top of book at a time, ms | one symbol's hour, ms | look-up of 10,000 rows, ms |"
+    )
     print("|---|---:|---:|---:|---:|")
     columns = ", ".join(
         f"{name} {kind} CODEC({'Delta, ' if name.startswith(DELTA_CODED) else ''}{ZSTD})"

@@ -82,7 +82,9 @@ class HotpathResult:
 
     def added(self, side: str, quantile: str) -> Spread:
         """How much later the producer is with a recorder, in seconds."""
-        return differences(self.sides[side].of("lateness", quantile), self.sides[WITHOUT].of("lateness", quantile))
+        return differences(
+            self.sides[side].of("lateness", quantile), self.sides[WITHOUT].of("lateness", quantile)
+        )
 
 
 def without_timer(costs: Nanoseconds, timer_ns: float) -> Nanoseconds:
@@ -91,8 +93,15 @@ def without_timer(costs: Nanoseconds, timer_ns: float) -> Nanoseconds:
 
 
 def run_hotpath(
-    settings: Any, rows: Sequence[tuple[str, Any]], *, rate: float, seconds_: float, rounds: int,
-    switch_interval_s: float, wait: Wait, collector: GcState,
+    settings: Any,
+    rows: Sequence[tuple[str, Any]],
+    *,
+    rate: float,
+    seconds_: float,
+    rounds: int,
+    switch_interval_s: float,
+    wait: Wait,
+    collector: GcState,
 ) -> HotpathResult:
     """Measure the three sides in turn. `settings(database, switch_interval_s)` gives those of a run."""
     timer_ns = timer_cost_ns()
@@ -112,9 +121,13 @@ def run_hotpath(
         rig.ask(own, {"": f"DROP DATABASE {database} SYNC"})
         return taken
 
-    found: dict[str, tuple[list[Quantiles], list[Quantiles]]] = {name: ([], []) for name in (WITHOUT, WITH, SWITCHED)}
+    found: dict[str, tuple[list[Quantiles], list[Quantiles]]] = {
+        name: ([], []) for name in (WITHOUT, WITH, SWITCHED)
+    }
     for turn in range(rounds):
-        for number, (name, switch) in enumerate(((WITHOUT, None), (WITH, None), (SWITCHED, switch_interval_s))):
+        for number, (name, switch) in enumerate(
+            ((WITHOUT, None), (WITH, None), (SWITCHED, switch_interval_s))
+        ):
             taken = one(switch, name != WITHOUT, f"bench_{turn}_{number}")
             found[name][0].append(quantiles(without_timer(taken.costs, timer_ns)))
             found[name][1].append(quantiles(taken.lateness))
@@ -144,20 +157,39 @@ def report(result: HotpathResult, settings: Settings, what: str, conditions: str
         conditions,
         describe_machine(rig.engine_version(settings)),
         [
-            Section("A call of record()", ("", *labels), rows("costs"),
-                    f"The clock's own {result.timer_ns:.0f} ns are taken off. Without a recorder: an empty function."),
+            Section(
+                "A call of record()",
+                ("", *labels),
+                rows("costs"),
+                f"The clock's own {result.timer_ns:.0f} ns are taken off. Without a recorder: an empty function.",
+            ),
             Section("Lateness of a step", ("", *labels), rows("lateness")),
             Section(
-                "Added lateness", ("", *labels), added,
+                "Added lateness",
+                ("", *labels),
+                added,
                 "Differences within a round: medians, and of p99.9 (least…most). Switched: switch_interval_s set.",
             ),
         ],
         [
-            Verdict("record() p50", spread_of_seconds(p50), f"≤ {seconds(P50_TARGET_S)}", p50.median <= P50_TARGET_S),
-            Verdict("record() p99.9", spread_of_seconds(p999), f"≤ {seconds(P999_TARGET_S)}",
-                    p999.median <= P999_TARGET_S),
-            Verdict("added lateness p99.9, switch interval set", spread_of_seconds(late),
-                    f"≤ {seconds(LATENESS_TARGET_S)}", late.median <= LATENESS_TARGET_S),
+            Verdict(
+                "record() p50",
+                spread_of_seconds(p50),
+                f"≤ {seconds(P50_TARGET_S)}",
+                p50.median <= P50_TARGET_S,
+            ),
+            Verdict(
+                "record() p99.9",
+                spread_of_seconds(p999),
+                f"≤ {seconds(P999_TARGET_S)}",
+                p999.median <= P999_TARGET_S,
+            ),
+            Verdict(
+                "added lateness p99.9, switch interval set",
+                spread_of_seconds(late),
+                f"≤ {seconds(LATENESS_TARGET_S)}",
+                late.median <= LATENESS_TARGET_S,
+            ),
         ],
         {
             "timer_ns": result.timer_ns,
@@ -208,8 +240,15 @@ class HangResult:
 
 
 def run_hang(
-    settings: Settings, rows: Sequence[tuple[str, Any]], *, rate: float, before_s: float, hang_s: float,
-    after_s: float, wait: Wait, collector: GcState,
+    settings: Settings,
+    rows: Sequence[tuple[str, Any]],
+    *,
+    rate: float,
+    before_s: float,
+    hang_s: float,
+    after_s: float,
+    wait: Wait,
+    collector: GcState,
 ) -> HangResult:
     """Record at `rate`; for `hang_s` the engine's inserts hang; then drain, close, and count."""
     timer_ns = timer_cost_ns()
@@ -246,7 +285,9 @@ def run_hang(
             peaks = probe.take()
         bound = sum(
             own.queue_bytes + 3 * own.batch_bytes
-            for own in (settings.for_table(table) for name, table in recorder.tables.items() if name in tables)
+            for own in (
+                settings.for_table(table) for name, table in recorder.tables.items() if name in tables
+            )
         )
     balance = recorder.balance()
     gaps = rig.ask(settings, {"": f"SELECT table_name, sum(rows) FROM {GAPS} GROUP BY table_name"})[""]
@@ -275,9 +316,16 @@ def run_hang(
 def hang_report(result: HangResult, settings: Settings, what: str, conditions: str) -> Report:
     """The run as people and programs read it."""
     shown = [
-        [name, count(balance.received), count(balance.inserted), count(balance.shed),
-         count(result.gap_rows.get(name, 0)), count(result.stored[name].rows if name in result.stored else 0),
-         count(result.peaks.queue_rows.get(name, 0)), "exact" if balance.exact else "WRONG"]
+        [
+            name,
+            count(balance.received),
+            count(balance.inserted),
+            count(balance.shed),
+            count(result.gap_rows.get(name, 0)),
+            count(result.stored[name].rows if name in result.stored else 0),
+            count(result.peaks.queue_rows.get(name, 0)),
+            "exact" if balance.exact else "WRONG",
+        ]
         for name, balance in sorted(result.balance.items(), key=lambda item: -item[1].received)
         if balance.received
     ]
@@ -290,10 +338,15 @@ def hang_report(result: HangResult, settings: Settings, what: str, conditions: s
         conditions,
         describe_machine(rig.engine_version(settings)),
         [
-            Section("A call of record()", ("", "p50", "p99", "p99.9", "max"),
-                    [[name, *(seconds(found[quantile] * NS) for quantile in QUANTILES)]
-                     for name, found in result.calls.items()],
-                    f"The clock's own {result.timer_ns:.0f} ns are taken off."),
+            Section(
+                "A call of record()",
+                ("", "p50", "p99", "p99.9", "max"),
+                [
+                    [name, *(seconds(found[quantile] * NS) for quantile in QUANTILES)]
+                    for name, found in result.calls.items()
+                ],
+                f"The clock's own {result.timer_ns:.0f} ns are taken off.",
+            ),
             Section(
                 "Tables",
                 ("table", "received", "inserted", "shed", "in gaps", "stored", "queue", "balance"),
@@ -305,26 +358,45 @@ def hang_report(result: HangResult, settings: Settings, what: str, conditions: s
             ),
         ],
         [
-            Verdict("record() p99.9 while it hangs", seconds(p999), f"≤ {seconds(P999_TARGET_S)}",
-                    p999 <= P999_TARGET_S),
-            Verdict("memory grew by", mebibytes(grown), f"≤ {mebibytes(result.queue_bound_bytes)}",
-                    grown <= result.queue_bound_bytes),
-            Verdict("fullest queue", f"{result.peaks.queue_usage:.1%}", "≤ 100 %", result.peaks.queue_usage <= 1.001),
+            Verdict(
+                "record() p99.9 while it hangs",
+                seconds(p999),
+                f"≤ {seconds(P999_TARGET_S)}",
+                p999 <= P999_TARGET_S,
+            ),
+            Verdict(
+                "memory grew by",
+                mebibytes(grown),
+                f"≤ {mebibytes(result.queue_bound_bytes)}",
+                grown <= result.queue_bound_bytes,
+            ),
+            Verdict(
+                "fullest queue",
+                f"{result.peaks.queue_usage:.1%}",
+                "≤ 100 %",
+                result.peaks.queue_usage <= 1.001,
+            ),
             Verdict("counts agree, each row once", "; ".join(problems) or "all", "all", not problems),
         ],
         {
             "timer_ns": result.timer_ns,
             "hang_s": result.hang_s,
             "drain_s": result.drain_s,
-            "calls_s": {name: {q: value * NS for q, value in found.items()} for name, found in result.calls.items()},
+            "calls_s": {
+                name: {q: value * NS for q, value in found.items()} for name, found in result.calls.items()
+            },
             "rss_before_bytes": result.rss_before_bytes,
             "rss_peak_bytes": result.peaks.rss_bytes,
             "queue_bound_bytes": result.queue_bound_bytes,
             "queue_peak_rows": result.peaks.queue_rows,
             "problems": problems,
             "tables": {
-                name: {**balance.as_dict(), "exact": balance.exact, "in_gap_rows": result.gap_rows.get(name, 0),
-                       "stored_rows": result.stored[name].rows if name in result.stored else 0}
+                name: {
+                    **balance.as_dict(),
+                    "exact": balance.exact,
+                    "in_gap_rows": result.gap_rows.get(name, 0),
+                    "stored_rows": result.stored[name].rows if name in result.stored else 0,
+                }
                 for name, balance in result.balance.items()
             },
         },
@@ -332,25 +404,62 @@ def hang_report(result: HangResult, settings: Settings, what: str, conditions: s
 
 
 @click.command("hotpath")
-@click.option("--rate", default=None, type=click.FloatRange(min=1),
-              help="Rows/s of the producer; 25,000, or 10,000 with --engine-hangs.")
-@click.option("--seconds", "seconds_", default=20.0, show_default=True, type=click.FloatRange(min=0.05),
-              help="Length of each side of each round; with --engine-hangs half of it before and half after.")
-@click.option("--rounds", default=3, show_default=True, type=click.IntRange(min=1), help="Turns of all sides.")
-@click.option("--switch-interval", default=1e-4, show_default=True, type=click.FloatRange(min=0, min_open=True, max=1),
-              help="sys.setswitchinterval of the side that sets it.")
-@click.option("--wait", default="spin", show_default=True, type=click.Choice(WAITS),
-              help="How the producer waits: holding the interpreter's lock, or letting go of it.")
-@click.option("--gc", "collector", default="freeze", show_default=True, type=click.Choice(STATES),
-              help="State of the garbage collector, the same for all sides.")
+@click.option(
+    "--rate",
+    default=None,
+    type=click.FloatRange(min=1),
+    help="Rows/s of the producer; 25,000, or 10,000 with --engine-hangs.",
+)
+@click.option(
+    "--seconds",
+    "seconds_",
+    default=20.0,
+    show_default=True,
+    type=click.FloatRange(min=0.05),
+    help="Length of each side of each round; with --engine-hangs half of it before and half after.",
+)
+@click.option(
+    "--rounds", default=3, show_default=True, type=click.IntRange(min=1), help="Turns of all sides."
+)
+@click.option(
+    "--switch-interval",
+    default=1e-4,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True, max=1),
+    help="sys.setswitchinterval of the side that sets it.",
+)
+@click.option(
+    "--wait",
+    default="spin",
+    show_default=True,
+    type=click.Choice(WAITS),
+    help="How the producer waits: holding the interpreter's lock, or letting go of it.",
+)
+@click.option(
+    "--gc",
+    "collector",
+    default="freeze",
+    show_default=True,
+    type=click.Choice(STATES),
+    help="State of the garbage collector, the same for all sides.",
+)
 @click.option("--engine-hangs", is_flag=True, help="Let the engine's inserts hang in the middle, instead.")
-@click.option("--hang-seconds", default=30.0, show_default=True, type=click.FloatRange(min=0.5),
-              help="For how long.")
+@click.option(
+    "--hang-seconds", default=30.0, show_default=True, type=click.FloatRange(min=0.5), help="For how long."
+)
 @click.option("--check", is_flag=True, help="End with exit code 1 when a target is missed.")
 @pass_invocation
 def command(
-    invocation: Invocation, rate: float | None, seconds_: float, rounds: int, switch_interval: float, wait: Wait,
-    collector: GcState, engine_hangs: bool, hang_seconds: float, check: bool,
+    invocation: Invocation,
+    rate: float | None,
+    seconds_: float,
+    rounds: int,
+    switch_interval: float,
+    wait: Wait,
+    collector: GcState,
+    engine_hangs: bool,
+    hang_seconds: float,
+    check: bool,
 ) -> None:
     """Measure a call of record(), and how late a producer is beside a recorder and without one.
 
@@ -361,12 +470,17 @@ def command(
     """
     rate = rate or (10_000.0 if engine_hangs else 25_000.0)
     rows = make_rows(ALL_TABLES, rate)
-    conditions = f"all tables' rows, made beforehand; the producer waits by {wait}; garbage collector: {collector}"
+    conditions = (
+        f"all tables' rows, made beforehand; the producer waits by {wait}; garbage collector: {collector}"
+    )
     with rig.scratch_folder() as folder:
 
         def settings(database: str, switch: float | None) -> Settings:
             return rig.settings_of(
-                invocation, folder, database=database, switch_interval_s=switch,
+                invocation,
+                folder,
+                database=database,
+                switch_interval_s=switch,
                 tables={"book_deltas": {"enabled": True}},
             )
 
@@ -379,19 +493,37 @@ def command(
             _say(what)
             if not invocation.debug:
                 rig.hush(invocation)
-            hung = run_hang(own, rows, rate=rate, before_s=seconds_ / 2, hang_s=hang_seconds, after_s=seconds_ / 2,
-                            wait=wait, collector=collector)
+            hung = run_hang(
+                own,
+                rows,
+                rate=rate,
+                before_s=seconds_ / 2,
+                hang_s=hang_seconds,
+                after_s=seconds_ / 2,
+                wait=wait,
+                collector=collector,
+            )
             conditions += f"; switch interval {seconds(switch_interval)}"
             publish(hang_report(hung, own, what, conditions), as_json=invocation.json, check=check)
             return
         what = f"{count(rate)} rows/s for {seconds_:g} s a side, {rounds} round{'s' if rounds > 1 else ''} in turn"
         _say(what)
         result = run_hotpath(
-            settings, rows, rate=rate, seconds_=seconds_, rounds=rounds, switch_interval_s=switch_interval, wait=wait,
+            settings,
+            rows,
+            rate=rate,
+            seconds_=seconds_,
+            rounds=rounds,
+            switch_interval_s=switch_interval,
+            wait=wait,
             collector=collector,
         )
-        conditions += f"; switch interval {seconds(sys.getswitchinterval())}, set to {seconds(switch_interval)}"
-        publish(report(result, settings("default", None), what, conditions), as_json=invocation.json, check=check)
+        conditions += (
+            f"; switch interval {seconds(sys.getswitchinterval())}, set to {seconds(switch_interval)}"
+        )
+        publish(
+            report(result, settings("default", None), what, conditions), as_json=invocation.json, check=check
+        )
 
 
 def _say(what: str) -> None:

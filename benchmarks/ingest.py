@@ -63,13 +63,22 @@ def make_rows(table: Table) -> Rows:
         now_ns = time.time_ns()
         return [
             (
-                now_ns + n * 40_000, "bench", ("BTCUSDT", "ETHUSDT", "SOLUSDT")[n % 3], ("binance", "okx")[n % 2],
-                f"o-{n:08d}", 5_266_583_935 + n, n % 20, 61_800.0 + (n % 997) * 0.1, 61_800.1 + (n % 991) * 0.1,
+                now_ns + n * 40_000,
+                "bench",
+                ("BTCUSDT", "ETHUSDT", "SOLUSDT")[n % 3],
+                ("binance", "okx")[n % 2],
+                f"o-{n:08d}",
+                5_266_583_935 + n,
+                n % 20,
+                61_800.0 + (n % 997) * 0.1,
+                61_800.1 + (n % 991) * 0.1,
                 (n % 4_099) * 0.001,
             )
             for n in range(DISTINCT_ROWS)
         ]
-    rows: Rows = [row for _, row in itertools.islice(make_reel([table.name], 25_000, 30_000).events(), DISTINCT_ROWS)]
+    rows: Rows = [
+        row for _, row in itertools.islice(make_reel([table.name], 25_000, 30_000).events(), DISTINCT_ROWS)
+    ]
     # A run id, so that the recorder has nothing to fill in that the others do not.
     at = [column.name for column in table.columns].index("run_id")
     return [(*row[:at], "bench", *row[at + 1 :]) for row in rows]
@@ -263,8 +272,15 @@ class TableResult:
         }
 
 
-def run_table(settings: Callable[[str], Settings], table: Table, *, rows: int, batch_rows: int, rounds: int,
-              collector: GcState) -> TableResult:
+def run_table(
+    settings: Callable[[str], Settings],
+    table: Table,
+    *,
+    rows: int,
+    batch_rows: int,
+    rounds: int,
+    collector: GcState,
+) -> TableResult:
     """Measure all sides in turn. `settings` gives those for a database of that name.
 
     Raises:
@@ -297,26 +313,54 @@ def report(results: Sequence[TableResult], settings: Settings, what: str, condit
             rate = spread(values)
             of_limit = ratios(values, result.limit)
             of_tight = ratios(values, result.rates["tight loop, rows"])
-            rows.append([
-                name, count(rate.median), f"{count(rate.least)} … {count(rate.greatest)}",
-                spread_of_numbers(of_limit), spread_of_numbers(of_tight),
-            ])
+            rows.append(
+                [
+                    name,
+                    count(rate.median),
+                    f"{count(rate.least)} … {count(rate.greatest)}",
+                    spread_of_numbers(of_limit),
+                    spread_of_numbers(of_tight),
+                ]
+            )
         columns = ("", "rows/s", "least … most", "of the limit", "of the tight loop")
-        sections.append(Section(f"{result.table}, {len(TABLES[result.table].columns)} columns", columns, rows,
-                                f"Median limit {count(limit.median)} rows/s."))
+        sections.append(
+            Section(
+                f"{result.table}, {len(TABLES[result.table].columns)} columns",
+                columns,
+                rows,
+                f"Median limit {count(limit.median)} rows/s.",
+            )
+        )
         found += [
-            Verdict(f"{result.table}: recorder to limit", spread_of_numbers(result.of_limit), f"≥ {LIMIT_TARGET}",
-                    result.of_limit.median >= LIMIT_TARGET),
-            Verdict(f"{result.table}: recorder to tight loop", spread_of_numbers(result.of_tight_loop),
-                    f"≥ {TIGHT_TARGET}", result.of_tight_loop.median >= TIGHT_TARGET),
+            Verdict(
+                f"{result.table}: recorder to limit",
+                spread_of_numbers(result.of_limit),
+                f"≥ {LIMIT_TARGET}",
+                result.of_limit.median >= LIMIT_TARGET,
+            ),
+            Verdict(
+                f"{result.table}: recorder to tight loop",
+                spread_of_numbers(result.of_tight_loop),
+                f"≥ {TIGHT_TARGET}",
+                result.of_tight_loop.median >= TIGHT_TARGET,
+            ),
         ]
     # The targets speak of the plain table; others are shown for what they are.
     aimed = [v for v in found if v.name.startswith(BENCH_TICKS.name)] or found
-    return Report("ingest", what, conditions, describe_machine(rig.engine_version(settings)), sections, aimed,
-                  {"tables": {result.table: result.as_dict() for result in results}})
+    return Report(
+        "ingest",
+        what,
+        conditions,
+        describe_machine(rig.engine_version(settings)),
+        sections,
+        aimed,
+        {"tables": {result.table: result.as_dict() for result in results}},
+    )
 
 
-def _table_names(_ctx: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+def _table_names(
+    _ctx: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
     known = (BENCH_TICKS.name, *ALL_TABLES)
     for value in values:
         if value not in known:
@@ -325,20 +369,47 @@ def _table_names(_ctx: click.Context, _parameter: click.Parameter, values: tuple
 
 
 @click.command("ingest")
-@click.option("--rows", default=500_000, show_default=True, type=click.IntRange(min=1), help="Rows a side and round.")
-@click.option("--batch-rows", default=10_000, show_default=True, type=click.IntRange(min=1), help="Rows an insert.")
-@click.option("--rounds", default=5, show_default=True, type=click.IntRange(min=1), help="Turns of all sides.")
-@click.option("--table", "tables", multiple=True, callback=_table_names,
-              help="Table, may be given again; the plain bench_ticks where none is.")
-@click.option("--switch-interval", default=None, type=click.FloatRange(min=0, min_open=True, max=1),
-              help="sys.setswitchinterval beside the recorder; unset leaves the interpreter's 5 ms.")
-@click.option("--gc", "collector", default="freeze", show_default=True, type=click.Choice(STATES),
-              help="State of the garbage collector, the same for all sides.")
+@click.option(
+    "--rows", default=500_000, show_default=True, type=click.IntRange(min=1), help="Rows a side and round."
+)
+@click.option(
+    "--batch-rows", default=10_000, show_default=True, type=click.IntRange(min=1), help="Rows an insert."
+)
+@click.option(
+    "--rounds", default=5, show_default=True, type=click.IntRange(min=1), help="Turns of all sides."
+)
+@click.option(
+    "--table",
+    "tables",
+    multiple=True,
+    callback=_table_names,
+    help="Table, may be given again; the plain bench_ticks where none is.",
+)
+@click.option(
+    "--switch-interval",
+    default=None,
+    type=click.FloatRange(min=0, min_open=True, max=1),
+    help="sys.setswitchinterval beside the recorder; unset leaves the interpreter's 5 ms.",
+)
+@click.option(
+    "--gc",
+    "collector",
+    default="freeze",
+    show_default=True,
+    type=click.Choice(STATES),
+    help="State of the garbage collector, the same for all sides.",
+)
 @click.option("--check", is_flag=True, help="End with exit code 1 when a target is missed.")
 @pass_invocation
 def command(
-    invocation: Invocation, rows: int, batch_rows: int, rounds: int, tables: tuple[str, ...],
-    switch_interval: float | None, collector: GcState, check: bool,
+    invocation: Invocation,
+    rows: int,
+    batch_rows: int,
+    rounds: int,
+    tables: tuple[str, ...],
+    switch_interval: float | None,
+    collector: GcState,
+    check: bool,
 ) -> None:
     """Compare the recorder with ready Arrow batches and with a loop written by hand.
 
@@ -357,12 +428,21 @@ def command(
         def settings(database: str) -> Settings:
             # The queue holds two batches, and a producer that is faster waits: a file's rows are not shed.
             limits = {
-                "enabled": True, "batch_rows": batch_rows, "queue_rows": max(4 * batch_rows, 100_000),
-                "queue_bytes": "1 GiB", "batch_bytes": "256 MiB", "overflow": "block",
-                "overflow_second": "drop_oldest", "block_timeout_ms": 60_000,
+                "enabled": True,
+                "batch_rows": batch_rows,
+                "queue_rows": max(4 * batch_rows, 100_000),
+                "queue_bytes": "1 GiB",
+                "batch_bytes": "256 MiB",
+                "overflow": "block",
+                "overflow_second": "drop_oldest",
+                "block_timeout_ms": 60_000,
             }
             return rig.settings_of(
-                invocation, folder, database=database, packs=None, switch_interval_s=switch_interval,
+                invocation,
+                folder,
+                database=database,
+                packs=None,
+                switch_interval_s=switch_interval,
                 tables=dict.fromkeys(tables, limits),
             )
 
@@ -371,7 +451,14 @@ def command(
             if sys.stderr.isatty():
                 note(f"{name}: {what} …")
             results.append(
-                run_table(settings, TABLES[name], rows=rows, batch_rows=batch_rows, rounds=rounds, collector=collector)
+                run_table(
+                    settings,
+                    TABLES[name],
+                    rows=rows,
+                    batch_rows=batch_rows,
+                    rounds=rounds,
+                    collector=collector,
+                )
             )
         publish(report(results, settings("default"), what, conditions), as_json=invocation.json, check=check)
 

@@ -94,7 +94,9 @@ class LoadResult:
             if balance.received != offered and not (name in OWN_TABLES and balance.received > offered):
                 found.append(f"{name}: offered {offered}, received {balance.received}")
             if self.stored.get(name, 0) != balance.inserted:
-                found.append(f"{name}: inserted {balance.inserted}, in the database {self.stored.get(name, 0)}")
+                found.append(
+                    f"{name}: inserted {balance.inserted}, in the database {self.stored.get(name, 0)}"
+                )
             if self.doubled.get(name, 0):
                 found.append(f"{name}: {self.doubled[name]} rows are there twice")
         return found
@@ -139,9 +141,13 @@ def merged(histograms: dict[str, LatencyHistogram]) -> LatencyHistogram:
     return total
 
 
-def run_load(settings: Settings, schedule: Schedule, tables: Sequence[str], *, gc: GcState = "freeze") -> LoadResult:
+def run_load(
+    settings: Settings, schedule: Schedule, tables: Sequence[str], *, gc: GcState = "freeze"
+) -> LoadResult:
     """Offer the rows of one or two phases to a recorder, drain it, close it, and count."""
-    before = {name: stored.rows for name, stored in rig.stored(settings, list(ALL_TABLES + OWN_TABLES)).items()}
+    before = {
+        name: stored.rows for name, stored in rig.stored(settings, list(ALL_TABLES + OWN_TABLES)).items()
+    }
     reel = make_reel(tables, schedule.phases[0].rows_per_s)
     names = ("steady", "burst")[: len(schedule.phases)]
     rss_before = rig.rss_bytes()
@@ -200,7 +206,10 @@ def _phase_section(result: LoadResult) -> Section:
         line("lag max", lambda p: seconds(p.lag.max_s)),
         line("producer late at most", lambda p: seconds(p.lateness_s)),
         *(
-            line(f"CPU {role}", lambda p, role=role: f"{p.cpu_s[role]:.2f} s ({p.cpu_s[role] / p.elapsed_s:.0%})")
+            line(
+                f"CPU {role}",
+                lambda p, role=role: f"{p.cpu_s[role]:.2f} s ({p.cpu_s[role] / p.elapsed_s:.0%})",
+            )
             for role in rig.ROLES
         ),
         line("queue peak, all tables", lambda p: f"{count(p.peaks.waiting_rows)} rows"),
@@ -222,12 +231,19 @@ def _table_section(result: LoadResult) -> Section:
         if not balance.received:
             continue
         lag = result.lag_by_table[name]
-        rows.append([
-            name, count(balance.received), count(balance.inserted), count(balance.shed),
-            count(result.stored.get(name, 0)), seconds(lag.quantile(0.5)), seconds(lag.quantile(0.99)),
-            count(max(phase.peaks.queue_rows.get(name, 0) for phase in result.phases)),
-            "exact" if balance.exact else "WRONG",
-        ])
+        rows.append(
+            [
+                name,
+                count(balance.received),
+                count(balance.inserted),
+                count(balance.shed),
+                count(result.stored.get(name, 0)),
+                seconds(lag.quantile(0.5)),
+                seconds(lag.quantile(0.99)),
+                count(max(phase.peaks.queue_rows.get(name, 0) for phase in result.phases)),
+                "exact" if balance.exact else "WRONG",
+            ]
+        )
     columns = ("table", "received", "inserted", "shed", "stored", "lag p50", "lag p99", "queue", "balance")
     return Section("Tables", columns, rows)
 
@@ -237,7 +253,9 @@ def verdicts(result: LoadResult) -> list[Verdict]:
     shed = sum(balance.shed for balance in result.balance.values())
     found = [
         Verdict(
-            f"lag p99, {phase.name}", seconds(phase.lag.quantile(0.99)), f"≤ {seconds(LAG_TARGET_S)}",
+            f"lag p99, {phase.name}",
+            seconds(phase.lag.quantile(0.99)),
+            f"≤ {seconds(LAG_TARGET_S)}",
             phase.lag.quantile(0.99) <= LAG_TARGET_S,
         )
         for phase in result.phases
@@ -282,29 +300,72 @@ def _tables(_ctx: click.Context, _parameter: click.Parameter, value: str) -> tup
         return ALL_TABLES
     names = tuple(name.strip() for name in value.split(",") if name.strip())
     if unknown := sorted(set(names) - set(ALL_TABLES)) or not names:
-        raise click.BadParameter(f"{value!r}: no rows for {unknown or 'no table'}; there are {', '.join(ALL_TABLES)}")
+        raise click.BadParameter(
+            f"{value!r}: no rows for {unknown or 'no table'}; there are {', '.join(ALL_TABLES)}"
+        )
     return names
 
 
 @click.command("load")
-@click.option("--rate", default=25_000.0, show_default=True, type=click.FloatRange(min=1), help="Rows/s, steady.")
-@click.option("--seconds", "steady_s", default=60.0, show_default=True, type=click.FloatRange(min=0.1),
-              help="Length of the steady phase.")
-@click.option("--burst-rate", default=50_000.0, show_default=True, type=click.FloatRange(min=1),
-              help="Rows/s in the burst.")
-@click.option("--burst-seconds", default=5.0, show_default=True, type=click.FloatRange(min=0),
-              help="Length of the burst; 0 for none.")
-@click.option("--tables", default="all", show_default=True, callback=_tables, help="Tables, separated by commas.")
-@click.option("--target", default=None, help="An existing database, such as chdb:///path/to/db; else a fresh one.")
-@click.option("--switch-interval", default=1e-4, show_default=True, type=click.FloatRange(min=0, min_open=True, max=1),
-              help="sys.setswitchinterval of the process, as `recorder run` sets it.")
-@click.option("--gc", "collector", default="freeze", show_default=True, type=click.Choice(STATES),
-              help="State of the garbage collector.")
+@click.option(
+    "--rate", default=25_000.0, show_default=True, type=click.FloatRange(min=1), help="Rows/s, steady."
+)
+@click.option(
+    "--seconds",
+    "steady_s",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(min=0.1),
+    help="Length of the steady phase.",
+)
+@click.option(
+    "--burst-rate",
+    default=50_000.0,
+    show_default=True,
+    type=click.FloatRange(min=1),
+    help="Rows/s in the burst.",
+)
+@click.option(
+    "--burst-seconds",
+    default=5.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Length of the burst; 0 for none.",
+)
+@click.option(
+    "--tables", default="all", show_default=True, callback=_tables, help="Tables, separated by commas."
+)
+@click.option(
+    "--target", default=None, help="An existing database, such as chdb:///path/to/db; else a fresh one."
+)
+@click.option(
+    "--switch-interval",
+    default=1e-4,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True, max=1),
+    help="sys.setswitchinterval of the process, as `recorder run` sets it.",
+)
+@click.option(
+    "--gc",
+    "collector",
+    default="freeze",
+    show_default=True,
+    type=click.Choice(STATES),
+    help="State of the garbage collector.",
+)
 @click.option("--check", is_flag=True, help="End with exit code 1 when a target is missed.")
 @pass_invocation
 def command(
-    invocation: Invocation, rate: float, steady_s: float, burst_rate: float, burst_seconds: float,
-    tables: tuple[str, ...], target: str | None, switch_interval: float, collector: GcState, check: bool,
+    invocation: Invocation,
+    rate: float,
+    steady_s: float,
+    burst_rate: float,
+    burst_seconds: float,
+    tables: tuple[str, ...],
+    target: str | None,
+    switch_interval: float,
+    collector: GcState,
+    check: bool,
 ) -> None:
     """Send all tables' rows at a steady rate, then a burst, and see that all arrive in time.
 
@@ -328,7 +389,10 @@ def command(
     )
     with rig.scratch_folder() as folder:
         settings = rig.settings_of(
-            invocation, folder, target=target, switch_interval_s=switch_interval,
+            invocation,
+            folder,
+            target=target,
+            switch_interval_s=switch_interval,
             tables={"book_deltas": {"enabled": True}},
         )
         if sys.stderr.isatty():

@@ -50,7 +50,9 @@ def describe_machine(engine: str) -> Machine:
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
         engine=engine,
-        packages={name: _version(name) for name in ("chdb", "clickhouse-connect", "pyarrow", "numpy", "uvloop")},
+        packages={
+            name: _version(name) for name in ("chdb", "clickhouse-connect", "pyarrow", "numpy", "uvloop")
+        },
         load_1min=round(_load_at_start, 2),
     )
 

@@ -39,14 +39,19 @@ def scratch_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def settings_of(invocation: Invocation, folder: Path, *, target: str | None = None, **overrides: Any) -> Settings:
+def settings_of(
+    invocation: Invocation, folder: Path, *, target: str | None = None, **overrides: Any
+) -> Settings:
     """The settings in force, for a database in `folder` or at `target`; quiet unless `--debug`.
 
     Raises:
         SettingsError: they cannot be used.
     """
     settings = invocation.settings(
-        base={"log_level": "error"}, target=target or f"chdb://{folder / 'db'}", data_dir=str(folder), **overrides
+        base={"log_level": "error"},
+        target=target or f"chdb://{folder / 'db'}",
+        data_dir=str(folder),
+        **overrides,
     )
     if not invocation.debug:
         log.configure("error", settings.log_format)

@@ -59,8 +59,8 @@ def _stretch(row: Row, start_ns: int, factor: float) -> None:
             setattr(row, name, start_ns + int((value - start_ns) * factor))
 
 
-def make_rows(tables: Collection[str], rows_per_s: float, rows: int = 20_000) -> list[tuple[str, tuple[Any, ...]]]:
+def make_rows(
+    tables: Collection[str], rows_per_s: float, rows: int = 20_000
+) -> list[tuple[str, tuple[Any, ...]]]:
     """Ready rows in a list, for a loop that replays them at no cost; the ids repeat with every lap."""
     return list(itertools.islice(make_reel(tables, rows_per_s, rows).events(), rows))
-
-

@@ -41,7 +41,13 @@ class Steps:
 
 
 def take_steps(
-    record: Record, rows: Sequence[tuple[str, Any]], *, rate: float, steps: int, skip: int = 0, wait: Wait = "spin"
+    record: Record,
+    rows: Sequence[tuple[str, Any]],
+    *,
+    rate: float,
+    steps: int,
+    skip: int = 0,
+    wait: Wait = "spin",
 ) -> Steps:
     """Hand `steps` rows over, one a step, going through `rows` again and again; the first `skip` are not reported."""
     costs, lateness = array("q", bytes(8 * steps)), array("q", bytes(8 * steps))

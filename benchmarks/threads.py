@@ -49,7 +49,9 @@ async def _in_own_thread(pipeline: TablePipeline, entries: Sequence[Waiting]) ->
     await _in_one_go(pipeline, entries, _thread)
 
 
-async def _in_one_go(pipeline: TablePipeline, entries: Sequence[Waiting], thread: ThreadPoolExecutor | None) -> None:
+async def _in_one_go(
+    pipeline: TablePipeline, entries: Sequence[Waiting], thread: ThreadPoolExecutor | None
+) -> None:
     # What `TablePipeline._build` does, but for the pauses between slices.
     builder, rows_before = pipeline._builder, pipeline._builder.rows
     pipeline.flying_rows += rows_in(entries)
@@ -110,7 +112,9 @@ def in_force(variant: Variant) -> Iterator[None]:
 @click.option("--rate", default=25_000.0, show_default=True, help="Rows/s of the producer.")
 @click.option("--seconds", "seconds_", default=5.0, show_default=True, help="Length of each variant's run.")
 @click.option("--rounds", default=3, show_default=True, help="Turns of all variants.")
-@click.option("--wait", default="spin", show_default=True, type=click.Choice(WAITS), help="How the producer waits.")
+@click.option(
+    "--wait", default="spin", show_default=True, type=click.Choice(WAITS), help="How the producer waits."
+)
 @pass_invocation
 def command(invocation: Invocation, rate: float, seconds_: float, rounds: int, wait: Wait) -> None:
     """Compare ways to share the interpreter between producer and recorder.
@@ -128,14 +132,20 @@ def command(invocation: Invocation, rate: float, seconds_: float, rounds: int, w
     with rig.scratch_folder() as folder:
         for turn in range(rounds):
             with gc_state("freeze"):
-                calm.append(quantiles(take_steps(no_recorder, rows, rate=rate, steps=steps, skip=skip, wait=wait)
-                                      .lateness))
+                calm.append(
+                    quantiles(
+                        take_steps(no_recorder, rows, rate=rate, steps=steps, skip=skip, wait=wait).lateness
+                    )
+                )
             for number, variant in enumerate(VARIANTS):
                 if sys.stderr.isatty():
                     note(f"round {turn + 1} of {rounds}: {variant.name}")
                 database = f"threads_{turn}_{number}"
                 settings = rig.settings_of(
-                    invocation, folder, database=database, switch_interval_s=variant.switch_interval_s,
+                    invocation,
+                    folder,
+                    database=database,
+                    switch_interval_s=variant.switch_interval_s,
                     tables={"book_deltas": {"enabled": True}},
                 )
                 with in_force(variant), Recorder(settings) as recorder_:
@@ -143,7 +153,9 @@ def command(invocation: Invocation, rate: float, seconds_: float, rounds: int, w
                     rig.take(recorder_)
                     before = rig.cpu_by_role()
                     with gc_state("freeze"):
-                        taken = take_steps(recorder_.record, rows, rate=rate, steps=steps, skip=skip, wait=wait)
+                        taken = take_steps(
+                            recorder_.record, rows, rate=rate, steps=steps, skip=skip, wait=wait
+                        )
                     used = rig.cpu_by_role()
                     recorder_.flush(60)
                     lag[variant.name].append(merged(rig.take(recorder_).lag).quantile(0.99))
@@ -161,20 +173,31 @@ def command(invocation: Invocation, rate: float, seconds_: float, rounds: int, w
             for quantile in QUANTILES
         }
         lags, busy = spread(lag[name]), spread(used_s / seconds_ for used_s in cpu[name])
-        shown.append([
-            name, *(spread_of_seconds(added[quantile]) for quantile in ("p99", "p999")), seconds(lags.median),
-            f"{busy.median:.0%}",
-        ])
+        shown.append(
+            [
+                name,
+                *(spread_of_seconds(added[quantile]) for quantile in ("p99", "p999")),
+                seconds(lags.median),
+                f"{busy.median:.0%}",
+            ]
+        )
         data[name] = {
             "added_lateness_s": {quantile: value.as_dict() for quantile, value in added.items()},
             "lag_p99_s": lags.as_dict(),
             "recorder_cpu_share": busy.as_dict(),
         }
     what = f"{count(rate)} rows/s for {seconds_:g} s a variant, {rounds} rounds in turn"
-    section = Section("Added lateness of the producer", ("", "p99", "p99.9", "lag p99", "CPU"), shown,
-                      "CPU: of the recorder's loop and its sink threads, share of one core.")
-    publish(Report("threads", what, f"the producer waits by {wait}", machine, [section], [], {"variants": data}),
-            as_json=invocation.json, check=False)
+    section = Section(
+        "Added lateness of the producer",
+        ("", "p99", "p99.9", "lag p99", "CPU"),
+        shown,
+        "CPU: of the recorder's loop and its sink threads, share of one core.",
+    )
+    publish(
+        Report("threads", what, f"the producer waits by {wait}", machine, [section], [], {"variants": data}),
+        as_json=invocation.json,
+        check=False,
+    )
 
 
 equip(command)

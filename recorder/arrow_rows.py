@@ -146,7 +146,9 @@ def _cast(column: Column, values: pa.Array) -> pa.Array:
         )
     if kind is Kind.DECIMAL and not pa.types.is_integer(values.type):
         given = values.type
-        if not (pa.types.is_decimal(given) and given.precision - given.scale <= arrow.precision - arrow.scale):
+        if not (
+            pa.types.is_decimal(given) and given.precision - given.scale <= arrow.precision - arrow.scale
+        ):
             # Not by a cast, which wraps round where a number is far too large.
             try:
                 return converter(column)(values.to_pylist())
@@ -179,7 +181,9 @@ def _may_hold(kind: Kind, given: pa.DataType) -> bool:
         Kind.BOOL: types.is_boolean(given),
         Kind.FLOATS: (types.is_list(given) or types.is_large_list(given) or types.is_fixed_size_list(given))
         and (types.is_floating(given.value_type) or types.is_integer(given.value_type)),
-        Kind.TAGS: types.is_map(given) and types.is_string(given.key_type) and types.is_string(given.item_type),
+        Kind.TAGS: types.is_map(given)
+        and types.is_string(given.key_type)
+        and types.is_string(given.item_type),
     }
     return bool(allowed[kind])
 

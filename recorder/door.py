@@ -16,7 +16,17 @@ FLOAT_BYTES = 32
 class Door:
     """One table as producers see it. `enabled` False counts rows as filtered and lets none in."""
 
-    __slots__ = ("_indexes", "_lists", "enabled", "filtered_rows", "has_wide", "names", "queue", "row", "table")
+    __slots__ = (
+        "_indexes",
+        "_lists",
+        "enabled",
+        "filtered_rows",
+        "has_wide",
+        "names",
+        "queue",
+        "row",
+        "table",
+    )
 
     def __init__(self, table: Table, queue: TableQueue, *, enabled: bool):
         self.table = table
@@ -62,9 +72,13 @@ class Door:
         """Bytes of a row's lists of floats and its tags."""
         total = 0
         for index, name in self._lists:
-            value = row.get(name) if kind is dict else row[index] if kind is tuple else getattr(row, name, None)
+            value = (
+                row.get(name) if kind is dict else row[index] if kind is tuple else getattr(row, name, None)
+            )
             if type(value) is dict:
-                total += sum(len(key) + len(text) for key, text in value.items()) + FLOAT_BYTES * 2 * len(value)
+                total += sum(len(key) + len(text) for key, text in value.items()) + FLOAT_BYTES * 2 * len(
+                    value
+                )
             elif value is not None:
                 total += FLOAT_BYTES * len(value)
         return total

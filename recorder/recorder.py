@@ -469,7 +469,9 @@ class AsyncRecorder:
         self.record_batch = recorder.record_batch
         self.dead_letter = recorder.dead_letter
 
-    async def record_source(self, log: int, entries: Iterable[SourceRow], *, timeout_s: float | None = None) -> int:
+    async def record_source(
+        self, log: int, entries: Iterable[SourceRow], *, timeout_s: float | None = None
+    ) -> int:
         """As `Recorder.record_source`; the wait for room does not hold up the loop."""
         return await asyncio.to_thread(self.recorder.record_source, log, entries, timeout_s=timeout_s)
 

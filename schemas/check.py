@@ -26,13 +26,17 @@ class Difference:
     remedy: str
 
 
-def compare(tables: Iterable[Table], live: Mapping[str, LiveTable], context: RenderContext) -> list[Difference]:
+def compare(
+    tables: Iterable[Table], live: Mapping[str, LiveTable], context: RenderContext
+) -> list[Difference]:
     """All differences, table by table."""
     found: list[Difference] = []
     for table in tables:
         if (there := live.get(table.name)) is None:
             found.append(
-                Difference(table.name, "missing_table", table.name, "a table", "none", "run recorder migrate up")
+                Difference(
+                    table.name, "missing_table", table.name, "a table", "none", "run recorder migrate up"
+                )
             )
         else:
             found += _columns(table, there)
@@ -46,19 +50,31 @@ def _columns(table: Table, live: LiveTable) -> Iterator[Difference]:
     for column in table.all_columns:
         if (found := there.pop(column.name, None)) is None:
             yield Difference(
-                table.name, "missing_column", column.name, column.clickhouse_type, "none",
+                table.name,
+                "missing_column",
+                column.name,
+                column.clickhouse_type,
+                "none",
                 "add it by a migration: ALTER TABLE … ADD COLUMN",
             )
         elif found.type != column.clickhouse_type:
             yield Difference(
-                table.name, "column_type", column.name, column.clickhouse_type, found.type,
+                table.name,
+                "column_type",
+                column.name,
+                column.clickhouse_type,
+                found.type,
                 "change it by a migration: ALTER TABLE … MODIFY COLUMN",
             )
     for extra in there.values():
         # With a default (NULL is one) an older recorder beside a newer one goes on inserting.
         if not extra.default_kind and "Nullable(" not in extra.type:
             yield Difference(
-                table.name, "extra_column", extra.name, "no column without a default", extra.type,
+                table.name,
+                "extra_column",
+                extra.name,
+                "no column without a default",
+                extra.type,
                 "give it a DEFAULT, or drop it",
             )
 
@@ -67,27 +83,47 @@ def _policy(table: Table, live: LiveTable, context: RenderContext) -> Iterator[D
     engine = context.engine.partition("(")[0]
     if live.engine != engine:
         yield Difference(
-            table.name, "engine", "engine", engine, live.engine, "drain the table and rebuild it with that engine"
+            table.name,
+            "engine",
+            "engine",
+            engine,
+            live.engine,
+            "drain the table and rebuild it with that engine",
         )
     partition = partition_expression(table.policy)
     if live.partition_key != partition:
         yield Difference(
-            table.name, "partition_key", "partition key", partition, live.partition_key or "none",
+            table.name,
+            "partition_key",
+            "partition key",
+            partition,
+            live.partition_key or "none",
             "drain the table and rebuild it with that partition key",
         )
     order = ", ".join(table.policy.order_by)
     if live.sorting_key != order:
         yield Difference(
-            table.name, "sorting_key", "sorting key", order, live.sorting_key,
+            table.name,
+            "sorting_key",
+            "sorting key",
+            order,
+            live.sorting_key,
             "drain the table and rebuild it with that ORDER BY",
         )
     ttl = context.ttl_expression(table)
     if live.ttl != ttl:
-        yield Difference(table.name, "ttl", "TTL", ttl or "none", live.ttl or "none", "run recorder migrate up")
+        yield Difference(
+            table.name, "ttl", "TTL", ttl or "none", live.ttl or "none", "run recorder migrate up"
+        )
     for name, value in context.table_settings(table).items():
         if live.settings.get(name) != value:
             yield Difference(
-                table.name, "setting", name, value, live.settings.get(name, "not set"), "run recorder migrate up"
+                table.name,
+                "setting",
+                name,
+                value,
+                live.settings.get(name, "not set"),
+                "run recorder migrate up",
             )
 
 
@@ -96,11 +132,19 @@ def _onlookers(live: LiveTable) -> Iterator[Difference]:
         # A view that fails makes the insert fail although the row is in; a retry's look-up finds it and the view's
         # row is lost.
         yield Difference(
-            live.name, "materialized_view", view, "no view that runs at insert", view,
+            live.name,
+            "materialized_view",
+            view,
+            "no view that runs at insert",
+            view,
             "make it a refreshable view (REFRESH EVERY …) or drop it",
         )
     for policy in live.row_policies:
         yield Difference(
-            live.name, "row_policy", policy, "no row policy", policy,
+            live.name,
+            "row_policy",
+            policy,
+            "no row policy",
+            policy,
             "drop it, or grant the recorder's user all rows: look-ups must see every row",
         )

@@ -24,12 +24,16 @@ class Kind(enum.Enum):
     TIME = "time"  # int, nanoseconds since the epoch, UTC; bool and float refused
     INT = "int"  # int within the width; bool and float refused
     FLOAT = "float"  # int or float; NaN and infinity refused where `finite`
-    DECIMAL = "decimal"  # Decimal, int, str or float (a float stands for its repr); refused if a digit were lost
+    DECIMAL = (
+        "decimal"  # Decimal, int, str or float (a float stands for its repr); refused if a digit were lost
+    )
     TEXT = "text"  # str, valid UTF-8
     CHOICE = "choice"  # str, one of `choices`
     BYTES = "bytes"  # bytes or str; kept byte for byte
     BOOL = "bool"  # bool only
-    FLOATS = "floats"  # sequence of int or float; empty where there is none (ClickHouse arrays are never NULL)
+    FLOATS = (
+        "floats"  # sequence of int or float; empty where there is none (ClickHouse arrays are never NULL)
+    )
     TAGS = "tags"  # mapping of str to str
 
 
@@ -141,7 +145,9 @@ class Column:
         return pa.field(self.name, self.type.arrow, nullable=self.nullable)
 
 
-LOG_COLUMN = Column("_log", _int(64, signed=False), doc="Epoch or source a row came from; with `_seq` its identity.")
+LOG_COLUMN = Column(
+    "_log", _int(64, signed=False), doc="Epoch or source a row came from; with `_seq` its identity."
+)
 SEQ_COLUMN = Column("_seq", _int(64, signed=False), doc="Number of the row within `_log`.")
 IDENTITY_COLUMNS = (LOG_COLUMN, SEQ_COLUMN)
 """Every table ends with these two; the recorder fills them, a producer never does."""

@@ -1,6 +1,6 @@
 """The page that describes a pack's tables, written from its row classes.
 
-    python -m schemas.document core > docs/tables.md
+python -m schemas.document core > docs/tables.md
 """
 
 from __future__ import annotations

@@ -110,9 +110,7 @@ class History:
             found[pack, number] = Applied(pack, int(number), name, checksum, int(total), done, at, error)
         return found
 
-    def record(
-        self, migration: Migration, statement: int, state: str, owner: str, error: str = ""
-    ) -> None:
+    def record(self, migration: Migration, statement: int, state: str, owner: str, error: str = "") -> None:
         """Append one attempt; `statement` counts from 1."""
         values = (
             quote_text(migration.pack),

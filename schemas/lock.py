@@ -206,13 +206,17 @@ class MigrationLock:
         return f"{quote_name(self._database)}.{LOCK_TABLE}_{generation:06}"
 
     def _comment(self, free: bool) -> str:
-        return json.dumps({"owner": self._owner, "free": free, "lease_s": self._lease_s, "process": identity()})
+        return json.dumps(
+            {"owner": self._owner, "free": free, "lease_s": self._lease_s, "process": identity()}
+        )
 
 
 def _state(generation: int, comment: str, silent_s: int) -> LockState:
     try:
         fields = json.loads(comment)
         dead = is_dead(str(fields.get("process", "")))
-        return LockState(generation, str(fields["owner"]), bool(fields["free"]), int(fields["lease_s"]), silent_s, dead)
+        return LockState(
+            generation, str(fields["owner"]), bool(fields["free"]), int(fields["lease_s"]), silent_s, dead
+        )
     except (ValueError, KeyError, TypeError):
         return LockState(generation, "somebody who wrote no name", False, LEASE_S, silent_s)

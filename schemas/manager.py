@@ -137,7 +137,9 @@ class Manager:
         own: list[PlannedStatement] = []
         if not self._history.exists():
             statements = bootstrap_statements(self._database, self._context().on_cluster)
-            own = [PlannedStatement("recorder", i, len(statements), sql) for i, sql in enumerate(statements, 1)]
+            own = [
+                PlannedStatement("recorder", i, len(statements), sql) for i, sql in enumerate(statements, 1)
+            ]
         return own + self._pending() + self._policy_changes()
 
     def up(self, on_progress: Callable[[PlannedStatement], None] | None = None) -> list[PlannedStatement]:
@@ -202,7 +204,9 @@ class Manager:
                         where = f"{migration.label}, line {statement.line}"
                         sql = render(statement.text, tables, context, where=where)
                         steps.append(
-                            PlannedStatement(migration.label, index, len(migration.statements), sql, migration)
+                            PlannedStatement(
+                                migration.label, index, len(migration.statements), sql, migration
+                            )
                         )
         return steps
 
@@ -233,7 +237,9 @@ class Manager:
             if migration is None:
                 raise MigrationFailed(
                     f"{step.label}: {step.sql} failed: {text}; mend the cause and run up again",
-                    pack="", number=0, statement=step.statement,
+                    pack="",
+                    number=0,
+                    statement=step.statement,
                 ) from error
             self._history.record(migration, step.statement, FAILED, self._owner, text)
             raise MigrationFailed(
@@ -241,7 +247,9 @@ class Manager:
                 f"{migration.statements[step.statement - 1].line}) failed: {text}. Statements before it are applied "
                 "and recorded, it and those after it are not; mend the cause, or this statement if it was never "
                 "released, and run up again: it goes on from here",
-                pack=migration.pack, number=migration.number, statement=step.statement,
+                pack=migration.pack,
+                number=migration.number,
+                statement=step.statement,
             ) from error
         if step.migration is not None:
             self._history.record(step.migration, step.statement, DONE, self._owner)
@@ -289,8 +297,14 @@ def _statuses(pack: Pack, history: Mapping[tuple[str, int], Applied]) -> list[Mi
             state = "applied" if applied.checksum == migration.checksum else "changed"
         statuses.append(
             MigrationStatus(
-                pack.name, migration.number, migration.name, state, len(applied.statements), total,
-                applied.last_at, applied.error,
+                pack.name,
+                migration.number,
+                migration.name,
+                state,
+                len(applied.statements),
+                total,
+                applied.last_at,
+                applied.error,
             )
         )
     last = len(pack.migrations)
@@ -310,7 +324,9 @@ def _alterations(table: Table, live: LiveTable, context: RenderContext) -> list[
     if expected != live.ttl:
         changes.append(f"MODIFY TTL {expected}" if expected else "REMOVE TTL")
     settings = {
-        name: value for name, value in context.table_settings(table).items() if live.settings.get(name) != value
+        name: value
+        for name, value in context.table_settings(table).items()
+        if live.settings.get(name) != value
     }
     if settings:
         changes.append("MODIFY SETTING " + ", ".join(f"{name} = {value}" for name, value in settings.items()))

@@ -105,21 +105,29 @@ def _read_migrations(pack: str, folder: Path) -> tuple[Migration, ...]:
     for path in sorted(folder.glob("*.sql")):
         match = _FILE_NAME.fullmatch(path.name)
         if match is None:
-            raise PackError(f"pack {pack}: {path} is no migration name; "
-                            "expected four digits, then lower-case words, like 0001_tables.sql; rename it")
+            raise PackError(
+                f"pack {pack}: {path} is no migration name; "
+                "expected four digits, then lower-case words, like 0001_tables.sql; rename it"
+            )
         number = int(match.group(1))
         if number in by_number:
-            raise PackError(f"pack {pack}: number {number:04} is there twice in {folder}: "
-                            f"{by_number[number].name} and {path.name}; renumber one of them")
+            raise PackError(
+                f"pack {pack}: number {number:04} is there twice in {folder}: "
+                f"{by_number[number].name} and {path.name}; renumber one of them"
+            )
         by_number[number] = path
     if not by_number:
-        raise PackError(f"pack {pack}: no migrations in {folder}; expected at least 0001_*.sql "
-                        "(an installed package must list its *.sql files as package data)")
+        raise PackError(
+            f"pack {pack}: no migrations in {folder}; expected at least 0001_*.sql "
+            "(an installed package must list its *.sql files as package data)"
+        )
     for expected, number in enumerate(sorted(by_number), start=1):
         if number != expected:
-            raise PackError(f"pack {pack}: migration {expected:04} is missing in {folder}, the next there is "
-                            f"{by_number[number].name}; migrations count from 0001 without a gap: "
-                            "put it back or renumber those that were never released")
+            raise PackError(
+                f"pack {pack}: migration {expected:04} is missing in {folder}, the next there is "
+                f"{by_number[number].name}; migrations count from 0001 without a gap: "
+                "put it back or renumber those that were never released"
+            )
     migrations = []
     for number, path in sorted(by_number.items()):
         migration = Migration(pack, number, path.stem[5:], path.read_text(encoding="utf-8"))
@@ -162,8 +170,10 @@ def load_packs(names: Sequence[str]) -> tuple[Pack, ...]:
             raise PackError(f"pack {pack.name} is named twice, last as {name!r}; name it once")
         for table in pack.tables:
             if table.name in owners:
-                raise PackError(f"table {table.name} is in pack {owners[table.name]} and in pack {pack.name}; "
-                                "a table belongs to one pack: rename it in one of them")
+                raise PackError(
+                    f"table {table.name} is in pack {owners[table.name]} and in pack {pack.name}; "
+                    "a table belongs to one pack: rename it in one of them"
+                )
             owners[table.name] = pack.name
         packs.append(pack)
     return tuple(packs)
@@ -190,8 +200,10 @@ def _entry_point(name: str) -> EntryPoint:
         if candidate.name == name:
             return candidate
     there = ", ".join(sorted(known.names)) or "none"
-    raise PackError(f"no pack is called {name!r}; entry points of the group {ENTRY_POINT_GROUP}: {there}. "
-                    "Install the package that has it, or name it as package.module:PACK")
+    raise PackError(
+        f"no pack is called {name!r}; entry points of the group {ENTRY_POINT_GROUP}: {there}. "
+        "Install the package that has it, or name it as package.module:PACK"
+    )
 
 
 def _digest(text: str) -> str:

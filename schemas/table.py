@@ -74,8 +74,10 @@ def table(name: str, row: type[Row], policy: TablePolicy) -> Table:
     names = {column.name for column in columns}
     needed = {policy.partition_column, *policy.conflate_key, "ts_local", "run_id"}
     if missing := sorted(needed - names):
-        raise PackError(f"table {name}: its policy or the conventions need columns {', '.join(missing)}; "
-                        f"{row.__name__} has none of that name")
+        raise PackError(
+            f"table {name}: its policy or the conventions need columns {', '.join(missing)}; "
+            f"{row.__name__} has none of that name"
+        )
     return Table(name, row, policy, tuple(columns), (row.__doc__ or "").strip())
 
 
@@ -90,4 +92,6 @@ def _column_type(table_name: str, field: str, hint: Any) -> tuple[ColumnType, bo
     for extra in getattr(hint, "__metadata__", ()):
         if isinstance(extra, ColumnType):
             return extra, nullable
-    raise PackError(f"table {table_name}: field {field} has type {hint!r}; use one of the types in schemas.columns")
+    raise PackError(
+        f"table {table_name}: field {field} has type {hint!r}; use one of the types in schemas.columns"
+    )

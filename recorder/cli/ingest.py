@@ -44,17 +44,29 @@ class Speed(click.ParamType["float | None"]):
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=pathlib.Path))
-@click.option("--format", "file_format", type=click.Choice(FORMATS), help="What the files hold; told by content.")
+@click.option(
+    "--format", "file_format", type=click.Choice(FORMATS), help="What the files hold; told by content."
+)
 @click.option("--table", metavar="NAME", help="Table of the rows of an NDJSON or Parquet file.")
 @click.option("--speed", type=Speed(), default="max", show_default=True, help="Replay at N times real time.")
-@click.option("--market", type=click.Choice(["spot", "usdm", "coinm"]), help="Market of a capture; told by content.")
+@click.option(
+    "--market", type=click.Choice(["spot", "usdm", "coinm"]), help="Market of a capture; told by content."
+)
 @click.option("--symbol", metavar="NAME", help="Symbol of REST snapshots in a capture, which do not name it.")
 @click.option(
-    "--quotes", type=click.Choice(["price_or_size", "price"]), help="Which change of the best bid or ask is a row."
+    "--quotes",
+    type=click.Choice(["price_or_size", "price"]),
+    help="Which change of the best bid or ask is a row.",
 )
-@click.option("--sample-ms", type=click.IntRange(0, 50), help="Also a row of the last state every 10 to 50 ms.")
-@click.option("--book-deltas", is_flag=True, help="Also record every change of the book (book_deltas): much data.")
-@click.option("--normaliser", metavar="NAME", default="binance", show_default=True, help="Who reads a capture.")
+@click.option(
+    "--sample-ms", type=click.IntRange(0, 50), help="Also a row of the last state every 10 to 50 ms."
+)
+@click.option(
+    "--book-deltas", is_flag=True, help="Also record every change of the book (book_deltas): much data."
+)
+@click.option(
+    "--normaliser", metavar="NAME", default="binance", show_default=True, help="Who reads a capture."
+)
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Stop after N records.")
 @click.option("--skip-old", is_flag=True, help="Leave out rows that their table's TTL would delete at once.")
 @pass_invocation
@@ -125,18 +137,26 @@ def ingest(
     else:
         _print(result)
     if result.interrupted:
-        note("stopped: what is counted above is recorded; run the same command again to go on, nothing is added twice")
+        note(
+            "stopped: what is counted above is recorded; run the same command again to go on, nothing is added twice"
+        )
         click.get_current_context().exit(EXIT_INTERRUPTED)
     if result.missing:
         counts = ", ".join(f"{rows:,} of {name}" for name, rows in result.missing.items())
-        raise Failure(f"rows did not reach the database: {counts}; run the same command again, nothing is added twice")
+        raise Failure(
+            f"rows did not reach the database: {counts}; run the same command again, nothing is added twice"
+        )
     if result.truncated:
-        raise FileTruncated("; ".join(_truncated(file.name, file.notice, file.log) for file in result.truncated))
+        raise FileTruncated(
+            "; ".join(_truncated(file.name, file.notice, file.log) for file in result.truncated)
+        )
     if result.too_old:
         from recorder.ingest.age import remedy
 
         counts = ", ".join(f"{rows:,} of {name}" for name, rows in result.too_old.items())
-        raise RowsTooOld(f"rows older than their table's TTL were left out: {counts}. {remedy(result.too_old)}")
+        raise RowsTooOld(
+            f"rows older than their table's TTL were left out: {counts}. {remedy(result.too_old)}"
+        )
 
 
 def _truncated(name: str, notice: str, log: int) -> str:
@@ -170,7 +190,11 @@ def _shown(invocation: Invocation) -> Iterator[Callable[[Progress], None]]:
                 rate = f"{now.rows_per_s:,.0f}" if now.phase != "checking" else "-"
                 description = f"{what} ({now.waiting_for})" if now.waiting_for else what
                 bar.update(
-                    task, description=description, total=now.total_bytes or None, completed=now.done_bytes, rate=rate
+                    task,
+                    description=description,
+                    total=now.total_bytes or None,
+                    completed=now.done_bytes,
+                    rate=rate,
                 )
 
             yield show
@@ -191,7 +215,9 @@ class _Lines:
         share = 100 * now.done_bytes / now.total_bytes if now.total_bytes else 0.0
         left = f", {now.remaining_s:.0f} s left" if now.remaining_s is not None else ""
         waiting = f"; waiting: {now.waiting_for}" if now.waiting_for else ""
-        note(f"{now.phase} {now.file}: {share:.0f} %, {now.rows:,} rows, {now.rows_per_s:,.0f} rows/s{left}{waiting}")
+        note(
+            f"{now.phase} {now.file}: {share:.0f} %, {now.rows:,} rows, {now.rows_per_s:,.0f} rows/s{left}{waiting}"
+        )
 
 
 def _print(result: IngestResult) -> None:

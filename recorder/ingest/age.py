@@ -23,7 +23,9 @@ SQL = "SELECT name, engine_full FROM system.tables WHERE database = {db:String} 
 
 
 class _Queries(Protocol):
-    async def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[Sequence[Any]]: ...
+    async def query(
+        self, sql: str, parameters: Mapping[str, Any] | None = None
+    ) -> Sequence[Sequence[Any]]: ...
 
 
 def ttl_seconds(ttl: str) -> int | None:

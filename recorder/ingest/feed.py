@@ -43,8 +43,18 @@ class Taker(Protocol):
         """Take rows that keep their source's identities."""
 
     def dead_letter(
-        self, *, reason: str, detail: str, payload: bytes, origin: str = "", payload_format: str = "binary",
-        log: int | None = None, seq: int | None = None, table: str = "", ts_local: int = 0, wait: bool = False,
+        self,
+        *,
+        reason: str,
+        detail: str,
+        payload: bytes,
+        origin: str = "",
+        payload_format: str = "binary",
+        log: int | None = None,
+        seq: int | None = None,
+        table: str = "",
+        ts_local: int = 0,
+        wait: bool = False,
     ) -> bool:
         """Keep a message that makes no row."""
 
@@ -100,7 +110,9 @@ class Feed:
         self._events = InternalNormaliser()
         self._kinds: dict[int, str] = {}
         if options.table is not None and options.table not in tables:
-            raise TableUnknown(f"no table {options.table!r}; the loaded packs have {', '.join(sorted(tables))}")
+            raise TableUnknown(
+                f"no table {options.table!r}; the loaded packs have {', '.join(sorted(tables))}"
+            )
 
     @property
     def ignored(self) -> dict[str, int]:
@@ -117,7 +129,9 @@ class Feed:
     def counts(self) -> SourceCounts:
         """What was left out so far, for the recorder's metrics."""
         return SourceCounts(
-            filtered=self.all_filtered(), ignored=self.ignored, undecodable=sum(self.bad_records.copy().values())
+            filtered=self.all_filtered(),
+            ignored=self.ignored,
+            undecodable=sum(self.bad_records.copy().values()),
         )
 
     def check(self, source: Source) -> None:
@@ -147,7 +161,9 @@ class Feed:
         with open_file(source.path) as file:
             stat = os.fstat(file.fileno())
             if (stat.st_size, stat.st_mtime_ns) != (source.size_bytes, source.modified_ns):
-                raise FileDamaged(f"{source.name} was changed after it was checked; run again when it is complete")
+                raise FileDamaged(
+                    f"{source.name} was changed after it was checked; run again when it is complete"
+                )
             normalise = self._reading(source)
             for chunk in self._chunks(source, file):
                 if not self._take(source, chunk.records, normalise):
@@ -224,19 +240,27 @@ class Feed:
                 try:
                     rows = normaliser.normalise(record)
                 except BadMessage as error:
-                    bad = BadRecord(record.position, error.reason, str(error), record.payload, record.ts_local)
+                    bad = BadRecord(
+                        record.position, error.reason, str(error), record.payload, record.ts_local
+                    )
                     self._refuse(source, bad)
                     continue
                 except Exception as error:  # noqa: BLE001 - a normaliser is a plug-in; one message costs one message
                     detail = f"{type(error).__name__}: {error}"
-                    bad = BadRecord(record.position, "normaliser_failed", detail, record.payload, record.ts_local)
+                    bad = BadRecord(
+                        record.position, "normaliser_failed", detail, record.payload, record.ts_local
+                    )
                     self._refuse(source, bad)
                     continue
                 if self._pace is not None:
-                    times = (self._local_time(row.table, row.row) for row in rows if row.table in self._tables)
+                    times = (
+                        self._local_time(row.table, row.row) for row in rows if row.table in self._tables
+                    )
                     self._await_turn(record.ts_local or next(times, None))
                 for row in rows:
-                    self._row(source, record.position, row, from_file=not from_capture, payload=record.payload)
+                    self._row(
+                        source, record.position, row, from_file=not from_capture, payload=record.payload
+                    )
             if len(self._entries) >= SUBMIT_ROWS:
                 self._submit()
         self._submit()

@@ -52,7 +52,9 @@ def line_blocks(blocks: Iterable[Block], *, max_line_bytes: int = MAX_LINE_BYTES
             lines.append(finish(parts[0]))
             pending, pending_bytes = [], 0
             lines += [
-                Line(number, part) if len(part) <= max_line_bytes else Line(number, part[:max_line_bytes], len(part))
+                Line(number, part)
+                if len(part) <= max_line_bytes
+                else Line(number, part[:max_line_bytes], len(part))
                 for number, part in enumerate(parts[1:-1], position + 1)
             ]
             position += len(parts) - 1

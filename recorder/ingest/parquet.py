@@ -38,7 +38,9 @@ def parquet_chunks(
             given = dict(zip(names, batch.columns, strict=True))
             # Tuples of every column: the builder takes them in half the time of mappings.
             plain = [
-                _plain(given[column.name], name, column) if column.name in given else [column.default] * batch.num_rows
+                _plain(given[column.name], name, column)
+                if column.name in given
+                else [column.default] * batch.num_rows
                 for column in table.columns
             ]
             records: list[Record] = [
@@ -62,11 +64,17 @@ def _columns(schema: pa.Schema, name: str, table: Table, *, ignore_unknown: bool
             f"leave them out: SELECT * EXCEPT ({', '.join(own)}) FROM {table.name}"
         )
     if (unknown := [column for column in schema.names if column not in known]) and not ignore_unknown:
-        raise WrongUse(f"{name}: {table.name} has no column {', '.join(unknown[:5])}; it has {', '.join(known)}")
-    required = [column.name for column in table.columns if column.default is REQUIRED or column.name == "ts_local"]
+        raise WrongUse(
+            f"{name}: {table.name} has no column {', '.join(unknown[:5])}; it has {', '.join(known)}"
+        )
+    required = [
+        column.name for column in table.columns if column.default is REQUIRED or column.name == "ts_local"
+    ]
     needed = [column for column in required if column not in schema.names]
     if needed:
-        raise WrongUse(f"{name}: {table.name} needs column {', '.join(needed)}; the file has {', '.join(schema.names)}")
+        raise WrongUse(
+            f"{name}: {table.name} needs column {', '.join(needed)}; the file has {', '.join(schema.names)}"
+        )
     for field in schema:
         if pa.types.is_timestamp(field.type) and field.type.tz is None:
             raise WrongUse(
@@ -82,7 +90,9 @@ def _plain(values: pa.Array, name: str, column: Column) -> list[Any]:
         try:
             values = values.cast(pa.timestamp("ns", tz="UTC")).cast(pa.int64())
         except pa.ArrowInvalid as error:
-            raise WrongUse(f"{name}: column {column.name} holds times that are none in nanoseconds: {error}") from None
+            raise WrongUse(
+                f"{name}: column {column.name} holds times that are none in nanoseconds: {error}"
+            ) from None
     plain: list[Any] = values.to_pylist()
     if column.type.kind is Kind.TAGS:
         return [dict(pairs) if isinstance(pairs, list) else pairs for pairs in plain]

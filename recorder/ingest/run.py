@@ -49,14 +49,20 @@ def run_ingest(
         IngestError: a file, the options or a held table is at fault.
         RecorderError: the recorder does not take rows.
     """
-    return _Run(recorder, options or IngestOptions(), on_progress or (lambda progress: None), stop).over(files)
+    return _Run(recorder, options or IngestOptions(), on_progress or (lambda progress: None), stop).over(
+        files
+    )
 
 
 class _Run:
     """One run's state, owned by the thread that called `run_ingest`."""
 
     def __init__(
-        self, recorder: Recorder, options: IngestOptions, on_progress: OnProgress, stop: threading.Event | None
+        self,
+        recorder: Recorder,
+        options: IngestOptions,
+        on_progress: OnProgress,
+        stop: threading.Event | None,
     ):
         self._recorder = recorder
         self._options = options
@@ -73,7 +79,9 @@ class _Run:
         settings = recorder.settings
         tables = recorder.tables
         resolved = {name: settings.for_table(table) for name, table in tables.items()}
-        ttls = recorder.ask(lambda sink: live_ttls(sink, settings.database), timeout_s=settings.insert_timeout_s)
+        ttls = recorder.ask(
+            lambda sink: live_ttls(sink, settings.database), timeout_s=settings.insert_timeout_s
+        )
         self._old = OldRows(ttls, skip=options.skip_old)
         self._feed = Feed(
             recorder,
@@ -81,7 +89,9 @@ class _Run:
             options,
             self._old,
             disabled=frozenset(name for name, table in resolved.items() if not table.enabled),
-            ignore_unknown=frozenset(name for name, table in resolved.items() if table.unknown_fields == "ignore"),
+            ignore_unknown=frozenset(
+                name for name, table in resolved.items() if table.unknown_fields == "ignore"
+            ),
         )
         recorder.watch("ingest", self._feed.counts)
 
@@ -92,7 +102,9 @@ class _Run:
         self._started_s = time.monotonic()
         failure: list[BaseException] = []
         results: list[FileResult] = []
-        worker = threading.Thread(target=self._work, args=(sources, results, failure), name="ingest", daemon=True)
+        worker = threading.Thread(
+            target=self._work, args=(sources, results, failure), name="ingest", daemon=True
+        )
         worker.start()
         try:
             self._look_after(worker)
@@ -214,11 +226,17 @@ class _Run:
         self._next_held_check_s = now_s + HELD_CHECK_S
         tables = self._recorder.status()["tables"]
         mine = {*self._feed.rows, DEAD_LETTERS}
-        held = {name: state["held_because"] for name, state in tables.items() if state["held_because"] and name in mine}
+        held = {
+            name: state["held_because"]
+            for name, state in tables.items()
+            if state["held_because"] and name in mine
+        }
         self._held_since = {name: self._held_since.get(name, now_s) for name in held}
         self._held_why = "; ".join(f"{name} is held: {why}" for name, why in held.items())
         if any(now_s - since > self._options.held_patience_s for since in self._held_since.values()):
-            raise TableHeld(f"{self._held_why}; mend it and run again: what is recorded is not recorded twice")
+            raise TableHeld(
+                f"{self._held_why}; mend it and run again: what is recorded is not recorded twice"
+            )
 
     def _tell(self) -> None:
         feed = self._feed
@@ -242,7 +260,11 @@ class _Run:
         elapsed_s = time.monotonic() - self._started_s
         after = self._recorder.balance()
         mine = {*feed.rows, DEAD_LETTERS} if feed.bad_records else set(feed.rows)
-        mine |= {DEAD_LETTERS} if any(_less(after[name], self._before[name]).dead_lettered for name in mine) else set()
+        mine |= (
+            {DEAD_LETTERS}
+            if any(_less(after[name], self._before[name]).dead_lettered for name in mine)
+            else set()
+        )
         return IngestResult(
             files=tuple(results),
             records=feed.records,
@@ -263,4 +285,3 @@ def _less(after: Balance, before: Balance) -> Balance:
     """What a run added to a balance."""
     old = before.as_dict()
     return Balance(**{name: count - old[name] for name, count in after.as_dict().items()})
-

@@ -76,8 +76,10 @@ def open_file(path: pathlib.Path) -> BinaryIO:
         if stat.S_ISDIR(mode):
             raise WrongUse(f"{path} is a directory; name the files in it: recorder ingest {path}/*")
         if not stat.S_ISREG(mode):
-            raise WrongUse(f"{path} is no regular file; a file is read twice, first to know who its rows are, "
-                           "so save a stream to a file first")
+            raise WrongUse(
+                f"{path} is no regular file; a file is read twice, first to know who its rows are, "
+                "so save a stream to a file first"
+            )
         return path.open("rb")
     except FileNotFoundError:
         raise WrongUse(f"{path}: no such file") from None
@@ -108,7 +110,9 @@ def _inspect(
     head = file.read(8)
     file.seek(0)
     if packing := unread_packing(head):
-        raise FormatUnknown(f"{path} is packed with {packing}; unpack it first (gzip and plain files are read)")
+        raise FormatUnknown(
+            f"{path} is packed with {packing}; unpack it first (gzip and plain files are read)"
+        )
     compression = compression_of(head)
     content = Unpacked(file, compression, str(path))
     digest = hashlib.sha256()
@@ -159,5 +163,7 @@ def guess_format(path: pathlib.Path, first: bytes) -> Format:
         if line.lstrip().startswith(b"{"):
             return Format.NDJSON
     formats = ", ".join(Format)
-    raise FormatUnknown(f"{path}: the content looks like none of {formats} (it begins with {first[:24]!r}); "
-                        "name its format with --format")
+    raise FormatUnknown(
+        f"{path}: the content looks like none of {formats} (it begins with {first[:24]!r}); "
+        "name its format with --format"
+    )

@@ -46,7 +46,9 @@ class ChdbSink(ClientSink):
     ):
         super().__init__(**bounds)
         self._path = pathlib.Path(os.path.realpath(path))
-        self._tmp_dir = pathlib.Path(tmp_dir) if tmp_dir is not None else self._path.with_name(self._path.name + ".tmp")
+        self._tmp_dir = (
+            pathlib.Path(tmp_dir) if tmp_dir is not None else self._path.with_name(self._path.name + ".tmp")
+        )
         self._database = database
         self._create_database = create_database
         self._settings = dict(settings or {})

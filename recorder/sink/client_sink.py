@@ -218,7 +218,8 @@ class ClientSink(abc.ABC):
             self._doubtful.add(batch.token)
         if not ended and not isinstance(told, InsertTimeout):
             told = InsertTimeout(
-                f"{batch.table}: insert of {batch.rows} rows cut after {timeout_s:g} s ({told})", code=told.code
+                f"{batch.table}: insert of {batch.rows} rows cut after {timeout_s:g} s ({told})",
+                code=told.code,
             )
         raise told from error
 
@@ -307,7 +308,9 @@ class ClientSink(abc.ABC):
     async def _none_runs(self, token: str) -> bool:
         """Whether the server runs no statement under this token; False also where it does not say."""
         comment = {"comment": token}
-        answer = self._kills.submit(lambda client: client.query(statements.RUNNING, parameters=comment).result_rows)
+        answer = self._kills.submit(
+            lambda client: client.query(statements.RUNNING, parameters=comment).result_rows
+        )
         if not await _ended(answer, self._kill_wait_s) or answer.exception() is not None:
             return False
         return int(answer.result()[0][0]) == 0

@@ -23,64 +23,74 @@ from recorder.sink.errors import (
 MESSAGE_CHARS = 600
 """Longest part of a server's message that an error keeps; a message may quote the statement or the data."""
 
-TIMED_OUT = frozenset({
-    159,  # TIMEOUT_EXCEEDED: max_execution_time, so the server itself has ended the statement
-})
-UNAVAILABLE = frozenset({
-    209,  # SOCKET_TIMEOUT
-    210,  # NETWORK_ERROR
-    279,  # ALL_CONNECTION_TRIES_FAILED
-})
-RETRYABLE = frozenset({
-    160,  # TOO_SLOW
-    202,  # TOO_MANY_SIMULTANEOUS_QUERIES
-    241,  # MEMORY_LIMIT_EXCEEDED
-    242,  # TABLE_IS_READ_ONLY: a replica without its keeper
-    243,  # NOT_ENOUGH_SPACE
-    285,  # TOO_FEW_LIVE_REPLICAS
-    286,  # UNSATISFIED_QUORUM_FOR_PREVIOUS_WRITE
-    319,  # UNKNOWN_STATUS_OF_INSERT
-    394,  # QUERY_WAS_CANCELLED
-    425,  # SYSTEM_ERROR
-    473,  # DEADLOCK_AVOIDED
-    710,  # FAULT_INJECTED: a failpoint of the server
-    999,  # KEEPER_EXCEPTION
-})
-HOLD = frozenset({
-    10,  # NOT_FOUND_COLUMN_IN_BLOCK
-    16,  # NO_SUCH_COLUMN_IN_TABLE
-    47,  # UNKNOWN_IDENTIFIER
-    60,  # UNKNOWN_TABLE
-    81,  # UNKNOWN_DATABASE
-    164,  # READONLY
-    192,  # UNKNOWN_USER
-    193,  # WRONG_PASSWORD
-    194,  # REQUIRED_PASSWORD
-    218,  # TABLE_IS_DROPPED
-    497,  # ACCESS_DENIED
-    516,  # AUTHENTICATION_FAILED
-})
-DATA = frozenset({
-    6,  # CANNOT_PARSE_TEXT
-    26,  # CANNOT_PARSE_QUOTED_STRING
-    27,  # CANNOT_PARSE_INPUT_ASSERTION_FAILED
-    38,  # CANNOT_PARSE_DATE
-    41,  # CANNOT_PARSE_DATETIME
-    53,  # TYPE_MISMATCH
-    69,  # ARGUMENT_OUT_OF_BOUND
-    70,  # CANNOT_CONVERT_TYPE
-    72,  # CANNOT_PARSE_NUMBER
-    117,  # INCORRECT_DATA
-    130,  # CANNOT_READ_ARRAY_FROM_TEXT
-    131,  # TOO_LARGE_STRING_SIZE
-    153,  # ILLEGAL_DIVISION
-    321,  # VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE
-    349,  # CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN
-    395,  # FUNCTION_THROW_IF_VALUE_IS_NON_ZERO
-    407,  # DECIMAL_OVERFLOW
-    469,  # VIOLATED_CONSTRAINT
-    691,  # UNKNOWN_ELEMENT_OF_ENUM
-})
+TIMED_OUT = frozenset(
+    {
+        159,  # TIMEOUT_EXCEEDED: max_execution_time, so the server itself has ended the statement
+    }
+)
+UNAVAILABLE = frozenset(
+    {
+        209,  # SOCKET_TIMEOUT
+        210,  # NETWORK_ERROR
+        279,  # ALL_CONNECTION_TRIES_FAILED
+    }
+)
+RETRYABLE = frozenset(
+    {
+        160,  # TOO_SLOW
+        202,  # TOO_MANY_SIMULTANEOUS_QUERIES
+        241,  # MEMORY_LIMIT_EXCEEDED
+        242,  # TABLE_IS_READ_ONLY: a replica without its keeper
+        243,  # NOT_ENOUGH_SPACE
+        285,  # TOO_FEW_LIVE_REPLICAS
+        286,  # UNSATISFIED_QUORUM_FOR_PREVIOUS_WRITE
+        319,  # UNKNOWN_STATUS_OF_INSERT
+        394,  # QUERY_WAS_CANCELLED
+        425,  # SYSTEM_ERROR
+        473,  # DEADLOCK_AVOIDED
+        710,  # FAULT_INJECTED: a failpoint of the server
+        999,  # KEEPER_EXCEPTION
+    }
+)
+HOLD = frozenset(
+    {
+        10,  # NOT_FOUND_COLUMN_IN_BLOCK
+        16,  # NO_SUCH_COLUMN_IN_TABLE
+        47,  # UNKNOWN_IDENTIFIER
+        60,  # UNKNOWN_TABLE
+        81,  # UNKNOWN_DATABASE
+        164,  # READONLY
+        192,  # UNKNOWN_USER
+        193,  # WRONG_PASSWORD
+        194,  # REQUIRED_PASSWORD
+        218,  # TABLE_IS_DROPPED
+        497,  # ACCESS_DENIED
+        516,  # AUTHENTICATION_FAILED
+    }
+)
+DATA = frozenset(
+    {
+        6,  # CANNOT_PARSE_TEXT
+        26,  # CANNOT_PARSE_QUOTED_STRING
+        27,  # CANNOT_PARSE_INPUT_ASSERTION_FAILED
+        38,  # CANNOT_PARSE_DATE
+        41,  # CANNOT_PARSE_DATETIME
+        53,  # TYPE_MISMATCH
+        69,  # ARGUMENT_OUT_OF_BOUND
+        70,  # CANNOT_CONVERT_TYPE
+        72,  # CANNOT_PARSE_NUMBER
+        117,  # INCORRECT_DATA
+        130,  # CANNOT_READ_ARRAY_FROM_TEXT
+        131,  # TOO_LARGE_STRING_SIZE
+        153,  # ILLEGAL_DIVISION
+        321,  # VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE
+        349,  # CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN
+        395,  # FUNCTION_THROW_IF_VALUE_IS_NON_ZERO
+        407,  # DECIMAL_OVERFLOW
+        469,  # VIOLATED_CONSTRAINT
+        691,  # UNKNOWN_ELEMENT_OF_ENUM
+    }
+)
 
 _TOO_MANY_PARTS_OR_PARTITIONS = 252
 _CONSTRAINT = 469

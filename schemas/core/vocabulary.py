@@ -7,7 +7,15 @@ from typing import Annotated
 from schemas.columns import choice
 
 ORDER_STATUSES = (
-    "Submitted", "Acked", "Open", "PartiallyFilled", "Filled", "Canceled", "Rejected", "Failed", "Expired",
+    "Submitted",
+    "Acked",
+    "Open",
+    "PartiallyFilled",
+    "Filled",
+    "Canceled",
+    "Rejected",
+    "Failed",
+    "Expired",
 )
 """`Submitted` sent to the venue; `Acked` received by it; `Open` resting; `Failed` never reached the venue."""
 FINAL_ORDER_STATUSES = ("Filled", "Canceled", "Rejected", "Failed", "Expired")

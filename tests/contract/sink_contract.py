@@ -48,7 +48,9 @@ class SinkContract:
             elif pa.types.is_timestamp(arrow):
                 assert got.cast(pa.int64()).to_pylist() == sent.cast(pa.int64()).to_pylist(), name
             elif pa.types.is_boolean(arrow):
-                assert [None if value is None else bool(value) for value in got.to_pylist()] == sent.to_pylist()
+                assert [
+                    None if value is None else bool(value) for value in got.to_pylist()
+                ] == sent.to_pylist()
             else:
                 assert got.to_pylist() == sent.to_pylist(), name
 
@@ -192,7 +194,9 @@ class SinkContract:
             await sink.insert(batch, timeout_s=1)
         assert time.monotonic() - started_s < 8
         assert await sink.look_up(batch) == set()
-        running = await sink.query("SELECT count() FROM system.processes WHERE query LIKE '%INSERT INTO%slow%FROM%'")
+        running = await sink.query(
+            "SELECT count() FROM system.processes WHERE query LIKE '%INSERT INTO%slow%FROM%'"
+        )
         assert int(running[0][0]) <= 1  # this question itself
         for z in range(4):
             await sink.command(f"ALTER TABLE slow DROP COLUMN z{z}")
@@ -280,7 +284,10 @@ class SinkContract:
         first = await sink.describe("t")
         assert first is not None
         assert list(first.columns.items()) == [
-            ("ts_local", "DateTime64(9, 'UTC')"), ("v", "Int64"), ("_log", "UInt64"), ("_seq", "UInt64"),
+            ("ts_local", "DateTime64(9, 'UTC')"),
+            ("v", "Int64"),
+            ("_log", "UInt64"),
+            ("_seq", "UInt64"),
         ]
         await sink.command("DROP TABLE t SYNC")
         await sink.command(create("t"))
@@ -301,15 +308,19 @@ class SinkContract:
     async def test_parameters_are_bound_by_the_server(self, sink: Sink) -> None:
         """A value is never part of the statement."""
         nasty = "'; DROP TABLE t -- \\ {x}"
-        assert [tuple(row) for row in await sink.query("SELECT {a:String}, {b:Int64}", {"a": nasty, "b": -5})] == [
-            (nasty, -5)
-        ]
+        assert [
+            tuple(row) for row in await sink.query("SELECT {a:String}, {b:Int64}", {"a": nasty, "b": -5})
+        ] == [(nasty, -5)]
         answer = await sink.query_arrow("SELECT {a:String} AS a", {"a": nasty})
         assert answer["a"].to_pylist() == [nasty.encode()]
 
     async def test_errors_of_statements_are_sink_errors(self, sink: Sink) -> None:
         """Nothing of the driver's own escapes."""
-        for call in (sink.query("SELECT nonsense"), sink.query_arrow("SELECT nonsense"), sink.command("NONSENSE")):
+        for call in (
+            sink.query("SELECT nonsense"),
+            sink.query_arrow("SELECT nonsense"),
+            sink.command("NONSENSE"),
+        ):
             with pytest.raises(SinkError) as caught:
                 await call
             assert caught.value.code in (47, 62)

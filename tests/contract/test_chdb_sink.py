@@ -62,7 +62,9 @@ async def test_a_profile_changes_nothing(chdb_path: pathlib.Path, engine: Client
     batch = plain("t", 1_000)
     await sink.insert(batch, timeout_s=30)
     await sink.insert(batch, timeout_s=30)
-    parts = await sink.query(f"SELECT rows FROM system.parts WHERE database = '{database}' AND table = 't' AND active")
+    parts = await sink.query(
+        f"SELECT rows FROM system.parts WHERE database = '{database}' AND table = 't' AND active"
+    )
     assert [part[0] for part in parts] == [1_000]
     nulls = plain("t", 2).data.set_column(1, "v", pa.array([1, None], pa.int64()))
     with pytest.raises(DataError):
@@ -121,7 +123,9 @@ async def test_handles_are_bounded(chdb_path: pathlib.Path, engine: Client, data
     await sink.close()
 
 
-async def test_closing_kills_what_does_not_end(chdb_path: pathlib.Path, engine: Client, database: str) -> None:
+async def test_closing_kills_what_does_not_end(
+    chdb_path: pathlib.Path, engine: Client, database: str
+) -> None:
     """A hung insert does not keep the sink open for longer than it may, and its waiter learns that it was cut."""
     sink = ChdbSink(chdb_path, database, close_wait_s=0.2)
     await sink.start()
@@ -159,7 +163,11 @@ async def test_a_forked_child_is_refused(chdb_path: pathlib.Path, engine: Client
 
 
 async def test_without_anonymous_files_a_batch_travels_on_disk(
-    chdb_path: pathlib.Path, engine: Client, database: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    chdb_path: pathlib.Path,
+    engine: Client,
+    database: str,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The file is gone after the insert, and what a killed process left is swept at the start."""
     monkeypatch.setattr(carrier.as_file.__wrapped__, "__kwdefaults__", {"in_memory": False})

@@ -35,7 +35,11 @@ def test_a_code_has_one_meaning(expected: type[SinkError], code: int) -> None:
 @pytest.mark.parametrize(
     ("code", "message", "expected"),
     [
-        (252, "Too many parts (3000 with average size of 1.00 KiB) in table 't'. Merges are slower", Retryable),
+        (
+            252,
+            "Too many parts (3000 with average size of 1.00 KiB) in table 't'. Merges are slower",
+            Retryable,
+        ),
         (252, "Too many partitions for single INSERT block (more than 100).", HoldError),
         (469, "Constraint `small` for table d.t is violated at row 6", DataError),
         (469, "while pushing to view d.mv: something failed", HoldError),
@@ -45,7 +49,9 @@ def test_a_code_has_one_meaning(expected: type[SinkError], code: int) -> None:
         (1001, "std::exception: something else", UnknownError),
     ],
 )
-def test_the_message_decides_where_the_code_does_not(code: int, message: str, expected: type[SinkError]) -> None:
+def test_the_message_decides_where_the_code_does_not(
+    code: int, message: str, expected: type[SinkError]
+) -> None:
     """One code for two causes is told apart by its words."""
     assert classify(code, message) is expected
 

@@ -35,7 +35,13 @@ FILL = {
     "table": "fills", "ts_local": START_NS, "fill_id": "f-1", "symbol": "BTCUSDT", "venue": "binance", "side": "buy",
     "fill_qty": "0.1", "fill_price": "61800.20",
 }  # fmt: skip
-TRADE = {"table": "market_data", "ts_local": START_NS, "symbol": "BTCUSDT", "trade_id": 7, "last_price": 61_800.1}
+TRADE = {
+    "table": "market_data",
+    "ts_local": START_NS,
+    "symbol": "BTCUSDT",
+    "trade_id": 7,
+    "last_price": 61_800.1,
+}
 GOOD_ROWS = 20
 
 Letter = dict[str, Any]
@@ -43,7 +49,9 @@ Letter = dict[str, Any]
 
 @pytest.fixture
 def ingest(chdb_path: pathlib.Path, database: str, tmp_path: pathlib.Path) -> Callable[..., IngestResult]:
-    settings = Settings(target=f"chdb://{chdb_path}", database=database, data_dir=tmp_path / "data", ttl=False)
+    settings = Settings(
+        target=f"chdb://{chdb_path}", database=database, data_dir=tmp_path / "data", ttl=False
+    )
 
     def run(path: pathlib.Path, **options: Any) -> IngestResult:
         with Recorder(settings) as recorder:
@@ -112,7 +120,8 @@ def test_unknown_field(one_bad: Callable[[Any], Letter]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("symbol", 7), ("ts_local", "2024-08-08"), ("ts_local", True), ("fill_qty", [1]), ("side", 1)]
+    ("field", "value"),
+    [("symbol", 7), ("ts_local", "2024-08-08"), ("ts_local", True), ("fill_qty", [1]), ("side", 1)],
 )
 def test_wrong_type(one_bad: Callable[[Any], Letter], field: str, value: object) -> None:
     """Nothing is taken for something else."""
@@ -208,7 +217,9 @@ def test_only_bad_rows(
     ingest: Callable[..., IngestResult], engine: Client, database: str, tmp_path: pathlib.Path
 ) -> None:
     """A file of nothing but bad rows ends, and all of them are kept."""
-    result = ingest(write_rows(tmp_path / "f", [FILL | {"side": "hold", "fill_id": str(n)} for n in range(500)]))
+    result = ingest(
+        write_rows(tmp_path / "f", [FILL | {"side": "hold", "fill_id": str(n)} for n in range(500)])
+    )
     assert result.exact
     assert result.dead_letters == 500
     assert engine.query(f"SELECT count() FROM {database}.dead_letters").result_rows == [(500,)]
@@ -329,7 +340,11 @@ def test_a_file_that_may_not_be_read(tmp_path: pathlib.Path) -> None:
         path = write_lines(folder / "f", capture_lines(5))
         path.chmod(0o600)
         done = subprocess.run(
-            [sys.executable, "-c", program, str(path)], capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-c", program, str(path)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         assert done.stdout.startswith("FileUnreadable"), done.stdout + done.stderr
         assert "Permission denied" in done.stdout
@@ -360,5 +375,3 @@ def test_a_disk_that_is_read_only(tmp_path: pathlib.Path) -> None:
 def test_no_arguments_at_all(tmp_path: pathlib.Path) -> None:
     """Wrong use, said in one line."""
     failed(run_command("ingest", cwd=tmp_path), 2, "FILE")
-
-

@@ -44,7 +44,11 @@ def captured(data_dir: pathlib.Path) -> str:
 
 
 def killed_and_repeated(
-    files: list[pathlib.Path], data_dir: pathlib.Path, tmp_path: pathlib.Path, rng: random.Random, whole_s: float
+    files: list[pathlib.Path],
+    data_dir: pathlib.Path,
+    tmp_path: pathlib.Path,
+    rng: random.Random,
+    whole_s: float,
 ) -> None:
     """The command, killed some times at random moments, then left alone."""
     arguments = ["--data-dir", str(data_dir), "ingest", "--book-deltas", "--json", *map(str, files)]
@@ -98,7 +102,9 @@ def test_sigkill_on_a_recorded_session(captures: pathlib.Path, tmp_path: pathlib
     """The same on real input, book deltas and all."""
     files = [captures / "binance-captures" / "usdm_btcusdt_20240808.gz"]
     started = time.monotonic()
-    undisturbed = run_command("--data-dir", tmp_path / "whole", "ingest", "--book-deltas", *files, cwd=tmp_path)
+    undisturbed = run_command(
+        "--data-dir", tmp_path / "whole", "ingest", "--book-deltas", *files, cwd=tmp_path
+    )
     whole_s = time.monotonic() - started
     assert undisturbed.returncode == 0, undisturbed.stderr
     seed = random.SystemRandom().randrange(2**32)

@@ -54,7 +54,11 @@ def child(body: str, *arguments: object, tmpdir: pathlib.Path | None = None) -> 
         environment["TMPDIR"] = str(tmpdir)
     return subprocess.Popen(
         [sys.executable, "-c", script, *map(str, arguments)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
 
 
@@ -80,7 +84,10 @@ def mount() -> Iterator[pathlib.Path]:
         pytest.skip("mounting needs root")
     folder = pathlib.Path(tempfile.mkdtemp())
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder], capture_output=True, text=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         folder.rmdir()
@@ -129,7 +136,9 @@ async def test_a_live_table_can_be_made_to_hang_and_mended(sink: ChdbSink) -> No
     with pytest.raises(InsertStillRunning):
         await late.insert(batch, timeout_s=0.3)
     assert time.monotonic() - started_s < 2
-    await sink.command("ALTER TABLE t RESET SETTING parts_to_delay_insert, min_delay_to_insert_ms, max_delay_to_insert")
+    await sink.command(
+        "ALTER TABLE t RESET SETTING parts_to_delay_insert, min_delay_to_insert_ms, max_delay_to_insert"
+    )
     await late.close()
     found = await sink.look_up(batch)
     assert found in (set(), set(batch.identities()))  # ended, one way or the other
@@ -141,8 +150,9 @@ async def test_a_live_table_can_be_made_to_hang_and_mended(sink: ChdbSink) -> No
 @pytest.mark.root
 def test_a_full_disk_is_retryable_and_keeps_no_half(mount: pathlib.Path) -> None:
     """With the disk full an insert fails truly and leaves no row; with space again the same batch goes in."""
-    lines = answers(child(
-        """
+    lines = answers(
+        child(
+            """
         async def main():
             disk = pathlib.Path(sys.argv[1])
             sink = ChdbSink(disk / "db", "d")
@@ -164,8 +174,9 @@ def test_a_full_disk_is_retryable_and_keeps_no_half(mount: pathlib.Path) -> None
             print(len(await sink.look_up(batch)), await count(sink, "t"))
             await sink.close()
         """,
-        mount,
-    ))
+            mount,
+        )
+    )
     assert lines[0] == "done"
     assert lines[1].startswith("Retryable "), lines[1]
     assert lines[2:] == ["0 1000", "done", "200000 201000"]
@@ -174,8 +185,9 @@ def test_a_full_disk_is_retryable_and_keeps_no_half(mount: pathlib.Path) -> None
 @pytest.mark.root
 def test_a_disk_that_turns_read_only_is_retryable(mount: pathlib.Path) -> None:
     """Mounted read-only under a running engine, then writable again: nothing is lost and nothing is there twice."""
-    lines = answers(child(
-        """
+    lines = answers(
+        child(
+            """
         async def main():
             disk = pathlib.Path(sys.argv[1])
             sink = ChdbSink(disk / "db", "d")
@@ -192,8 +204,9 @@ def test_a_disk_that_turns_read_only_is_retryable(mount: pathlib.Path) -> None:
             print(len(await sink.look_up(batch)))
             await sink.close()
         """,
-        mount,
-    ))
+            mount,
+        )
+    )
     assert lines[0].startswith("Retryable "), lines[0]
     assert lines[1:] == ["0", "done", "1000"]
 
@@ -202,15 +215,17 @@ def test_a_disk_that_turns_read_only_is_retryable(mount: pathlib.Path) -> None:
 def test_a_read_only_folder_is_said_at_start(mount: pathlib.Path) -> None:
     """One line: what, where, and what to do."""
     subprocess.run(["mount", "-o", "remount,ro", mount], check=True)
-    lines = answers(child(
-        """
+    lines = answers(
+        child(
+            """
         async def main():
             sink = ChdbSink(sys.argv[1] + "/db")
             await attempt(sink.start())
             await sink.close()
         """,
-        mount,
-    ))
+            mount,
+        )
+    )
     assert lines[0].startswith("SinkUnavailable")
     assert "Read-only file system; mount it writable" in lines[0]
 
@@ -249,17 +264,18 @@ def test_a_second_process_is_told_who_has_the_database(tmp_path: pathlib.Path) -
 def test_a_file_in_the_way_is_said(tmp_path: pathlib.Path, where: str) -> None:
     """A path that is no folder, or lies in one that is none."""
     (tmp_path / "file").write_text("")
-    [line] = answers(child(
-        "async def main():\n    await attempt(ChdbSink(sys.argv[1]).start())", tmp_path / where
-    ))
+    [line] = answers(
+        child("async def main():\n    await attempt(ChdbSink(sys.argv[1]).start())", tmp_path / where)
+    )
     assert line.startswith("SinkUnavailable")
     assert "is a file, not a folder" in line or "Not a directory" in line
 
 
 def test_a_corrupt_folder_is_said_and_left_alone(tmp_path: pathlib.Path) -> None:
     """The engine refuses damaged metadata; the error says what to do, and nothing was deleted."""
-    answers(child(
-        """
+    answers(
+        child(
+            """
         async def main():
             sink = ChdbSink(sys.argv[1], "d")
             await sink.start()
@@ -267,11 +283,14 @@ def test_a_corrupt_folder_is_said_and_left_alone(tmp_path: pathlib.Path) -> None
             await sink.insert(plain("t"), timeout_s=30)
             await sink.close()
         """,
-        tmp_path / "db",
-    ))
+            tmp_path / "db",
+        )
+    )
     [metadata] = (tmp_path / "db" / "store").glob("*/*/t.sql")
     metadata.write_text("garbage")
-    [line] = answers(child("async def main():\n    await attempt(ChdbSink(sys.argv[1]).start())", tmp_path / "db"))
+    [line] = answers(
+        child("async def main():\n    await attempt(ChdbSink(sys.argv[1]).start())", tmp_path / "db")
+    )
     assert line.startswith("SinkUnavailable 36")
     assert "cannot load it" in line
     assert metadata.read_text() == "garbage"
@@ -310,7 +329,8 @@ def test_killed_in_the_middle_of_inserts_it_leaves_whole_batches_and_no_files(tm
                 await sink.insert(plain("t", 5_000, first_seq=n * 5_000), timeout_s=30)
                 print(n, flush=True)
         """,
-        tmp_path / "db", tmpdir=temporary,
+        tmp_path / "db",
+        tmpdir=temporary,
     )
     assert writer.stdout is not None
     confirmed = -1
@@ -320,8 +340,9 @@ def test_killed_in_the_middle_of_inserts_it_leaves_whole_batches_and_no_files(tm
     rest, _ = writer.communicate(timeout=60)
     confirmed = int(([str(confirmed), *rest.split()])[-1])
     assert list(temporary.iterdir()) == []
-    lines = answers(child(
-        """
+    lines = answers(
+        child(
+            """
         async def main():
             sink = ChdbSink(sys.argv[1], "d")
             await sink.start()
@@ -333,8 +354,11 @@ def test_killed_in_the_middle_of_inserts_it_leaves_whole_batches_and_no_files(tm
             print(await count(sink, "t"))
             await sink.close()
         """,
-        tmp_path / "db", confirmed, tmpdir=temporary,
-    ))
+            tmp_path / "db",
+            confirmed,
+            tmpdir=temporary,
+        )
+    )
     last, total = map(int, lines)
     assert last in (0, 5_000)
     assert total == (confirmed + 1) * 5_000 + last

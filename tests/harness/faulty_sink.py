@@ -1,8 +1,8 @@
 """A real sink with faults in its way: what a network or a server may do that the embedded engine cannot be made to.
 
-    sink = FaultySink(real)
-    sink.plan("fills", LoseAnswer(), Fail(Retryable("busy", code=202)))   # one fault for each insert, then none
-    sink.always("orders", Fail(HoldError("no such table", code=60)))      # until sink.always("orders", None)
+sink = FaultySink(real)
+sink.plan("fills", LoseAnswer(), Fail(Retryable("busy", code=202)))   # one fault for each insert, then none
+sink.always("orders", Fail(HoldError("no such table", code=60)))      # until sink.always("orders", None)
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ class FaultySink:
         self.server_info: ServerInfo | None = None  # set to pretend the server restarted
         self._planned: dict[str, collections.deque[Fault]] = collections.defaultdict(collections.deque)
         self._always: dict[str, Fault] = {}
-        self._look_up_errors: dict[str, collections.deque[SinkError]] = collections.defaultdict(collections.deque)
+        self._look_up_errors: dict[str, collections.deque[SinkError]] = collections.defaultdict(
+            collections.deque
+        )
 
     def plan(self, table: str, *faults: Fault) -> None:
         """One fault for each of the table's next inserts; None lets one through."""

@@ -14,7 +14,9 @@ START_NS = 1_723_161_255_030_314_667
 COMMAND = [sys.executable, "-c", "from recorder.cli import main; main()"]
 
 
-def capture_lines(count: int, *, first_ns: int = START_NS, step_ns: int = 1_000_000, first_id: int = 1) -> list[bytes]:
+def capture_lines(
+    count: int, *, first_ns: int = START_NS, step_ns: int = 1_000_000, first_id: int = 1
+) -> list[bytes]:
     """`count` lines, by turns a quote and a trade, whose ids count up; every quote differs from the one before."""
     lines = []
     for number in range(count):

@@ -19,7 +19,12 @@ PLAIN_COLUMNS = "ts_local DateTime64(9, 'UTC'), v Int64, _log UInt64, _seq UInt6
 
 
 def create(
-    name: str, columns: str = PLAIN_COLUMNS, *, extra: str = "", settings: str = "", order_by: str = "ts_local"
+    name: str,
+    columns: str = PLAIN_COLUMNS,
+    *,
+    extra: str = "",
+    settings: str = "",
+    order_by: str = "ts_local",
 ) -> str:
     """The statement for a table as the recorder keeps them: by day, with a dedup window."""
     return (
@@ -51,9 +56,17 @@ WIDE_COLUMNS: Mapping[str, tuple[str, pa.DataType, Sequence[Any]]] = {
     "money": (
         "Decimal(38, 18)",
         pa.decimal128(38, 18),
-        [Decimal("9" * 20 + "." + "9" * 18), Decimal("-" + "9" * 20 + "." + "9" * 18), Decimal("0.000000000000000001")],
+        [
+            Decimal("9" * 20 + "." + "9" * 18),
+            Decimal("-" + "9" * 20 + "." + "9" * 18),
+            Decimal("0.000000000000000001"),
+        ],
     ),
-    "money_or_null": ("Nullable(Decimal(38, 18))", pa.decimal128(38, 18), [Decimal("61800.2"), None, Decimal(0)]),
+    "money_or_null": (
+        "Nullable(Decimal(38, 18))",
+        pa.decimal128(38, 18),
+        [Decimal("61800.2"), None, Decimal(0)],
+    ),
     "f": ("Float64", pa.float64(), [0.1, -1.7976931348623157e308, 5e-324]),
     "f_or_null": ("Nullable(Float64)", pa.float64(), [None, -0.0, 1.5]),
     "u8": ("UInt8", pa.uint8(), [0, 255, 1]),
@@ -88,4 +101,6 @@ def wide(table: str) -> tuple[str, Batch]:
     arrays = {name: pa.array(values, arrow) for name, (_, arrow, values) in WIDE_COLUMNS.items()}
     identity = plain(table, 3).data
     data = {"ts_local": identity["ts_local"], **arrays, "_log": identity["_log"], "_seq": identity["_seq"]}
-    return create(table, columns + "_log UInt64, _seq UInt64"), Batch(table, pa.record_batch(data), accepted_ns=0)
+    return create(table, columns + "_log UInt64, _seq UInt64"), Batch(
+        table, pa.record_batch(data), accepted_ns=0
+    )

@@ -88,7 +88,9 @@ def test_both_spot_files_run_on(spot: Session) -> None:
     assert len(spot.quotes) == 28_040 + 45_134
     assert len(spot.deltas) == 3_451 + 3_044 + 1
     assert not spot.events
-    assert all(row[M["ts_exchange"]] is None and row[M["flags"]] & F.EXCHANGE_TIME_MISSING for row in spot.quotes)
+    assert all(
+        row[M["ts_exchange"]] is None and row[M["flags"]] & F.EXCHANGE_TIME_MISSING for row in spot.quotes
+    )
     assert all(row[M["ts_exchange"]] for row in spot.trades)
     midnight = 1_723_161_600_000_000_000
     later = [row for row in spot.quotes if row[M["ts_local"]] >= midnight]
@@ -105,7 +107,9 @@ def test_price_only_keeps_fewer_quotes_and_counts_the_rest(captures: pathlib.Pat
 
 
 @pytest.mark.parametrize("names", [USDM, SPOT], ids=["usdm", "spot"])
-def test_the_book_is_the_naive_book_and_its_top_the_venues(captures: pathlib.Path, names: tuple[str, ...]) -> None:
+def test_the_book_is_the_naive_book_and_its_top_the_venues(
+    captures: pathlib.Path, names: tuple[str, ...]
+) -> None:
     """At every depth message the arrays are those of a dict rebuilt apart, and where a bookTicker has the very id of
     the book, its prices and sizes are the book's."""
     normaliser = BinanceNormaliser(depth_levels=5)

@@ -21,7 +21,11 @@ SPOT = ("spot_btcusdt_20240808.gz", "spot_btcusdt_20240809.gz")
 
 
 def ingest(
-    chdb_path: pathlib.Path, database: str, data_dir: pathlib.Path, *files: pathlib.Path, book_deltas: bool = False
+    chdb_path: pathlib.Path,
+    database: str,
+    data_dir: pathlib.Path,
+    *files: pathlib.Path,
+    book_deltas: bool = False,
 ) -> IngestResult:
     settings = Settings(
         target=f"chdb://{chdb_path}", database=database, data_dir=data_dir, base={"ttl": False},
@@ -51,7 +55,9 @@ def test_a_futures_session_to_the_last_row(
             f"FROM {database}.market_data WHERE bitTest(flags, 0)"
         ).result_rows[0]
         assert trades == (21_313, 21_313, 5_266_583_935, 5_266_605_247, 149_845_680.8898)
-        quotes = engine.query(f"SELECT count() FROM {database}.market_data WHERE bitTest(flags, 1)").result_rows[0]
+        quotes = engine.query(
+            f"SELECT count() FROM {database}.market_data WHERE bitTest(flags, 1)"
+        ).result_rows[0]
         assert quotes == (66_089,)
         deltas = engine.query(
             "SELECT is_snapshot, count(), sum(length(bid_pxs) + length(ask_pxs)) "

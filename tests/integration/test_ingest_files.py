@@ -92,7 +92,9 @@ def test_the_same_content_twice_and_an_empty_file_are_said(ingest: Ingest, tmp_p
     assert "empty" in notices["empty.gz"]
 
 
-def test_state_runs_on_from_file_to_file(ingest: Ingest, engine: Client, database: str, tmp_path: pathlib.Path) -> None:
+def test_state_runs_on_from_file_to_file(
+    ingest: Ingest, engine: Client, database: str, tmp_path: pathlib.Path
+) -> None:
     """A trade at the start of the second file knows the top of book of the first; a hole between them is a gap row."""
     lines = capture_lines(4)
     ingest(write_lines(tmp_path / "a", lines[:1]), write_lines(tmp_path / "b", lines[1:2]))
@@ -120,7 +122,8 @@ def test_a_truncated_gzip_is_recorded_as_far_as_it_goes(
     assert sum(result.bad_records.values()) == 1
     assert 0 < result.rows["market_data"] == result.records - 1
     torn = engine.query(
-        f"SELECT payload, origin, source_seq FROM {database}.dead_letters", column_formats={"payload": "bytes"}
+        f"SELECT payload, origin, source_seq FROM {database}.dead_letters",
+        column_formats={"payload": "bytes"},
     ).result_rows
     assert len(torn) == 1
     lines = capture_lines(5_000)
@@ -159,7 +162,8 @@ def test_garbage_between_good_lines_costs_those_lines(
         assert result.rows == {"market_data": 200}
         assert count("market_data") == 200
         kept = engine.query(
-            f"SELECT payload FROM {database}.dead_letters ORDER BY source_seq", column_formats={"payload": "bytes"}
+            f"SELECT payload FROM {database}.dead_letters ORDER BY source_seq",
+            column_formats={"payload": "bytes"},
         ).result_rows
         payloads = [row[0] for row in kept]
         assert len(payloads) == 5
@@ -170,7 +174,9 @@ def test_garbage_between_good_lines_costs_those_lines(
 # -- rows -----------------------------------------------------------------------------------------------------------
 
 
-def test_ndjson_of_many_tables_or_of_one(ingest: Ingest, count: Callable[[str], int], tmp_path: pathlib.Path) -> None:
+def test_ndjson_of_many_tables_or_of_one(
+    ingest: Ingest, count: Callable[[str], int], tmp_path: pathlib.Path
+) -> None:
     """Rows name their table by the key `table`, or all are for the one of the option."""
     rows = [
         {"table": "fills", **FILL},
@@ -275,7 +281,9 @@ def test_rows_older_than_the_live_ttl_are_refused(
     assert count("market_data") == 200
 
 
-def test_without_a_ttl_old_rows_stay(ingest: Ingest, count: Callable[[str], int], tmp_path: pathlib.Path) -> None:
+def test_without_a_ttl_old_rows_stay(
+    ingest: Ingest, count: Callable[[str], int], tmp_path: pathlib.Path
+) -> None:
     """A database made without TTL takes rows of any age."""
     assert ingest(write_lines(tmp_path / "f", capture_lines(100)), ttl=False).ok
     assert count("market_data") == 100

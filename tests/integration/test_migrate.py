@@ -110,7 +110,10 @@ def test_live_policies_are_those_of_the_table(engine: Client, core: str, core_ta
     """Engine, partition, order, retention, and the settings that keep acknowledged rows through a power cut."""
     live = read_tables(ClientExecutor(engine), core)[core_table.name]
     assert live.engine == "MergeTree"
-    assert live.partition_key == ("toYYYYMMDD" if core_table.policy.partition == "day" else "toYYYYMM") + "(ts_local)"
+    assert (
+        live.partition_key
+        == ("toYYYYMMDD" if core_table.policy.partition == "day" else "toYYYYMM") + "(ts_local)"
+    )
     assert live.sorting_key == ", ".join(core_table.policy.order_by)
     days = core_table.policy.keep_days
     assert live.ttl == (f"toDateTime(ts_local) + toIntervalDay({days})" if days else "")
@@ -160,7 +163,9 @@ def test_every_core_statement_may_run_twice(engine: Client, database: str) -> No
 # --- applying --------------------------------------------------------------------------------------------------
 
 
-def test_plan_says_what_up_does_and_changes_nothing(engine: Client, database: str, tmp_path: pathlib.Path) -> None:
+def test_plan_says_what_up_does_and_changes_nothing(
+    engine: Client, database: str, tmp_path: pathlib.Path
+) -> None:
     """The plan's statements are those that `up` returns, behind the manager's own tables."""
     manager = _manager(engine, _pack(tmp_path, CREATE, "SELECT 1; SELECT ';'"), database)
     planned = manager.plan()
@@ -220,7 +225,9 @@ def test_an_applied_migration_whose_text_changed_stops_everything(
     """A changed checksum names the migration, both checksums and the remedy; nothing is run."""
     _manager(engine, _pack(tmp_path, CREATE), database).up()
     changed = _manager(engine, _pack(tmp_path, CREATE + "-- a word more", "SELECT 1"), database)
-    with pytest.raises(ChecksumChanged, match=r"mine/0001_step: its text has changed .* write the change as a new"):
+    with pytest.raises(
+        ChecksumChanged, match=r"mine/0001_step: its text has changed .* write the change as a new"
+    ):
         changed.up()
     assert [m.state for m in changed.status()[0].migrations] == ["changed", "pending"]
 
@@ -231,7 +238,9 @@ def test_a_gap_in_the_databases_history_stops_everything(
     """A database that has number 2 and not 1 is not one to write to."""
     manager = _manager(engine, _pack(tmp_path, CREATE, "SELECT 1"), database)
     manager.up()
-    engine.command(f"ALTER TABLE {database}.recorder_migrations DELETE WHERE number = 1 SETTINGS mutations_sync = 2")
+    engine.command(
+        f"ALTER TABLE {database}.recorder_migrations DELETE WHERE number = 1 SETTINGS mutations_sync = 2"
+    )
     with pytest.raises(HistoryGap, match="has migration 0002 but not 0001"):
         manager.up()
 
@@ -363,7 +372,9 @@ def test_of_many_successors_of_a_crashed_holder_one_takes_over_at_a_time(
     holder = _lock(engine, database, "crashed:1", lease_s=1).held(timeout_s=1)
     holder.__enter__()
     deadline = time.monotonic() + 30
-    while not (state := _lock(engine, database, "x").states()[-1]).is_takeable and time.monotonic() < deadline:
+    while (
+        not (state := _lock(engine, database, "x").states()[-1]).is_takeable and time.monotonic() < deadline
+    ):
         time.sleep(0.05)
     assert state.is_takeable
     assert not state.free
@@ -390,7 +401,9 @@ def test_of_many_successors_of_a_crashed_holder_one_takes_over_at_a_time(
     assert len(_lock(engine, database, "x").states()) == 1
 
 
-def test_a_failing_migration_gives_the_lock_back(engine: Client, database: str, tmp_path: pathlib.Path) -> None:
+def test_a_failing_migration_gives_the_lock_back(
+    engine: Client, database: str, tmp_path: pathlib.Path
+) -> None:
     """After a failure the next one need not wait for the lease."""
     with pytest.raises(MigrationFailed):
         _manager(engine, _pack(tmp_path, "SELECT nonesuch"), database).up()
@@ -416,7 +429,9 @@ def test_a_ttl_switched_off_stays_off(engine: Client, database: str, tmp_path: p
     assert later.check() == []
 
 
-def test_changed_retention_is_planned_and_applied(engine: Client, database: str, tmp_path: pathlib.Path) -> None:
+def test_changed_retention_is_planned_and_applied(
+    engine: Client, database: str, tmp_path: pathlib.Path
+) -> None:
     """keep_days from the settings, from the policy, and for ever: each becomes one ALTER, then nothing more."""
     pack = _pack(tmp_path, CREATE)
     _manager(engine, pack, database).up()
@@ -486,7 +501,9 @@ def test_a_table_built_otherwise_is_found(
     assert [found.kind for found in manager.check()] == [kind]
 
 
-def test_settings_that_drifted_are_mended_by_up(engine: Client, database: str, tmp_path: pathlib.Path) -> None:
+def test_settings_that_drifted_are_mended_by_up(
+    engine: Client, database: str, tmp_path: pathlib.Path
+) -> None:
     """A deduplication window set to 0 is found by check and set again by up."""
     manager = _manager(engine, _pack(tmp_path, CREATE), database)
     manager.up()
@@ -499,7 +516,9 @@ def test_what_does_no_harm_is_no_difference(engine: Client, database: str, tmp_p
     """Extra columns with a default, plain views and refreshable views leave inserts alone."""
     manager = _manager(engine, _pack(tmp_path, CREATE), database)
     manager.up()
-    engine.command(f"ALTER TABLE {database}.things ADD COLUMN a Int32 DEFAULT 7, ADD COLUMN b Nullable(Int32)")
+    engine.command(
+        f"ALTER TABLE {database}.things ADD COLUMN a Int32 DEFAULT 7, ADD COLUMN b Nullable(Int32)"
+    )
     engine.command(f"CREATE VIEW {database}.v AS SELECT * FROM {database}.things")
     engine.command(
         f"CREATE MATERIALIZED VIEW {database}.r REFRESH EVERY 1 YEAR ENGINE = MergeTree ORDER BY n "

@@ -31,7 +31,10 @@ class Book:
         self._seq += 1
         row = {"ts_local": NOW_NS + at, "_log": 1, "_seq": self._seq, **values}
         self._client.insert(
-            table, [list(row.values())], column_names=list(row), database=self._database,
+            table,
+            [list(row.values())],
+            column_names=list(row),
+            database=self._database,
             settings={"async_insert": 0},
         )
 
@@ -42,7 +45,9 @@ class Book:
 
     def order(self, at: int, status: str, client: str | None = "c-1", **values: Any) -> None:
         """Append a transition of an order."""
-        self.add("orders", at, symbol="BTCUSDT", account_id="a", client_order_id=client, status=status, **values)
+        self.add(
+            "orders", at, symbol="BTCUSDT", account_id="a", client_order_id=client, status=status, **values
+        )
 
 
 @pytest.fixture
@@ -85,7 +90,9 @@ def test_of_two_final_statuses_the_first_stands_and_the_other_is_counted(book: B
     book.order(1, "Filled", ts_final=NOW_NS + 1)
     book.order(2, "Filled", ts_final=NOW_NS + 2)
     book.order(3, "Rejected", ts_final=NOW_NS + 3, reject_reason="too late")
-    (row,) = book.rows("orders_current", "status, toUnixTimestamp64Nano(ts_final), reject_reason, conflicting_finals")
+    (row,) = book.rows(
+        "orders_current", "status, toUnixTimestamp64Nano(ts_final), reject_reason, conflicting_finals"
+    )
     assert row == ("Filled", NOW_NS + 1, None, 1)
 
 
@@ -128,7 +135,13 @@ def test_a_position_is_its_latest_state(book: Book) -> None:
     at = {"symbol": "BTCUSDT", "account_id": "a"}
     book.add("positions_intraday", 2, **at, strategy="mm", position_qty=Decimal(2), ts=NOW_NS + 20)
     book.add(
-        "positions_intraday", 3, **at, strategy="mm", position_qty=Decimal(1), ts=NOW_NS + 10, avg_price=Decimal(7)
+        "positions_intraday",
+        3,
+        **at,
+        strategy="mm",
+        position_qty=Decimal(1),
+        ts=NOW_NS + 10,
+        avg_price=Decimal(7),
     )
     book.add("positions_intraday", 4, **at, position_qty=Decimal(9))
     assert book.rows("positions_intraday_current", "strategy, position_qty, avg_price") == [

@@ -32,11 +32,19 @@ class Naive:
         bids = sorted(self.bids.items(), reverse=True)[:count]
         asks = sorted(self.asks.items())[:count]
         return Top(
-            tuple(p for p, _ in bids), tuple(s for _, s in bids), tuple(p for p, _ in asks), tuple(s for _, s in asks)
+            tuple(p for p, _ in bids),
+            tuple(s for _, s in bids),
+            tuple(p for p, _ in asks),
+            tuple(s for _, s in asks),
         )
 
 
-@given(bids=LEVELS, asks=LEVELS, changes=st.lists(st.tuples(LEVELS, LEVELS), max_size=20), count=st.integers(1, 20))
+@given(
+    bids=LEVELS,
+    asks=LEVELS,
+    changes=st.lists(st.tuples(LEVELS, LEVELS), max_size=20),
+    count=st.integers(1, 20),
+)
 def test_the_top_is_the_naive_books_top(
     bids: list[Level], asks: list[Level], changes: list[tuple[list[Level], list[Level]]], count: int
 ) -> None:

@@ -26,7 +26,11 @@ sys.exit(result.exit_code)
 def run(benchmark: str, *options: str) -> subprocess.CompletedProcess[str]:
     """One benchmark's command, in a child process."""
     return subprocess.run(
-        [sys.executable, "-c", RUN, benchmark, *options], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", RUN, benchmark, *options],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
 
@@ -50,7 +54,9 @@ def counts_agree(found: dict[str, Any]) -> None:
 
 def test_load_accounts_for_every_row() -> None:
     """All rows of both phases are received, balanced, and counted in the database."""
-    found = answer("load", "--rate", "4000", "--seconds", "0.5", "--burst-rate", "8000", "--burst-seconds", "0.25")
+    found = answer(
+        "load", "--rate", "4000", "--seconds", "0.5", "--burst-rate", "8000", "--burst-seconds", "0.25"
+    )
     counts_agree(found)
     assert found["benchmark"] == "load"
     phases = found["phases"]
@@ -65,7 +71,9 @@ def test_load_accounts_for_every_row() -> None:
 
 def test_load_takes_the_tables_it_is_told() -> None:
     """Other tables are offered nothing."""
-    found = answer("load", "--rate", "2000", "--seconds", "0.3", "--burst-seconds", "0", "--tables", "fills,orders")
+    found = answer(
+        "load", "--rate", "2000", "--seconds", "0.3", "--burst-seconds", "0", "--tables", "fills,orders"
+    )
     counts_agree(found)
     offered = {name for name, table in found["tables"].items() if table["offered_rows"]}
     assert offered == {"fills", "orders"}
@@ -77,7 +85,11 @@ def test_ingest_measures_every_side_in_every_round() -> None:
     found = answer("ingest", "--rows", "2500", "--batch-rows", "1000", "--rounds", "2")
     table = found["tables"]["bench_ticks"]
     assert set(table["rows_per_s"]) == {
-        "limit, by the sink", "limit, by the driver", "tight loop, rows", "tight loop, columns", "recorder"
+        "limit, by the sink",
+        "limit, by the driver",
+        "tight loop, rows",
+        "tight loop, columns",
+        "recorder",
     }
     for rate in (*table["rows_per_s"].values(), table["recorder_to_limit"], table["recorder_to_tight_loop"]):
         assert rate["rounds"] == 2

@@ -52,8 +52,17 @@ def test_one_value_in_a_thousand_is_beyond_p999_and_two_are_not() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0, "0 ns"), (1.5e-8, "15 ns"), (6.71e-7, "671 ns"), (1.04e-5, "10.4 µs"), (0.9999, "1,000 ms"),
-     (0.25, "250 ms"), (-0.002, "-2 ms"), (61.0, "61 s"), (1234.0, "1,234 s")],
+    [
+        (0.0, "0 ns"),
+        (1.5e-8, "15 ns"),
+        (6.71e-7, "671 ns"),
+        (1.04e-5, "10.4 µs"),
+        (0.9999, "1,000 ms"),
+        (0.25, "250 ms"),
+        (-0.002, "-2 ms"),
+        (61.0, "61 s"),
+        (1234.0, "1,234 s"),
+    ],
 )
 def test_durations_are_written_in_their_unit(value: float, text: str) -> None:
     """Three digits, no exponent, the unit that suits the size."""

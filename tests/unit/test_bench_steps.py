@@ -20,7 +20,9 @@ ROWS = [("a", (1,)), ("b", (2,)), ("c", (3,))]
 def test_every_step_hands_one_row_over_in_turn(wait: Wait) -> None:
     """Rows go round, each step is reported, and no step is finished before it is due."""
     seen: list[Any] = []
-    taken = take_steps(lambda table, row: seen.append((table, row)), ROWS, rate=20_000, steps=100, skip=10, wait=wait)
+    taken = take_steps(
+        lambda table, row: seen.append((table, row)), ROWS, rate=20_000, steps=100, skip=10, wait=wait
+    )
     assert seen == [ROWS[step % 3] for step in range(100)]
     assert len(taken.costs) == len(taken.lateness) == 90
     assert (taken.lateness >= 0).all()

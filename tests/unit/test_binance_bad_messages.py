@@ -109,7 +109,9 @@ def test_a_field_of_another_type_is_bad(wrapped: bool) -> None:
                     "bad_field", "unknown_event"}, (stream, field, value)  # fmt: skip
 
 
-@pytest.mark.parametrize("value", ["NaN", "nan", "inf", "-Infinity", "-1", "1e400", "1e13", "", " 1", "0x1", "1_0"])
+@pytest.mark.parametrize(
+    "value", ["NaN", "nan", "inf", "-Infinity", "-1", "1e400", "1e13", "", " 1", "0x1", "1_0"]
+)
 def test_a_price_that_cannot_be_is_bad(value: str) -> None:
     """NaN, infinite, negative, absurd, or no number."""
     assert reason_of(trade(price=value)) == "bad_field"
@@ -179,7 +181,14 @@ def test_a_snapshot_needs_a_symbol() -> None:
 
 def test_a_bad_message_leaves_no_trace() -> None:
     """The messages around it make the rows they make without it."""
-    good = [depth(1, 2, 0), snapshot(3, T=T0), book_ticker(1), trade(7), depth(3, 4, 2, [("100", "9")]), trade(8)]
+    good = [
+        depth(1, 2, 0),
+        snapshot(3, T=T0),
+        book_ticker(1),
+        trade(7),
+        depth(3, 4, 2, [("100", "9")]),
+        trade(8),
+    ]
     bad = [trade(t=-1), trade(99, price="0"), {**depth(40, 50, 39), "b": [["x", "1"]]}, {**book_ticker(9), "T": 10**14},
            {**snapshot(90), "bids": None}, depth(90, 80, 70), {"e": "nothing"}]  # fmt: skip
     clean, dirty = Feed(), Feed()

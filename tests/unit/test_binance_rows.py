@@ -160,7 +160,12 @@ def test_depth_becomes_book_deltas_when_asked() -> None:
     feed = Feed(book_deltas=True)
     row = feed(depth(5, 9, 4, bids=[("100", "1"), ("99", "0")]))[Slot.BOOK_DELTA]
     assert (row["first_update_id"], row["last_update_id"], row["is_snapshot"]) == (5, 9, False)
-    assert (row["bid_pxs"], row["bid_szs"], row["ask_pxs"], row["ask_szs"]) == ((100.0, 99.0), (1.0, 0.0), (), ())
+    assert (row["bid_pxs"], row["bid_szs"], row["ask_pxs"], row["ask_szs"]) == (
+        (100.0, 99.0),
+        (1.0, 0.0),
+        (),
+        (),
+    )
     whole = feed(snapshot(20, E=T0 + 1, T=T0))[Slot.BOOK_DELTA]
     assert (whole["first_update_id"], whole["last_update_id"], whole["is_snapshot"]) == (None, 20, True)
     off = Feed()

@@ -195,7 +195,11 @@ def test_other_content_is_refused_with_the_remedy(
 def test_what_is_no_file_is_refused(tmp_path: pathlib.Path) -> None:
     """A directory, a pipe, nothing at all."""
     os.mkfifo(tmp_path / "pipe")
-    for path, says in ((tmp_path, "directory"), (tmp_path / "pipe", "regular"), (tmp_path / "no", "no such file")):
+    for path, says in (
+        (tmp_path, "directory"),
+        (tmp_path / "pipe", "regular"),
+        (tmp_path / "no", "no such file"),
+    ):
         with pytest.raises(WrongUse, match=says):
             inspect(path)
 

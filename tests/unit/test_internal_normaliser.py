@@ -21,13 +21,21 @@ def test_a_mapping_is_a_row_of_the_topics_table() -> None:
 
 def test_a_table_key_wins_and_leaves_the_row() -> None:
     """An array may hold rows of several tables; a row's slot is its place."""
-    assert rows(b'[{"table":"orders","a":1},{"a":2}]', "fills") == [("orders", 0, {"a": 1}), ("fills", 1, {"a": 2})]
+    assert rows(b'[{"table":"orders","a":1},{"a":2}]', "fills") == [
+        ("orders", 0, {"a": 1}),
+        ("fills", 1, {"a": 2}),
+    ]
 
 
 def test_numbers_keep_every_digit() -> None:
     """What a float cannot say stays a Decimal."""
     [(_, _, row)] = rows(b'{"a":0.1,"b":0.12345678901234567890123,"c":1e3,"d":123456789012345678901}', "t")
-    assert row == {"a": 0.1, "b": Decimal("0.12345678901234567890123"), "c": 1000.0, "d": 123456789012345678901}
+    assert row == {
+        "a": 0.1,
+        "b": Decimal("0.12345678901234567890123"),
+        "c": 1000.0,
+        "d": 123456789012345678901,
+    }
     assert [type(value) for value in row.values()] == [float, Decimal, float, int]  # type: ignore[attr-defined]
 
 

@@ -50,7 +50,9 @@ def test_columns_that_join_tables_have_one_type() -> None:
     """A name that stands in several tables means one thing: the same type everywhere, nullable or not."""
     for name in JOINING:
         kinds = {column.type for t in PACK.tables for column in t.columns if column.name == name}
-        allowed = 2 if name == "recorder_run_id" else 1  # an id of few values where it repeats, in its own table many
+        allowed = (
+            2 if name == "recorder_run_id" else 1
+        )  # an id of few values where it repeats, in its own table many
         assert 1 <= len(kinds) <= allowed, name
 
 
@@ -84,7 +86,11 @@ class Thing(Row, kw_only=True):
 
 
 POLICY = TablePolicy(
-    durability=Durability.WAL, overflow=Overflow.SPILL, partition=Partition.MONTH, order_by=("ts_local",), keep_days=9
+    durability=Durability.WAL,
+    overflow=Overflow.SPILL,
+    partition=Partition.MONTH,
+    order_by=("ts_local",),
+    keep_days=9,
 )
 THINGS = table("things", Thing, POLICY)
 
@@ -114,7 +120,10 @@ def test_migrations_come_in_order_with_their_checksums(tmp_path: pathlib.Path) -
         ((("1_a.sql", "SELECT 1"),), "no migration name"),
         ((("0001_a.sql", "-- nothing; here\n"),), "holds no statement"),
         ((("0001_a.sql", "SELECT 'x"),), "never closed"),
-        ((("0001_a.sql", "SELECT 1;\n/* a */ CREATE TABLE {{db}}.t (a Int8)"),), "line 2: .*write IF NOT EXISTS"),
+        (
+            (("0001_a.sql", "SELECT 1;\n/* a */ CREATE TABLE {{db}}.t (a Int8)"),),
+            "line 2: .*write IF NOT EXISTS",
+        ),
         ((("0001_a.sql", "CREATE MATERIALIZED VIEW {{db}}.t AS SELECT 1"),), "write IF NOT EXISTS"),
         ((("0001_a.sql", "DROP TABLE {{db}}.t"),), "write IF EXISTS"),
         ((("0001_a.sql", "ALTER TABLE {{db}}.t ADD COLUMN a Int8"),), "write IF NOT EXISTS"),

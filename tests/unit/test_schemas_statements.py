@@ -31,9 +31,7 @@ _COMMENTS = st.one_of(
 
 
 @given(
-    st.lists(
-        st.tuples(_ATOMS, st.lists(st.one_of(_ATOMS, _COMMENTS), max_size=5)), min_size=1, max_size=4
-    )
+    st.lists(st.tuples(_ATOMS, st.lists(st.one_of(_ATOMS, _COMMENTS), max_size=5)), min_size=1, max_size=4)
 )
 def test_statements_joined_by_semicolons_come_apart_as_they_were(
     parts: list[tuple[str, list[str]]],
@@ -59,7 +57,9 @@ def test_any_text_is_cut_or_refused_and_nothing_is_lost(text: str) -> None:
         at += len(statement.text)
 
 
-@pytest.mark.parametrize("text", ["SELECT 'a", 'SELECT "a', "SELECT `a", "SELECT 1 /* a /* b */", "SELECT \u2018a"])
+@pytest.mark.parametrize(
+    "text", ["SELECT 'a", 'SELECT "a', "SELECT `a", "SELECT 1 /* a /* b */", "SELECT \u2018a"]
+)
 def test_what_is_never_closed_is_refused_with_its_line(text: str) -> None:
     """An open quote or comment names the line where it was opened."""
     with pytest.raises(StatementError, match=r"core/0001_x: the .* opened at line 2 is never closed"):
