@@ -6,12 +6,18 @@ chDB keeps one engine a process, and one process a database folder. A batch trav
 After a fork the child must not touch the engine, whose threads exist only in the parent: every call there raises.
 Such a child has to end with `os._exit` (as those of `multiprocessing` do) or `exec`: the engine's own exit handlers
 would wait for ever.
+
+The engine's threads want every core for an insert and run beside the host's own: they have a lower priority, which a
+thread inherits from the one that starts it. So each thread of the sink lowers its own before it opens its handle.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
+import sys
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,13 +31,20 @@ from recorder.sink import carrier, folder
 from recorder.sink.client_sink import ClientSink
 from recorder.sink.errors import SinkUnavailable
 
+ENGINE_NICE = 10
+
 
 class ChdbSink(ClientSink):
     """Inserts into `database` of the engine folder `path`.
 
     `create_database` makes the database where it is missing. `tmp_dir` is used where the system has no anonymous
     files; by default it lies beside the folder, under its name with `.tmp`. `settings` are session settings of
-    every handle. The bounds are those of `ClientSink`.
+    every handle. `engine_nice` (0 to 19) is the nice value of the engine's threads and of those that call it, on
+    Linux; 0 leaves it alone. It holds for an engine that this sink is the first to open. The bounds are those of
+    `ClientSink`.
+
+    Raises:
+        ValueError: `engine_nice` is out of its range.
     """
 
     def __init__(
@@ -42,9 +55,13 @@ class ChdbSink(ClientSink):
         create_database: bool = True,
         tmp_dir: str | os.PathLike[str] | None = None,
         settings: Mapping[str, Any] | None = None,
+        engine_nice: int = ENGINE_NICE,
         **bounds: Any,
     ):
+        if not 0 <= engine_nice <= 19:
+            raise ValueError(f"engine_nice is {engine_nice}; it is 0 (leave it alone) to 19")
         super().__init__(**bounds)
+        self._engine_nice = engine_nice
         self._path = pathlib.Path(os.path.realpath(path))
         self._tmp_dir = (
             pathlib.Path(tmp_dir) if tmp_dir is not None else self._path.with_name(self._path.name + ".tmp")
@@ -66,6 +83,7 @@ class ChdbSink(ClientSink):
         await super().start()
 
     def _open(self, settings: Mapping[str, Any]) -> Client:
+        _lower_priority(self._engine_nice)  # before the engine is there: its threads inherit it
         try:
             client = clickhouse_connect.get_client(
                 interface="chdb", path=str(self._path), settings={**settings, **self._settings}
@@ -106,3 +124,13 @@ class ChdbSink(ClientSink):
         # serverUUID() of the embedded engine is all zeros; the database's own tells one folder from another.
         name = "SELECT toString(uuid) FROM system.databases WHERE name = currentDatabase()"
         return str(client.query(name).result_rows[0][0])
+
+
+def _lower_priority(nice: int) -> None:
+    """Give the calling thread this nice value, unless it has a higher one already."""
+    if nice == 0 or sys.platform != "linux":  # elsewhere a priority is the whole process's
+        return
+    thread = threading.get_native_id()
+    with contextlib.suppress(OSError):  # a system that forbids it records at the priority it has
+        if os.getpriority(os.PRIO_PROCESS, thread) < nice:
+            os.setpriority(os.PRIO_PROCESS, thread, nice)

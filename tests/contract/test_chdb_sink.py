@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import pathlib
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -180,3 +183,54 @@ async def test_without_anonymous_files_a_batch_travels_on_disk(
     assert await count(sink, "t") == 10
     assert os.listdir(tmp_path) == []
     await sink.close()
+
+
+PRIORITIES = """
+import asyncio, json, os, pathlib, sys, threading
+from recorder.sink.chdb import ChdbSink
+from harness.sink_tables import create, plain
+
+def nice_values():
+    found = {}
+    for task in pathlib.Path("/proc/self/task").iterdir():
+        text = (task / "stat").read_text()
+        # As root the engine gives its watch over memory a priority by itself.
+        if "(MemoryWorker)" not in text:
+            found[int(task.name)] = int(text[text.rindex(")") + 2 :].split()[16])
+    return found
+
+async def main():
+    before = nice_values()
+    sink = ChdbSink(sys.argv[1], engine_nice=int(sys.argv[2]))
+    await sink.start()
+    await sink.command(create("t"))
+    await sink.insert(plain("t", 50_000), timeout_s=30)
+    await sink.query("SELECT sum(sipHash64(number)) FROM numbers_mt(20_000_000) SETTINGS max_threads = 4")
+    after = nice_values()
+    print(json.dumps({
+        "host": [after[task] for task in before if task in after],
+        "engine": [nice for task, nice in after.items() if task not in before],
+    }))
+    await sink.close()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a thread's own priority is Linux's")
+@pytest.mark.parametrize("nice", [0, 19])
+def test_the_engine_gives_way_to_its_host(tmp_path: pathlib.Path, nice: int) -> None:
+    """The engine's threads, and those that call it, have the nice value asked for; the host's keep theirs."""
+    run = subprocess.run(
+        [sys.executable, "-c", PRIORITIES, str(tmp_path / "db"), str(nice)],
+        env={**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    found = json.loads(run.stdout)
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    assert set(found["host"]) == {ours}
+    assert len(found["engine"]) > 5
+    assert set(found["engine"]) == {max(nice, ours)}
