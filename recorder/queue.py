@@ -15,6 +15,7 @@ Invariants
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 import time
 from collections import deque
@@ -121,32 +122,50 @@ class TableQueue:
         self._soft_rows = max(1, int(self._max_rows * limits.high_watermark)) if thinning else self._max_rows
         self._soft_bytes = int(limits.max_bytes * limits.high_watermark) if thinning else limits.max_bytes
         self._soft_bytes -= self.row_bytes  # of the row that comes
+        self._open_entries = self._soft_rows
+        self._reckon()
 
     # -- the producer's side ----------------------------------------------------------------------------------
 
     def put(self, entry: Entry) -> bool:
         """Hand a row over; False if this row was shed. Never blocks but under `Overflow.BLOCK`."""
-        rows = self._rows
-        wide_bytes = entry[3]
-        if (
-            len(rows) + self._block_rows >= self._soft_rows
-            or self._newest
-            or (
-                (wide_bytes or self._wide_bytes)
-                and (len(rows) + self._block_rows) * self.row_bytes + self._wide_bytes + wide_bytes
-                > self._soft_bytes
-            )
-        ):
+        if entry[3]:
+            return self._put_wide(entry)
+        if len(self._rows) >= self._open_entries:
             return self._put_full(entry)
-        rows.append(entry)
-        if wide_bytes:
-            # Not atomic, and need not be: the interpreter switches threads at calls and jumps only, and what a
-            # lost update would leave is wiped out whenever the queue runs empty.
-            self._wide_bytes += wide_bytes
+        self._rows.append(entry)
         if self._armed:
             self._armed = False
             self._wake()
         return True
+
+    def _put_wide(self, entry: Entry) -> bool:
+        """Hand a row with long texts over, whose bytes count beside its number."""
+        rows = len(self._rows)
+        bytes_then = (rows + self._block_rows) * self.row_bytes + self._wide_bytes + entry[3]
+        if rows >= self._open_entries or bytes_then > self._soft_bytes:
+            return self._put_full(entry)
+        self._rows.append(entry)
+        # Not atomic, and need not be: the interpreter switches threads at calls and jumps only, and what a lost
+        # update would leave is wiped out whenever the queue runs empty.
+        self._wide_bytes += entry[3]
+        self._reckon()
+        if self._armed:
+            self._armed = False
+            self._wake()
+        return True
+
+    def _reckon(self) -> None:
+        """Say up to how many entries a `put` of a plain row need not look any further.
+
+        To be called whenever blocks, long texts or conflated rows come or go: everything that counts against the
+        bounds beside the number of entries is in this one number, so that the usual `put` compares only it.
+        """
+        if self._newest:
+            self._open_entries = 0
+            return
+        by_bytes = (self._soft_bytes - self._wide_bytes) // self.row_bytes + 1
+        self._open_entries = min(self._soft_rows, by_bytes) - self._block_rows
 
     def put_block(self, block: Block | ArrowBlock, *, wait: bool, timeout_s: float | None = None) -> int:
         """Hand over rows that came together; the number accepted, all or none.
@@ -172,6 +191,7 @@ class TableQueue:
             self._rows.append(block)
             self._block_rows += rows - 1
             self._wide_bytes += block.wide_bytes
+            self._reckon()
         if self._armed:
             self._armed = False
             self._wake()
@@ -189,6 +209,7 @@ class TableQueue:
     def _put_full(self, entry: Entry) -> bool:
         with self._lock:
             accepted = self._overflow(entry, self.limits.overflow)
+            self._reckon()
         if accepted and self._armed:
             self._armed = False
             self._wake()
@@ -295,23 +316,33 @@ class TableQueue:
         displaced: int | None = self.displaced_rows
         pop = self._rows.popleft
         try:
-            while rows < max_rows:
-                entry = pop()
-                taken.append(entry)
-                if isinstance(entry, tuple):
-                    rows += 1
-                    wide_bytes += entry[3]
-                else:
-                    rows += len(entry.rows)
-                    wide_bytes += entry.wide_bytes
+            if self._block_rows or self._wide_bytes:
+                while rows < max_rows:
+                    entry = pop()
+                    taken.append(entry)
+                    if isinstance(entry, tuple):
+                        rows += 1
+                        wide_bytes += entry[3]
+                    else:
+                        rows += len(entry.rows)
+                        wide_bytes += entry.wide_bytes
+            else:
+                # Plain rows. What else comes meanwhile is counted below, once a drain and not once a row.
+                append = taken.append
+                for _ in itertools.repeat(None, max_rows):
+                    append(pop())
         except IndexError:
             pass
+        if not rows and taken:
+            rows = rows_in(taken)
+            wide_bytes = sum(entry[3] if isinstance(entry, tuple) else entry.wide_bytes for entry in taken)
         if self._newest and rows >= max_rows:
             displaced = None
         elif self._newest:
             with self._lock:
                 # All at once, so that a row that comes now cannot overtake an older one of its key.
                 newest, self._newest = self._newest, {}
+                self._reckon()
                 displaced = self.displaced_rows
             taken += newest.values()
             rows += len(newest)
@@ -319,12 +350,13 @@ class TableQueue:
         self.taken_rows += rows
         if displaced is not None:
             self.drained_upto = self.taken_rows + displaced
-        if wide_bytes or rows > len(taken) or self._waiting:
+        if wide_bytes or self._wide_bytes or rows > len(taken) or self._waiting:
             with self._room:
                 self._block_rows -= rows - len(taken)
                 self._wide_bytes -= wide_bytes
                 if not self._rows and not self._newest:
                     self._wide_bytes = self._block_rows = 0
+                self._reckon()
                 if self._waiting and self.usage() <= self.limits.low_watermark:
                     self._room.notify_all()
         return taken
@@ -341,6 +373,7 @@ class TableQueue:
         with self._room:
             self._closed = True
             self._soft_rows = 0  # sends every `put` to the lock, where it is refused and counted
+            self._reckon()
             self._room.notify_all()
 
     # -- what it holds ----------------------------------------------------------------------------------------
