@@ -106,7 +106,7 @@ class ClientSink(abc.ABC):
     async def close(self) -> None:
         """Let running calls end, then release everything. Idempotent.
 
-        Calls that run longer than `close_wait_s` are killed.
+        Calls that run longer than `close_wait_s` are killed, and have as long again, at most `kill_wait_s`, to end.
 
         Raises:
             SinkError: a call could not be ended; its handle stays open.
@@ -122,15 +122,16 @@ class ClientSink(abc.ABC):
         working = (self._inserts, self._look_ups, self._queries, self._commands)
         for handles in working:
             handles.close()
+        kill_wait_s = min(self._kill_wait_s, self._close_wait_s)
         if stuck := _join(working, self._close_wait_s):
             for token in list(self._running):
                 self._ask_to_stop(token)
-            stuck = _join(working, min(self._kill_wait_s, self._close_wait_s))
+            stuck = _join(working, kill_wait_s)
         self._kills.close()
-        stuck += self._kills.join(min(self._kill_wait_s, self._close_wait_s))
+        stuck += self._kills.join(kill_wait_s)
         if stuck:
             raise SinkError(
-                f"{stuck} calls still run {self._close_wait_s + self._kill_wait_s:g} s after the sink was told "
+                f"{stuck} calls still run {self._close_wait_s + kill_wait_s:g} s after the sink was told "
                 "to close, and could not be killed; end the process with os._exit"
             )
 

@@ -130,7 +130,7 @@ async def test_closing_kills_what_does_not_end(
     chdb_path: pathlib.Path, engine: Client, database: str
 ) -> None:
     """A hung insert does not keep the sink open for longer than it may, and its waiter learns that it was cut."""
-    sink = ChdbSink(chdb_path, database, close_wait_s=0.2)
+    sink = ChdbSink(chdb_path, database, close_wait_s=1.5)
     await sink.start()
     await sink.command(create("slow", extra=SLOW))
     hanging = asyncio.create_task(sink.insert(plain("slow", 1), timeout_s=60))
