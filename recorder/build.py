@@ -10,12 +10,13 @@ The builder gives every row its identity before it looks at it, so that a dead l
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import operator
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 import numpy as np
@@ -29,6 +30,7 @@ from schemas.columns import REQUIRED, Kind
 from schemas.table import Row, Table
 
 SLICE_ROWS = 256
+_ROW, _ACCEPTED, _CORRELATION, _WIDE = map(operator.itemgetter, range(4))
 MAX_PARTITIONS = 20
 """Partitions one insert may touch: ClickHouse refuses more than 100, and each is a part to write and to merge."""
 
@@ -98,6 +100,7 @@ class BatchBuilder:
         self._pick: Callable[[Mapping[str, Any]], tuple[Any, ...]] = operator.itemgetter(*self._names)
         index = {name: position for position, name in enumerate(self._names)}
         self._row_bytes = _estimated_row_bytes(table)
+        self._has_wide = any(column.type.unbounded for column in table.columns)
         self._ts_local = index["ts_local"]
         self._run_id_at = index["run_id"]
         self._correlation_at = index.get("correlation_id")
@@ -106,32 +109,33 @@ class BatchBuilder:
 
     def add(self, entries: Sequence[Waiting]) -> Iterator[int]:
         """Build entries slice by slice; yields the rows of each slice, so that the caller can let others run."""
-        singles: list[Entry] = []
-        for entry in entries:
-            if isinstance(entry, tuple):
-                singles.append(entry)
-                if len(singles) == SLICE_ROWS:
-                    yield self._add_singles(singles)
-                    singles = []
-            else:
-                if singles:
-                    yield self._add_singles(singles)
-                    singles = []
-                if isinstance(entry, ArrowBlock):
-                    yield self._add_arrow(entry)
-                    continue
-                for start in range(0, len(entry.rows), SLICE_ROWS):
-                    yield self._add_block(entry, slice(start, start + SLICE_ROWS))
-        if singles:
-            yield self._add_singles(singles)
+        all_single = operator.countOf(map(type, entries), tuple) == len(entries)
+        groups: Iterable[tuple[bool, Iterable[Waiting]]]
+        groups = (
+            [(True, entries)] if all_single else itertools.groupby(entries, lambda e: isinstance(e, tuple))
+        )
+        for is_single, group in groups:
+            if is_single:
+                singles = cast(Sequence[Entry], group if all_single else list(group))
+                for start in range(0, len(singles), SLICE_ROWS):
+                    yield self._add_singles(singles[start : start + SLICE_ROWS])
+                continue
+            for block in group:
+                if isinstance(block, ArrowBlock):
+                    yield self._add_arrow(block)
+                elif isinstance(block, Block):
+                    for start in range(0, len(block.rows), SLICE_ROWS):
+                        yield self._add_block(block, slice(start, start + SLICE_ROWS))
 
-    def _add_singles(self, entries: list[Entry]) -> int:
+    def _add_singles(self, entries: Sequence[Entry]) -> int:
         first = self._next_seq
         self._next_seq += len(entries)
-        rows, times, correlations, wide_bytes = zip(*entries, strict=True)
-        self.nbytes += sum(wide_bytes)
-        seqs: Sequence[int] = range(first, self._next_seq)
-        self._build(rows, times, correlations, self.epoch, seqs)
+        rows = list(map(_ROW, entries))
+        times = list(map(_ACCEPTED, entries))
+        correlations = list(map(_CORRELATION, entries))
+        if self._has_wide:
+            self.nbytes += sum(map(_WIDE, entries))
+        self._build(rows, times, correlations, self.epoch, range(first, self._next_seq))
         return len(entries)
 
     def _add_block(self, block: Block, part: slice) -> int:
@@ -307,9 +311,9 @@ class BatchBuilder:
 
     def _tuples(self, rows: Sequence[Any]) -> tuple[Sequence[tuple[Any, ...]], dict[int, BadShape], int]:
         """The rows as tuples in column order; by position, those that are no rows; how many fields were ignored."""
-        kinds = set(map(type, rows))
+        kinds = {tuple} if operator.countOf(map(type, rows), tuple) == len(rows) else set(map(type, rows))
         if kinds == {tuple}:
-            if set(map(len, rows)) == {len(self._names)}:
+            if operator.countOf(map(len, rows), len(self._names)) == len(rows):
                 return rows, {}, 0
         elif kinds == {self.table.row}:
             return list(map(msgspec.structs.astuple, rows)), {}, 0
