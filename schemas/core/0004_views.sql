@@ -1,9 +1,10 @@
 -- What the appended events say now. Every view reads its table whole: filter by its key columns.
 
--- One row an order. Its key is (account_id, client_order_id); rows that carry the venue's id alone are joined to the
--- client's id where any other row of the account names both, else the venue's id is the key. Each column is the latest
--- that is not null. A final status stands: later transitions do not move it, and later final ones that say something
--- else are counted in conflicting_finals.
+-- One row an order. Its key is (account_id, client_order_id). The venue's id is unique within its symbol only: rows that
+-- carry it alone are joined to the client's id where another row of the same account, symbol and venue names both (a
+-- row that does not say its venue goes with the one venue there is), else (account_id, venue, symbol, broker_order_id)
+-- is the key. Each column is the latest that is not null. A final status stands: later transitions do not move it, and
+-- later final ones that say something else are counted in conflicting_finals.
 CREATE VIEW IF NOT EXISTS {{db}}.orders_current {{on_cluster}} AS
 SELECT
     o.account_id AS account_id,
@@ -51,22 +52,38 @@ FROM
         t.*,
         (t.ts_local, t._log, t._seq) AS place,
         t.status IN ('Filled', 'Canceled', 'Rejected', 'Failed', 'Expired') AS closes,
-        coalesce(nullIf(t.client_order_id, ''), nullIf(named.client_id, '')) AS client_key,
-        if(client_key IS NULL, nullIf(t.broker_order_id, ''), NULL) AS broker_key
+        toString(coalesce(t.venue, '')) AS venue_key,
+        arrayFilter(name -> venue_key = '' OR name.1 IN ('', venue_key), named.names) AS fitting,
+        if(
+            venue_key = '' AND length(arrayDistinct(arrayFilter(venue -> venue != '', fitting.1))) > 1,
+            '',
+            arraySort(name -> (name.1 != venue_key, name.2), fitting)[1].2
+        ) AS named_client,
+        coalesce(nullIf(t.client_order_id, ''), nullIf(named_client, '')) AS client_key,
+        if(
+            client_key IS NULL AND t.broker_order_id != '',
+            [venue_key, toString(t.symbol), assumeNotNull(t.broker_order_id)],
+            []
+        ) AS broker_key
     FROM {{db}}.orders AS t
     LEFT JOIN
     (
-        SELECT n.account_id AS account_id, n.broker_order_id AS broker_order_id, any(n.client_order_id) AS client_id
+        SELECT
+            n.account_id AS account_id,
+            n.symbol AS symbol,
+            n.broker_order_id AS broker_order_id,
+            groupUniqArray((toString(coalesce(n.venue, '')), assumeNotNull(n.client_order_id))) AS names
         FROM {{db}}.orders AS n
         WHERE n.client_order_id != '' AND n.broker_order_id IN
         (
             SELECT u.broker_order_id FROM {{db}}.orders AS u
             WHERE u.broker_order_id != '' AND coalesce(u.client_order_id, '') = ''
         )
-        GROUP BY n.account_id, n.broker_order_id
-    ) AS named ON named.account_id = t.account_id AND named.broker_order_id = t.broker_order_id
+        GROUP BY n.account_id, n.symbol, n.broker_order_id
+    ) AS named
+    ON named.account_id = t.account_id AND named.symbol = t.symbol AND named.broker_order_id = t.broker_order_id
 ) AS o
-WHERE o.client_key IS NOT NULL OR o.broker_key IS NOT NULL
+WHERE o.client_key IS NOT NULL OR notEmpty(o.broker_key)
 GROUP BY o.account_id, o.client_key, o.broker_key;
 
 -- One row an execution, however often the venue sent it. Each column is the latest that is not null.
@@ -97,7 +114,8 @@ SELECT
 FROM (SELECT *, (ts_local, _log, _seq) AS place FROM {{db}}.fills) AS f
 GROUP BY f.venue, f.account_id, f.symbol, f.fill_id;
 
--- The latest state of each position. Each column is the latest that is not null.
+-- The latest state of each position. Each column is the latest that is not null, but for avg_price: a flat position has
+-- none, and what follows it does not take up the price from before.
 CREATE VIEW IF NOT EXISTS {{db}}.positions_intraday_current {{on_cluster}} AS
 SELECT
     p.account_id AS account_id,
@@ -106,7 +124,12 @@ SELECT
     argMax(p.ts, p.place) AS ts,
     argMax(p.ts_local, p.place) AS ts_local,
     argMax(p.position_qty, p.place) AS position_qty,
-    argMax(p.avg_price, p.place) AS avg_price,
+    tupleElement(
+        argMaxIf(
+            tuple(if(p.position_qty = 0, NULL, p.avg_price)), p.place, p.position_qty = 0 OR p.avg_price IS NOT NULL
+        ),
+        1
+    ) AS avg_price,
     argMax(p.realized_pnl, p.place) AS realized_pnl,
     argMax(p.unrealized_pnl, p.place) AS unrealized_pnl,
     argMax(p.fees_accum, p.place) AS fees_accum,

@@ -17,7 +17,8 @@ THREE_YEARS_DAYS = 1_096
 class Order(Event, kw_only=True):
     """One transition of an order. A row carries what its event knows; the view `orders_current` puts them together.
 
-    An order's key is (account_id, client_order_id), else (account_id, broker_order_id).
+    An order's key is (account_id, client_order_id), else (account_id, venue, symbol, broker_order_id): venues number
+    orders within a symbol.
     """
 
     ts_intent: TimeNs | None = None

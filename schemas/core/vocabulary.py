@@ -19,7 +19,7 @@ ORDER_STATUSES = (
 )
 """`Submitted` sent to the venue; `Acked` received by it; `Open` resting; `Failed` never reached the venue."""
 FINAL_ORDER_STATUSES = ("Filled", "Canceled", "Rejected", "Failed", "Expired")
-"""An order leaves none of these again."""
+"""An order leaves none of these again; the view `orders_current` has the same list."""
 
 OrderStatus = Annotated[str, choice(*ORDER_STATUSES)]
 Side = Annotated[str, choice("buy", "sell")]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from schemas.core.tables import PACK
+from schemas.core.vocabulary import FINAL_ORDER_STATUSES, ORDER_STATUSES
 from schemas.executor import ClientExecutor
 from schemas.manager import Manager
 
@@ -85,6 +86,14 @@ def test_a_late_transition_never_moves_a_final_status_back(book: Book) -> None:
     ]
 
 
+def test_the_view_and_the_vocabulary_agree_on_what_is_final(book: Book) -> None:
+    """No status is final in one and open in the other."""
+    for status in ORDER_STATUSES:
+        book.order(1, status, client=status)
+    found = book.rows("orders_current", "status", "is_final")
+    assert found == [(status,) for status in sorted(FINAL_ORDER_STATUSES)]
+
+
 def test_of_two_final_statuses_the_first_stands_and_the_other_is_counted(book: Book) -> None:
     """A cancel reported after the fill changes neither status nor final time nor reason."""
     book.order(1, "Filled", ts_final=NOW_NS + 1)
@@ -108,6 +117,45 @@ def test_rows_with_the_venues_id_alone_join_their_order(book: Book) -> None:
         ("c-2", None, "Submitted", 1),
         (None, "b-9", "Filled", 2),
     ]
+
+
+def test_the_venues_id_is_one_orders_within_its_venue_and_symbol(book: Book) -> None:
+    """Venues count orders per symbol: one id in two symbols, or at two venues, is two orders."""
+    for at, (symbol, venue) in enumerate((("BTC", "v"), ("ETH", "v"), ("BTC", "w"))):
+        where = {"account_id": "a", "symbol": symbol, "venue": venue}
+        book.add("orders", at, **where, broker_order_id="1", status="Open")
+    book.add("orders", 9, account_id="a", symbol="ETH", venue="v", broker_order_id="1", status="Filled")
+    assert book.rows("orders_current", "symbol, venue, status, transitions") == [
+        ("BTC", "v", "Open", 1), ("BTC", "w", "Open", 1), ("ETH", "v", "Filled", 2),
+    ]  # fmt: skip
+
+
+def test_the_venues_id_leads_to_the_order_of_its_own_venue_and_symbol(book: Book) -> None:
+    """A row with the venue's id alone joins no order of another symbol or venue."""
+    for at, (symbol, venue) in enumerate((("BTC", "v"), ("ETH", "v"), ("BTC", "w"))):
+        where = {"account_id": "a", "symbol": symbol, "venue": venue, "broker_order_id": "1"}
+        book.add("orders", at, **where, client_order_id=f"{symbol}@{venue}", status="Acked")
+        if symbol == "BTC":
+            book.add("orders", 10 + at, **where, status="Filled")
+    book.add("orders", 20, account_id="a", symbol="SOL", venue="v", broker_order_id="1", status="Expired")
+    assert book.rows("orders_current", "symbol, client_order_id, status, transitions") == [
+        ("BTC", "BTC@v", "Filled", 2), ("BTC", "BTC@w", "Filled", 2), ("ETH", "ETH@v", "Acked", 1),
+        ("SOL", None, "Expired", 1),
+    ]  # fmt: skip
+
+
+def test_a_row_without_its_venue_joins_the_one_venue_there_is(book: Book) -> None:
+    """What an event does not say does not tear an order apart; where two venues fit, it joins neither."""
+    book.order(1, "Acked", broker_order_id="b-1")
+    book.order(2, "Filled", client=None, broker_order_id="b-1", venue="v")
+    book.order(3, "Acked", "c-2", broker_order_id="b-2", venue="v")
+    book.order(4, "Filled", client=None, broker_order_id="b-2")
+    book.order(5, "Acked", "c-3", broker_order_id="b-3", venue="v")
+    book.order(6, "Acked", "c-4", broker_order_id="b-3", venue="w")
+    book.order(7, "Filled", client=None, broker_order_id="b-3")
+    assert book.rows("orders_current", "client_order_id, status, transitions") == [
+        ("c-1", "Filled", 2), ("c-2", "Filled", 2), ("c-3", "Acked", 1), ("c-4", "Acked", 1), (None, "Filled", 1),
+    ]  # fmt: skip
 
 
 def test_the_same_client_id_in_two_accounts_is_two_orders(book: Book) -> None:
@@ -147,6 +195,20 @@ def test_a_position_is_its_latest_state(book: Book) -> None:
     assert book.rows("positions_intraday_current", "strategy, position_qty, avg_price") == [
         ("mm", Decimal(2), Decimal(7)), (None, Decimal(9), None),
     ]  # fmt: skip
+
+
+def test_a_flat_position_has_no_average_price(book: Book) -> None:
+    """The price of a position that was closed is neither the flat one's nor the next one's."""
+    at = {"symbol": "BTCUSDT", "account_id": "a"}
+    book.add("positions_intraday", 1, **at, position_qty=Decimal(1), avg_price=Decimal(100))
+    book.add("positions_intraday", 2, **at, position_qty=Decimal(0))
+    columns = "position_qty, avg_price"
+    assert book.rows("positions_intraday_current", columns) == [(Decimal(0), None)]
+    book.add("positions_intraday", 3, **at, position_qty=Decimal(2))
+    assert book.rows("positions_intraday_current", columns) == [(Decimal(2), None)]
+    book.add("positions_intraday", 4, **at, position_qty=Decimal(2), avg_price=Decimal(90))
+    book.add("positions_intraday", 5, **at, position_qty=Decimal(1))
+    assert book.rows("positions_intraday_current", columns) == [(Decimal(1), Decimal(90))]
 
 
 def test_an_account_is_its_latest_state(book: Book) -> None:
