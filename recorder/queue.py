@@ -10,11 +10,14 @@ Invariants
 - `received = taken + shed_at_door + waiting`, exactly, whenever no `put` is under way.
 - Rows leave in the order they came (`conflate` keeps the newest of each key, in the order of their last coming).
 - The consumer is woken once, by the first row after it went to sleep.
+- A closed queue stays armed for ever, which sends a `put` that overlapped the closing to see whether its row was
+  left behind: every row that was ever accepted is in a count.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import threading
 import time
@@ -38,6 +41,12 @@ Entry = tuple[Any, int, str | None, int]
 
 A plain tuple, because making one is most of what a producer pays.
 """
+
+
+class Watched(tuple[Any, int, str | None, int]):
+    """An entry that somebody waits for: it is told when it is displaced."""
+
+    displaced = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +144,7 @@ class TableQueue:
             return self._put_full(entry)
         self._rows.append(entry)
         if self._armed:
-            self._armed = False
-            self._wake()
+            return self._rouse(entry)
         return True
 
     def _put_wide(self, entry: Entry) -> bool:
@@ -151,8 +159,7 @@ class TableQueue:
         self._wide_bytes += entry[3]
         self._reckon()
         if self._armed:
-            self._armed = False
-            self._wake()
+            return self._rouse(entry)
         return True
 
     def _reckon(self) -> None:
@@ -167,35 +174,73 @@ class TableQueue:
         by_bytes = (self._soft_bytes - self._wide_bytes) // self.row_bytes + 1
         self._open_entries = min(self._soft_rows, by_bytes) - self._block_rows
 
+    def _rouse(self, entry: Entry) -> bool:
+        """After a row was let in: wake the consumer; where it is gone for good, take back what it left."""
+        if not self._closed:
+            self._armed = False  # no call since the check above, so `close` cannot have come between
+            self._wake()
+            return True
+        accepted = True
+        with self._lock, contextlib.suppress(IndexError):
+            while True:
+                left = self._rows.popleft()
+                accepted = accepted and left is not entry
+                rows = self._forget(left)
+                self.refused_rows += rows
+                self.shed.add("shutdown", rows)
+        return accepted
+
     def put_block(self, block: Block | ArrowBlock, *, wait: bool, timeout_s: float | None = None) -> int:
         """Hand over rows that came together; the number accepted, all or none.
 
-        With `wait` the caller waits for room, at most `timeout_s`: for files, which can wait. A block larger than
-        the queue is let in alone, when the queue is empty.
+        With `wait` the caller waits for room, at most `timeout_s`: for files, which can wait. Without, the overflow
+        policy decides: a block is not taken apart, so `conflate` and `sample` displace the oldest rows for it, as
+        `drop_oldest` does. A block larger than the queue is let in alone, when the queue is empty.
         """
         rows = len(block.rows)
         if not rows:
             return 0
         with self._room:
-            self._waiting += 1
-            try:
-                fits = self._room.wait_for(
-                    lambda: self._closed or self._fits(rows, block.wide_bytes), timeout_s if wait else 0
-                )
-            finally:
-                self._waiting -= 1
+            fits = self._fits(rows, block.wide_bytes)
+            if not fits and wait:
+                fits = self._await_room(rows, block.wide_bytes, timeout_s)
+            elif not fits:
+                fits = self._make_room(rows, block.wide_bytes)
             if not fits or self._closed:
                 self.refused_rows += rows
-                self.shed.add("full", rows)
+                self.shed.add("shutdown" if self._closed else "full", rows)
                 return 0
             self._rows.append(block)
             self._block_rows += rows - 1
             self._wide_bytes += block.wide_bytes
             self._reckon()
-        if self._armed:
+        if self._armed and not self._closed:
             self._armed = False
             self._wake()
         return rows
+
+    def _await_room(self, rows: int, wide_bytes: int, timeout_s: float | None) -> bool:
+        """Wait for room; False if there is none in time, or the queue was closed. Under the lock."""
+        self._waiting += 1
+        try:
+            self._room.wait_for(lambda: self._closed or self._fits(rows, wide_bytes), timeout_s)
+        finally:
+            self._waiting -= 1
+        return not self._closed and self._fits(rows, wide_bytes)
+
+    def _make_room(self, rows: int, wide_bytes: int) -> bool:
+        """Room for a block by the overflow policy; False if it is to be shed. Under the lock."""
+        policy = self.limits.overflow
+        if policy is Overflow.BLOCK:
+            if asyncio._get_running_loop() is None and self._await_room(
+                rows, wide_bytes, self.limits.block_timeout_s
+            ):
+                return True
+            policy = self.limits.overflow_second
+        if self._closed or policy in (Overflow.SPILL, Overflow.BLOCK):
+            return False
+        self._displace(rows, wide_bytes)
+        return True
 
     def _fits(self, rows: int, wide_bytes: int) -> bool:
         waiting = self.waiting_rows
@@ -210,7 +255,7 @@ class TableQueue:
         with self._lock:
             accepted = self._overflow(entry, self.limits.overflow)
             self._reckon()
-        if accepted and self._armed:
+        if accepted and self._armed and not self._closed:
             self._armed = False
             self._wake()
         return accepted
@@ -245,7 +290,12 @@ class TableQueue:
         return False
 
     def _drop_oldest(self, entry: Entry) -> bool:
-        while not self._fits(1, entry[3]):
+        self._displace(1, entry[3])
+        return self._append(entry)
+
+    def _displace(self, rows: int, wide_bytes: int) -> None:
+        """Shed the oldest rows until so many more fit."""
+        while not self._fits(rows, wide_bytes):
             try:
                 oldest = self._rows.popleft()
             except IndexError:
@@ -253,10 +303,9 @@ class TableQueue:
                     break
                 key = next(iter(self._newest))
                 oldest = self._newest.pop(key)
-            rows = self._forget(oldest)
-            self.displaced_rows += rows
-            self.shed.add("drop_oldest", rows)
-        return self._append(entry)
+            displaced = self._forget(oldest)
+            self.displaced_rows += displaced
+            self.shed.add("drop_oldest", displaced)
 
     def _conflate(self, entry: Entry) -> bool:
         try:
@@ -266,7 +315,7 @@ class TableQueue:
             return self._drop_oldest(entry)  # no key: the builder will say what is wrong with it
         previous = self._newest.pop(key, None)
         if previous is not None:
-            self._wide_bytes -= previous[3]
+            self._forget(previous)
             self.displaced_rows += 1
             self.shed.add("conflate", 1)
         if not self._fits(1, entry[3]):  # also for a known key: its newest row may be the larger one
@@ -287,16 +336,9 @@ class TableQueue:
 
     def _block(self, entry: Entry) -> bool:
         """Wait for room, but never on a thread that runs an event loop."""
-        if asyncio._get_running_loop() is None:
-            self._waiting += 1
-            try:
-                fits = self._room.wait_for(
-                    lambda: self._closed or self._fits(1, entry[3]), self.limits.block_timeout_s
-                )
-                if fits and not self._closed:
-                    return self._append(entry)
-            finally:
-                self._waiting -= 1
+        on_loop = asyncio._get_running_loop() is not None
+        if not on_loop and self._await_room(1, entry[3], self.limits.block_timeout_s):
+            return self._append(entry)
         return self._overflow(entry, self.limits.overflow_second)
 
     # -- the consumer's side ----------------------------------------------------------------------------------
@@ -362,7 +404,9 @@ class TableQueue:
         return taken
 
     def _forget(self, entry: Waiting) -> int:
-        """Account for an entry taken out under the lock; its rows."""
+        """Account for an entry that is shed, under the lock; its rows."""
+        if type(entry) is Watched:
+            entry.displaced = True
         self._wide_bytes -= entry[3] if isinstance(entry, tuple) else entry.wide_bytes
         rows = rows_in((entry,))
         self._block_rows -= rows - 1
@@ -372,6 +416,7 @@ class TableQueue:
         """Turn away whoever waits for room, and whoever still comes: nobody will take their rows."""
         with self._room:
             self._closed = True
+            self._armed = True  # for ever: see `_rouse`
             self._soft_rows = 0  # sends every `put` to the lock, where it is refused and counted
             self._reckon()
             self._room.notify_all()

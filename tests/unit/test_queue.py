@@ -8,6 +8,7 @@ import itertools
 import threading
 import time
 import tracemalloc
+from collections import deque
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 
 from recorder.door import Door, key_of
 from recorder.pipeline import TablePipeline
-from recorder.queue import Block, QueueLimits, TableQueue, rows_in
+from recorder.queue import Block, QueueLimits, TableQueue, Waiting, Watched, rows_in
 from recorder.shed import ShedLedger
 from schemas.core.tables import PACK
 from schemas.policy import Overflow
@@ -268,6 +269,87 @@ def test_closing_wakes_who_waits_and_refuses_who_comes() -> None:
     assert not queue.put(entry(11))
     assert queue.waiting_rows == 0
     assert queue.received_rows == 10 + 5 + 1 + 1 == queue.taken_rows + queue.refused_rows
+
+
+@pytest.mark.parametrize("wide", [0, 100])
+def test_a_row_that_overlaps_the_closing_is_counted(wide: int) -> None:
+    """The last drain came between a row's check and its arrival: it is refused, and nothing is left behind."""
+    queue = queue_of()
+
+    class Late(deque[Waiting]):
+        def append(self, item: Waiting) -> None:
+            queue.close()
+            queue.drain(1_000)
+            super().append(item)
+
+    queue.put(entry(0))
+    queue._rows = Late(queue._rows)
+    assert not queue.put(entry(1, wide=wide)), "nobody will take it, and its producer is told"
+    assert queue.waiting_rows == queue.waiting_bytes == 0
+    assert (queue.taken_rows, queue.refused_rows, queue.shed.totals["shutdown"]) == (1, 1, 1)
+    assert not queue.put(entry(2))
+
+
+def test_no_row_is_uncounted_when_a_queue_closes_under_its_producers() -> None:
+    """Whenever the queue closes, every row that was offered is taken or refused, and none waits for ever."""
+    for _ in range(20):
+        queue = queue_of(max_rows=10_000_000, max_bytes=1 << 40)
+        offered, refused = itertools.count(), itertools.count()
+        started = threading.Barrier(4)
+
+        def produce(
+            queue: TableQueue = queue, offered: Any = offered, refused: Any = refused, started: Any = started
+        ) -> None:
+            started.wait()
+            while True:
+                next(offered)
+                if not queue.put(entry(0)):
+                    next(refused)
+                    return
+
+        producers = [threading.Thread(target=produce) for _ in range(3)]
+        for producer in producers:
+            producer.start()
+        started.wait()
+        time.sleep(0.002)
+        queue.close()
+        queue.drain(1 << 62)
+        for producer in producers:
+            producer.join(30)
+        assert queue.waiting_rows == 0
+        assert next(offered) == queue.taken_rows + queue.refused_rows
+        assert queue.refused_rows >= next(refused) == 3
+
+
+def test_a_watched_row_is_told_when_it_is_displaced() -> None:
+    """By the oldest making room, by a newer row of its key, or left behind at the end; never when it was taken."""
+    for overflow, reason in ((Overflow.DROP_OLDEST, "drop_oldest"), (Overflow.CONFLATE, "conflate")):
+        queue = queue_of(overflow, max_rows=10, high_watermark=0.0001)
+        first, last = Watched(entry(0)), Watched(entry(99))
+        queue.put(entry(-1, "other"))
+        assert queue.put(first)
+        for n in range(1, 12):
+            queue.put(entry(n))
+        assert queue.put(last)
+        assert first.displaced, overflow
+        assert reason in queue.shed.totals
+        assert queue.drain(100)[-1] is last
+        assert not last.displaced
+
+
+@pytest.mark.parametrize(
+    "overflow", [Overflow.DROP_OLDEST, Overflow.CONFLATE, Overflow.SAMPLE, Overflow.BLOCK]
+)
+def test_a_block_displaces_the_oldest_rows(overflow: Overflow) -> None:
+    """Where new rows are worth more than old ones, those of a block are too."""
+    queue = queue_of(overflow, max_rows=10)
+    for n in range(7):
+        assert queue.put(entry(n))
+    assert queue.put_block(block(5), wait=False) == 5
+    assert queue.shed.totals == {"drop_oldest": 2}
+    left = queue.drain(100)
+    assert [one[0][0] for one in left[:-1]] == [2, 3, 4, 5, 6]  # type: ignore[index]
+    assert rows_in(left) == 10
 
 
 def test_gaps_of_a_window_say_reason_time_and_rows() -> None:
