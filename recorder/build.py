@@ -25,9 +25,12 @@ import pyarrow.compute as pc
 
 from recorder.batch import Batch, local_times_ns, partition_keys
 from recorder.convert import EARLIEST_TIME_NS, BadColumn, Converter, bad_values, converter
+from recorder.log import get_logger
 from recorder.queue import ArrowBlock, Block, Entry, Waiting
 from schemas.columns import REQUIRED, Kind
 from schemas.table import Row, Table
+
+logger = get_logger("recorder.build")
 
 SLICE_ROWS = 256
 _ROW, _ACCEPTED, _CORRELATION, _WIDE = map(operator.itemgetter, range(4))
@@ -85,6 +88,9 @@ class BatchBuilder:
         """Acceptance time of the oldest row not yet sealed."""
         self.slice_accepted_ns = 0
         """Acceptance time of the oldest row of the slice built last."""
+        self.bad_rows = 0
+        """Rows ever given to `on_bad`."""
+        self._refused: list[BadRow] = []  # told once their slice is kept
         self._run_id = run_id
         self._ignore_unknown = ignore_unknown
         self._on_bad = on_bad
@@ -136,6 +142,7 @@ class BatchBuilder:
         if self._has_wide:
             self.nbytes += sum(map(_WIDE, entries))
         self._build(rows, times, correlations, self.epoch, range(first, self._next_seq))
+        self._tell_refused()
         return len(entries)
 
     def _add_block(self, block: Block, part: slice) -> int:
@@ -143,7 +150,26 @@ class BatchBuilder:
         self._from_source = True
         self.nbytes += block.wide_bytes * len(rows) // len(block.rows)
         self._build(rows, (block.accepted_ns,) * len(rows), None, block.log, block.seqs[part])
+        self._tell_refused()
         return len(rows)
+
+    def _tell_refused(self) -> None:
+        """Hand over the bad rows of a slice that is built: what goes wrong there costs no row of the slice."""
+        while self._refused:
+            bad = self._refused.pop(0)
+            self.bad_rows += 1
+            try:
+                self._on_bad(bad)
+            except Exception as error:
+                logger.critical(
+                    "a bad row could not be told",
+                    table=self.table.name,
+                    reason=bad.reason,
+                    source_log=bad.log,
+                    source_seq=bad.seq,
+                    error=repr(error),
+                    exc_info=True,
+                )
 
     def _add_arrow(self, block: ArrowBlock) -> int:
         first = self._next_seq
@@ -170,7 +196,7 @@ class BatchBuilder:
             self._build_slice(rows, times_ns, correlations, log, seqs)
         except Exception as error:  # noqa: BLE001 - a row object may raise anything; it costs itself, not its slice
             if len(rows) == 1:
-                detail = f"{self.table.name}: {type(error).__name__}: {error}"
+                detail = f"{self.table.name}: {type(error).__name__}: {_said_by(error)}"
                 self._bad(
                     "not_readable", detail, log, seqs[0], rows[0], correlations[0] if correlations else None
                 )
@@ -294,7 +320,9 @@ class BatchBuilder:
     ) -> None:
         payload, payload_format = row_bytes(row)
         ts_local = self._local_time(row)
-        self._on_bad(BadRow(reason, detail, log, seq, payload, payload_format, correlation_id, ts_local))
+        self._refused.append(
+            BadRow(reason, detail, log, seq, payload, payload_format, correlation_id, ts_local)
+        )
 
     def _local_time(self, row: Any) -> int:
         """A bad row's local time, if that at least can be read; else 0."""
@@ -443,6 +471,13 @@ def row_bytes(row: Any) -> tuple[bytes, str]:
         return json.dumps(plain, default=_json_default).encode(), "json"
     except Exception:  # noqa: BLE001 - a row object may raise anything
         return _safe_repr(row), "text"
+
+
+def _said_by(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - a row object may raise anything
+        return "it cannot say what"
 
 
 def _safe_repr(row: Any) -> bytes:
