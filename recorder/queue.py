@@ -305,7 +305,8 @@ class TableQueue:
                 oldest = self._newest.pop(key)
             displaced = self._forget(oldest)
             self.displaced_rows += displaced
-            self.shed.add("drop_oldest", displaced)
+            accepted_ns = oldest[1] if isinstance(oldest, tuple) else oldest.accepted_ns
+            self.shed.add("drop_oldest", displaced, accepted_ns=accepted_ns)
 
     def _conflate(self, entry: Entry) -> bool:
         try:
@@ -317,7 +318,7 @@ class TableQueue:
         if previous is not None:
             self._forget(previous)
             self.displaced_rows += 1
-            self.shed.add("conflate", 1)
+            self.shed.add("conflate", 1, accepted_ns=previous[1])
         if not self._fits(1, entry[3]):  # also for a known key: its newest row may be the larger one
             return self._drop_oldest(entry)
         self._newest[key] = entry

@@ -14,12 +14,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Gap:
-    """Rows of one table shed for one reason, between two wall-clock times (ns)."""
+    """Rows of one table shed for one reason; the first was accepted at `first_ns`, the last shed at `last_ns`."""
 
     reason: str
     first_ns: int
     last_ns: int
     rows: int
+    detail: str = ""
+    """More, for people."""
+
+    def joined(self, later: Gap) -> Gap:
+        """Both as one."""
+        details = dict.fromkeys(detail for detail in (self.detail, later.detail) if detail)
+        return Gap(
+            self.reason,
+            min(self.first_ns, later.first_ns),
+            max(self.last_ns, later.last_ns),
+            self.rows + later.rows,
+            "; ".join(details),
+        )
 
 
 class ShedLedger:
@@ -35,14 +48,20 @@ class ShedLedger:
         """Rows ever shed."""
         return sum(self.totals.values())
 
-    def add(self, reason: str, rows: int) -> None:
-        """Count rows shed now."""
-        now_ns = time.time_ns()
+    def add(self, reason: str, rows: int, *, accepted_ns: int | None = None, detail: str = "") -> None:
+        """Count rows shed now, of which the first was accepted at `accepted_ns` (monotonic), or just now."""
+        first_ns = last_ns = time.time_ns()
+        if accepted_ns is not None:
+            first_ns -= max(0, time.monotonic_ns() - accepted_ns)
         with self._lock:
             self.totals[reason] += rows
             gap = self._window.get(reason)
-            first_ns = gap.first_ns if gap else now_ns
-            self._window[reason] = Gap(reason, first_ns, now_ns, rows + (gap.rows if gap else 0))
+            if gap is None:
+                self._window[reason] = Gap(reason, first_ns, last_ns, rows, detail)
+            elif detail or first_ns < gap.first_ns:
+                self._window[reason] = gap.joined(Gap(reason, first_ns, last_ns, rows, detail))
+            else:
+                self._window[reason] = Gap(reason, gap.first_ns, last_ns, gap.rows + rows, gap.detail)
 
     def take(self) -> list[Gap]:
         """The losses since the last call, one a reason."""
@@ -57,8 +76,4 @@ class ShedLedger:
         with self._lock:
             for gap in gaps:
                 later = self._window.get(gap.reason)
-                self._window[gap.reason] = (
-                    gap
-                    if later is None
-                    else Gap(gap.reason, gap.first_ns, later.last_ns, gap.rows + later.rows)
-                )
+                self._window[gap.reason] = gap if later is None else gap.joined(later)
