@@ -84,13 +84,14 @@ class Recorder:
         packs: Sequence[Pack] | None = None,
     ):
         self.settings = settings if settings is not None else Settings()
-        self.packs = tuple(packs) if packs is not None else load_packs(self.settings.packs)
+        named = packs if packs is not None else load_packs(self.settings.packs)
+        self.settings.check_tables(table.name for pack in named for table in pack.tables)
+        self.packs = self.settings.resolve_packs(named)
         self.run_id = self.settings.run_id
         self.recorder_run_id = uuid.uuid4().hex
         self._sink = sink
         self._doors: dict[str, Door] = {}
         self._tables = {table.name: table for pack in self.packs for table in pack.tables}
-        self.settings.check_tables(self._tables)
         if missing := [name for name in OWN_TABLES if name not in self._tables]:
             raise SettingsError(
                 f"packs: {', '.join(self.settings.packs)} lack the recorder's own tables {', '.join(missing)}; "

@@ -11,6 +11,7 @@ has in the end, the policy of its pack included, is `Settings.for_table`.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -71,6 +72,7 @@ from recorder.settings_tables import (
 from recorder.target import Target
 
 if TYPE_CHECKING:
+    from schemas.pack import Pack
     from schemas.table import Table
 
 __all__ = [
@@ -133,7 +135,7 @@ class Settings(BaseSettings):
     )
     data_dir: Annotated[pathlib.Path, BeforeValidator(folder)] = Field(
         default_factory=lambda: pathlib.Path("data").absolute(),
-        description="Folder of the embedded database, the log and all local state.",
+        description="Folder of the embedded database and all local state.",
     )
     target: Annotated[Target, NoDecode, BeforeValidator(target_of)] = Field(
         default_factory=default_target,
@@ -151,7 +153,7 @@ class Settings(BaseSettings):
     packs: Annotated[tuple[str, ...], NoDecode, BeforeValidator(names)] = Field(
         default=("core",),
         min_length=1,
-        description="Schema packs to record; in the environment separated by commas.",
+        description="Schema packs to record; in the environment separated by commas, or a JSON list.",
     )
     migrate_on_start: bool | None = Field(
         default=None,
@@ -201,10 +203,10 @@ class Settings(BaseSettings):
         description="Allow an address that other machines reach; the port has no authentication.",
     )
     log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
-        default="info", description="Least severe message that is logged."
+        default="info", description="Least severe message that commands log."
     )
     log_format: Literal["console", "json"] = Field(
-        default="console", description="Form of log lines on standard error."
+        default="console", description="Form of the log lines of commands."
     )
     normalisers: NormaliserSettings = Field(
         default_factory=NormaliserSettings, description="Settings of normalisers."
@@ -363,6 +365,24 @@ class Settings(BaseSettings):
             where = self._trace.nearest_source(("tables", table.name.lower()))
             raise SettingsError(f"{where}: tables.{table.name}: {complaint}")
         return resolved
+
+    def resolve_packs(self, packs: Iterable[Pack]) -> tuple[Pack, ...]:
+        """The packs as they are recorded: the policies of their tables have the durability that the settings say.
+
+        To be used wherever packs are loaded, so that all that follows from a table's durability (what is critical,
+        what the database syncs, what raises an alarm) is read from its policy alone.
+
+        Raises:
+            SettingsError: the settings of a table do not go together.
+        """
+        return tuple(
+            dataclasses.replace(pack, tables=tuple(self._resolved(table) for table in pack.tables))
+            for pack in packs
+        )
+
+    def _resolved(self, table: Table) -> Table:
+        durability = self.for_table(table).durability
+        return dataclasses.replace(table, policy=dataclasses.replace(table.policy, durability=durability))
 
     @staticmethod
     def _stretched(said: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

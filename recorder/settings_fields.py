@@ -6,6 +6,7 @@ Validators raise ValueError with words for people; who said the value is added b
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import pathlib
 import re
@@ -38,9 +39,15 @@ def byte_count(value: Any) -> Any:
 
 
 def names(value: Any) -> Any:
-    """Names, from a text separated by commas."""
+    """Names, from a text separated by commas, or from a list as JSON and TOML write it."""
     if isinstance(value, str):
-        return tuple(part.strip() for part in value.strip("[] ").split(",") if part.strip())
+        text = value.strip()
+        if text.startswith("["):
+            try:
+                return json.loads(text)
+            except ValueError:
+                raise ValueError(f'{text!r} is no JSON list; write core,other or ["core", "other"]') from None
+        return tuple(part.strip() for part in text.split(",") if part.strip())
     return value
 
 

@@ -23,7 +23,9 @@ class TableSettings(BaseModel):
         default=None, description="Whether the table is recorded; else its rows are counted as filtered."
     )
     durability: Durability | None = Field(
-        default=None, description="Where rows are safe before ClickHouse has them: `wal`, `spill`, `memory`."
+        default=None,
+        description="`wal` makes a table critical: the database syncs every insert, and a lost row raises an alarm; "
+        "`spill` and `memory` do not, and `memory` rules out overflow `spill`.",
     )
     overflow: Overflow | None = Field(
         default=None,
@@ -46,9 +48,15 @@ class TableSettings(BaseModel):
     queue_rows: Count | None = Field(default=None, description="Rows the queue holds at most.")
     queue_bytes: Size | None = Field(default=None, description="Bytes the queue holds at most.")
     high_watermark: Ratio | None = Field(
-        default=None, description="Share of the queue at which spilling or shedding starts."
+        default=None,
+        description="Share of the queue at which `conflate` and `sample` begin to thin; the other policies act when "
+        "the queue is full.",
     )
-    low_watermark: Ratio | None = Field(default=None, description="Share of the queue at which it ends.")
+    low_watermark: Ratio | None = Field(
+        default=None,
+        description="Share of the queue from which rows no longer wait for company, and down to which those wait "
+        "that wait for room (`block`, files).",
+    )
     block_timeout_ms: Millis | None = Field(default=None, description="How long `block` waits.")
     keep_days: Annotated[
         int | Literal["forever"] | None,

@@ -125,6 +125,11 @@ def _policy(table: Table, live: LiveTable, context: RenderContext) -> Iterator[D
                 live.settings.get(name, "not set"),
                 "run recorder migrate up",
             )
+    for name in context.dropped_settings(table):
+        if name in live.settings:
+            yield Difference(
+                table.name, "setting", name, "not set", live.settings[name], "run recorder migrate up"
+            )
 
 
 def _onlookers(live: LiveTable) -> Iterator[Difference]:

@@ -330,4 +330,6 @@ def _alterations(table: Table, live: LiveTable, context: RenderContext) -> list[
     }
     if settings:
         changes.append("MODIFY SETTING " + ", ".join(f"{name} = {value}" for name, value in settings.items()))
+    if dropped := [name for name in context.dropped_settings(table) if name in live.settings]:
+        changes.append("RESET SETTING " + ", ".join(dropped))
     return changes

@@ -26,6 +26,15 @@ from schemas.table import Table
 DEDUP_WINDOW = 100_000
 """Inserts whose tokens a table remembers. Insert rate x `insert_timeout_s` of all recorders stays far below it."""
 
+FSYNC_SETTINGS = (
+    "fsync_after_insert",
+    "fsync_part_directory",
+    "min_rows_to_fsync_after_merge",
+    "min_compressed_bytes_to_fsync_after_merge",
+)
+"""What a `wal` table carries. All four: without the directory's fsync a part's name is lost, without the last two
+what a merge made of synced parts is not synced itself."""
+
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 _CREATE_TABLE = re.compile(r"\s*CREATE\s+TABLE\s+IF\s+NOT\s+EXISTS\s+\{\{\s*db\s*\}\}\.(\w+)", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -67,15 +76,12 @@ class RenderContext:
         window = "replicated_deduplication_window" if self.cluster else "non_replicated_deduplication_window"
         settings = {window: str(DEDUP_WINDOW), "ttl_only_drop_parts": "1"}
         if table.policy.durability is Durability.WAL:
-            # All four: without the directory's fsync a part's name is lost, without the last two what a merge
-            # made of synced parts is not synced itself.
-            settings |= {
-                "fsync_after_insert": "1",
-                "fsync_part_directory": "1",
-                "min_rows_to_fsync_after_merge": "1",
-                "min_compressed_bytes_to_fsync_after_merge": "1",
-            }
+            settings |= dict.fromkeys(FSYNC_SETTINGS, "1")
         return settings
+
+    def dropped_settings(self, table: Table) -> tuple[str, ...]:
+        """Those of the recorder's own settings that the table must not carry, from when it was critical."""
+        return tuple(name for name in FSYNC_SETTINGS if name not in self.table_settings(table))
 
 
 def partition_expression(policy: TablePolicy) -> str:

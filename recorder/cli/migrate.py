@@ -39,6 +39,7 @@ def _manager(invocation: Invocation, *, create: bool = False, ttl: bool | None =
     settings = invocation.settings(ttl=ttl)
     packs = load_packs(settings.packs)
     settings.check_tables(table.name for pack in packs for table in pack.tables)
+    packs = settings.resolve_packs(packs)
     with client_of(settings, create=create) as client:
         yield manager_of(
             ClientExecutor(client),

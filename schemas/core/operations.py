@@ -49,9 +49,9 @@ class RecorderGap(Event, kw_only=True):
     reason: Name
     """Short code of why they were shed, such as `drop_oldest`."""
     ts_first: TimeNs
-    """`ts_local` of the first row shed, ns."""
+    """When the recorder accepted the first row shed, ns; a live row's `ts_local`, but for the way to the recorder."""
     ts_last: TimeNs
-    """`ts_local` of the last row shed, ns."""
+    """When the last row was shed, ns: no row accepted later is missing."""
     rows: UInt64
     """How many rows were shed."""
     detail: Text = ""

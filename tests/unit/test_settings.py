@@ -198,7 +198,7 @@ def test_config_hash_follows_what_matters() -> None:
 
 
 def test_lists_and_sizes_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Packs are separated by commas, sizes may have units, `forever` is a number of days, empty is unset."""
+    """Packs are separated by commas or a JSON list, sizes may have units, `forever` is days, empty is unset."""
     monkeypatch.setenv("RECORDER_PACKS", "core, mine")
     monkeypatch.setenv("RECORDER_DEFAULTS__QUEUE_BYTES", "32 MiB")
     monkeypatch.setenv("RECORDER_DEFAULTS__KEEP_DAYS", "Forever")
@@ -210,6 +210,8 @@ def test_lists_and_sizes_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.for_table(_table()).keep_days is None
     assert settings.for_table(_table("fills")).keep_days == 30
     assert settings.retry_max_s == 10
+    monkeypatch.setenv("RECORDER_PACKS", '["core", "mine.tables:PACK"]')
+    assert Settings().packs == ("core", "mine.tables:PACK")
 
 
 def test_normaliser_settings_go_to_their_normaliser() -> None:
@@ -319,6 +321,7 @@ def test_tables_nobody_has() -> None:
         ({"health_addr": "0.0.0.0:1"}, "health_allow_remote"),
         ({"health_addr": "somewhere"}, "is no address"),
         ({"packs": ""}, "packs: must name at least one"),
+        ({"packs": "[core"}, "is no JSON list"),
         ({"database": "a;b"}, "is no database name"),
         ({"target": "postgres://x"}, "is no target"),
         ({"target": "chdb://"}, "has no path"),

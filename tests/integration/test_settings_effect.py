@@ -1,0 +1,77 @@
+"""Durability by setting holds everywhere: critical or not, the database's syncs, what `migrate` says."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+from harness.recorders import rows, settings_for
+
+from recorder import Recorder, Settings
+from recorder.cli.group import main
+from schemas.pack import load_packs
+from schemas.render import FSYNC_SETTINGS
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+
+SWAPPED = {
+    "market_data": {"durability": "wal"},
+    "orders": {"durability": "memory", "overflow": "drop_oldest"},
+}
+
+
+def _synced(recorder: Recorder, table: str) -> int:
+    """How many of the sync settings the table carries."""
+    ((engine,),) = rows(
+        recorder,
+        f"SELECT engine_full FROM system.tables WHERE database = currentDatabase() AND name = '{table}'",
+    )
+    return sum(f"{name} = 1" in engine for name in FSYNC_SETTINGS)
+
+
+def _differences(settings: Settings) -> Any:
+    """What `recorder migrate check` says under these settings."""
+    changes = [f"--target={settings.target}?database={settings.database}", f"--data-dir={settings.data_dir}"]
+    env = {
+        f"RECORDER_TABLES__{name.upper()}__{key.upper()}": str(value)
+        for name, table in settings.tables.items()
+        for key, value in table.model_dump(exclude_none=True).items()
+    }
+    told = CliRunner().invoke(main, [*changes, "migrate", "check", "--json"], env=env)
+    return [found["table"] for found in json.loads(told.stdout)["differences"]]
+
+
+def test_durability_by_setting_is_the_tables(
+    chdb_path: pathlib.Path, engine: Client, database: str, tmp_path: pathlib.Path
+) -> None:
+    """Critical tables are those the settings say, new tables and tables that were there follow, and `check` agrees."""
+    by_pack = settings_for(chdb_path, database, tmp_path)
+    swapped = settings_for(chdb_path, database, tmp_path, tables=SWAPPED)
+    for settings, critical, other in (
+        (swapped, "market_data", "orders"),
+        (by_pack, "orders", "market_data"),
+        (swapped, "market_data", "orders"),
+    ):
+        with Recorder(settings) as recorder:
+            tables = recorder.status()["tables"]
+            assert tables[critical]["critical"] is True
+            assert tables[other]["critical"] is False
+            assert _synced(recorder, critical) == len(FSYNC_SETTINGS)
+            assert _synced(recorder, other) == 0
+    assert _differences(swapped) == []
+    assert {"market_data", "orders"} <= set(_differences(by_pack))
+
+
+@pytest.mark.parametrize("table", ["market_data", "orders", "fills"])
+def test_resolved_packs_say_what_for_table_says(table: str) -> None:
+    """Whoever reads a policy, and whoever asks the settings, get one answer; nothing else of a pack changes."""
+    settings = Settings(tables=SWAPPED)
+    (pack,), (resolved,) = load_packs(["core"]), settings.resolve_packs(load_packs(["core"]))
+    assert resolved.table(table).policy.durability is settings.for_table(pack.table(table)).durability
+    assert resolved.migrations == pack.migrations
+    assert resolved.table(table).schema == pack.table(table).schema
+    assert settings.resolve_packs([resolved]) == (resolved,)
