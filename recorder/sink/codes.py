@@ -1,9 +1,9 @@
 """What an error of ClickHouse or its driver means for the flush worker.
 
-The server's code alone does not decide: 252 is both "too many parts" (passes) and "too many partitions in one
-insert" (does not), 469 is both a violated constraint and a failing view. `classify` is a pure function of code
-and message; `sink_error` turns whatever the driver raised into a `SinkError` of that class. A class says nothing
-about whether rows arrived: only the look-up does.
+The server's code alone does not decide: 252 is both "too many parts", in a partition or in all of them (passes), and
+"too many partitions in one insert" (does not), 469 is both a violated constraint and a failing view. `classify` is a
+pure function of code and message; `sink_error` turns whatever the driver raised into a `SinkError` of that class. A
+class says nothing about whether rows arrived: only the look-up does.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def classify(code: int, message: str) -> type[SinkError]:
     """The class of an error by ClickHouse's code (0 where there is none) and message."""
     text = message.lower()
     if code == _TOO_MANY_PARTS_OR_PARTITIONS:
-        return HoldError if "partitions" in text else Retryable
+        return HoldError if "too many partitions" in text else Retryable
     if code == _CONSTRAINT and "view" in text and "constraint" not in text:
         return HoldError
     for codes, kind in (

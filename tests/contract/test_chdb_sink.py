@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -19,7 +20,7 @@ from sink_contract import SLOW, SinkContract, count
 from recorder.batch import Batch
 from recorder.sink import carrier
 from recorder.sink.chdb import ChdbSink
-from recorder.sink.errors import DataError, Retryable, SinkUnavailable
+from recorder.sink.errors import DataError, HoldError, Retryable, SinkError, SinkUnavailable
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -234,3 +235,33 @@ def test_the_engine_gives_way_to_its_host(tmp_path: pathlib.Path, nice: int) -> 
     assert set(found["host"]) == {ours}
     assert len(found["engine"]) > 5
     assert set(found["engine"]) == {max(nice, ours)}
+
+
+@pytest.mark.parametrize(
+    ("limits", "days", "expected", "text"),
+    [
+        ("parts_to_throw_insert = 1, parts_to_delay_insert = 0", 1, Retryable, "Too many parts ("),
+        ("max_parts_in_total = 1", 1, Retryable, "in all partitions in total"),
+        ("parts_to_throw_insert = 1000", 101, HoldError, "Too many partitions for single INSERT block"),
+    ],
+)
+async def test_too_many_parts_pass_and_too_many_partitions_do_not(
+    chdb_path: pathlib.Path,
+    engine: Client,
+    database: str,
+    limits: str,
+    days: int,
+    expected: type[SinkError],
+    text: str,
+) -> None:
+    """The engine says one code for all: merges mend its parts, and nothing mends the batch."""
+    sink = ChdbSink(chdb_path, database)
+    await sink.start()
+    await sink.command(create("t", settings=f", {limits}"))
+    await sink.command("SYSTEM STOP MERGES t")
+    with pytest.raises(expected, match=re.escape(text)) as caught:  # noqa: PT012 - which of them is the engine's
+        for n in range(4):
+            await sink.insert(plain("t", days, first_seq=1_000 * n, days=days), timeout_s=30)
+    assert type(caught.value) is expected
+    assert caught.value.code == 252
+    await sink.close()

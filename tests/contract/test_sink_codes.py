@@ -40,6 +40,7 @@ def test_a_code_has_one_meaning(expected: type[SinkError], code: int) -> None:
             "Too many parts (3000 with average size of 1.00 KiB) in table 't'. Merges are slower",
             Retryable,
         ),
+        (252, "Too many parts (1) in all partitions in total in table 't'. This indicates wrong", Retryable),
         (252, "Too many partitions for single INSERT block (more than 100).", HoldError),
         (469, "Constraint `small` for table d.t is violated at row 6", DataError),
         (469, "while pushing to view d.mv: something failed", HoldError),
