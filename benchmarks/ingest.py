@@ -387,9 +387,10 @@ def _table_names(
 )
 @click.option(
     "--switch-interval",
-    default=None,
+    default=1e-3,
+    show_default=True,
     type=click.FloatRange(min=0, min_open=True, max=1),
-    help="sys.setswitchinterval beside the recorder; unset leaves the interpreter's 5 ms.",
+    help="sys.setswitchinterval beside the recorder, as recorder ingest sets it.",
 )
 @click.option(
     "--gc",

@@ -343,7 +343,7 @@ def _tables(_ctx: click.Context, _parameter: click.Parameter, value: str) -> tup
     default=1e-4,
     show_default=True,
     type=click.FloatRange(min=0, min_open=True, max=1),
-    help="sys.setswitchinterval of the process, as `recorder run` sets it.",
+    help="sys.setswitchinterval of the process.",
 )
 @click.option(
     "--gc",

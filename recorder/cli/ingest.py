@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 PLAIN_EVERY_S = 5.0
 """How often progress is a line where there is no terminal."""
+SWITCH_INTERVAL_S = 1e-3
+"""The reader and the recorder pass the interpreter's lock back and forth; at its own 5 ms an insert waits for it longer
+than it takes."""
 FORMATS = ("binance-capture", "ndjson", "parquet")
 
 
@@ -102,7 +105,8 @@ def ingest(
     from recorder.recorder import Recorder
 
     settings = invocation.settings(
-        base={"ttl": False}, tables={"book_deltas": {"enabled": True}} if book_deltas else None
+        base={"ttl": False, "switch_interval_s": SWITCH_INTERVAL_S},
+        tables={"book_deltas": {"enabled": True}} if book_deltas else None,
     )
     given: dict[str, Any] = dict(settings.normalisers.of(normaliser))
     deltas = settings.tables.get("book_deltas")
