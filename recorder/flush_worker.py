@@ -9,29 +9,40 @@ states of a table's worker:
 
 A held table loses nothing: its batch waits, is tried again every `hold_probe_s`, and the queue behind it fills up to
 its bounds. Other tables do not notice.
+
+A batch's progress is a list of *parts*, each with a phase that says what comes next for it: look up rows of a source,
+insert, or look up what was sent. A part leaves the list in the same step as its rows are counted, so that a batch whose
+flush ended in the middle, even by a fault of our own, goes on from its list and counts no row twice.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
+from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
 from recorder.backoff import Backoff
 from recorder.batch import Batch
+from recorder.log import get_logger
 from recorder.sink.base import Sink
 from recorder.sink.errors import DataError, HoldError, Retryable, SinkError, UnknownError
 from recorder.subset import Identities, halves, judge, without
 from schemas.policy import Partition
 
+log = get_logger("recorder.flush_worker")
 T = TypeVar("T")
 
 DEAD_LETTER_MIN_ROWS = 20
-"""A batch must have at least so many dead letters before their ratio can hold the table."""
+"""There must be at least so many dead letters before their ratio can hold the table."""
+DEAD_LETTER_WINDOW_ROWS = 1_000
+"""Their ratio is taken over the last batches of at least so many rows, so that small batches are judged together."""
+SETTLE_PAUSE_S = 0.05
 
 
 class WorkerState(enum.Enum):
@@ -76,6 +87,28 @@ class WorkerEvents(Protocol):
         """The worker's state changed."""
 
 
+class _Phase(enum.Enum):
+    """What comes next for a part of a batch."""
+
+    UNASKED = "rows of a source: look up which the table has"
+    READY = "insert"
+    SENT = "look up what is in, then send the rest again, or bisect it"
+
+
+@dataclass(eq=False)
+class _Part:
+    """Rows of the batch under way that are not resolved yet."""
+
+    batch: Batch
+    phase: _Phase
+    refused: DataError | None = None
+    """What the last insert said of its data."""
+    judged: bool = False
+    """The table was held for refusing too many rows, this one too."""
+    attempt: int = 0
+    unknown: int = 0
+
+
 class FlushWorker:
     """One table's worker. `flush` takes its batches one after the other."""
 
@@ -87,95 +120,133 @@ class FlushWorker:
         *,
         ready: Callable[[], Awaitable[str | None]] | None = None,
     ):
-        """`ready` is asked while the table is held, and says what is still wrong with it, or None."""
+        """`ready` says what is wrong with the live table, or None; asked while it is held, and after odd errors."""
         self._sink = sink
         self._policy = policy
         self._events = events
         self._ready = ready
         self._state = WorkerState.FLOWING
+        self._refusals = _Refusals(policy.dead_letter_ratio)
+        self._batch: Batch | None = None
+        self._parts: list[_Part] = []  # of `_batch`, the next one last
+        self._schema_asked = False
+        self._unfit = ""
         self._nudge = asyncio.Event()
+        self._nudge_spent = False
 
     def nudge(self) -> None:
-        """End the wait under way: try again now."""
+        """Ask to try again soon instead of at the end of the wait under way."""
         self._nudge.set()
 
-    async def flush(self, batch: Batch, *, sent: bool = False) -> None:
+    def unfit(self, why: str | None) -> None:
+        """The live table was looked at: nothing more is inserted while `why` says what is wrong with it."""
+        self._unfit = why or ""
+        if why:
+            self._set(WorkerState.HELD, why)
+        elif not self._parts:
+            self._set(WorkerState.FLOWING, "")
+
+    def fault(self, why: str) -> None:
+        """Something of our own failed: the table counts as held until its flush goes through."""
+        self._set(WorkerState.HELD, why)
+
+    async def flush(self, batch: Batch) -> None:
         """Return when every row of the batch is inserted, a duplicate or a dead letter. Cancel it to give up.
 
-        `sent` says that an earlier call ended in the middle: what it got in is looked up first.
+        Where an earlier call with this batch ended in the middle, it goes on from there.
         """
-        whole = batch
-        if sent:
-            absent = await self._absent(batch)
-            if absent is None:
-                return
-            whole = absent
-        elif batch.from_source:
-            present = await self._persist(lambda: self._sink.look_up(batch))
-            rest = without(batch, present)
-            if skipped := batch.rows - (rest.rows if rest else 0):
-                self._events.duplicates(skipped)
-            if rest is None:
-                self._set(WorkerState.FLOWING, "")
-                return
-            whole = rest
-        dead = _DeadLetters(whole.rows, self._policy.dead_letter_ratio)
-        await self._insert(whole, dead)
-        self._set(WorkerState.FLOWING, "")
+        if batch is not self._batch:
+            self._batch = batch
+            self._parts = [_Part(batch, _Phase.UNASKED if batch.from_source else _Phase.READY)]
+            self._refusals.begin(batch.rows)
+            self._schema_asked = False
+        while self._parts:
+            part = self._parts[-1]
+            if part.phase is _Phase.UNASKED:
+                await self._skip_duplicates(part)
+            elif part.phase is _Phase.READY:
+                await self._insert(part)
+            else:
+                await self._take_up(part)
+        if not self._unfit:
+            self._set(WorkerState.FLOWING, "")
 
     async def hold(self, why: str) -> None:
         """Keep the table held until `ready` finds it mended."""
         await self._held(why)
         self._set(WorkerState.FLOWING, "")
 
-    async def _held(self, why: str) -> None:
-        """Wait a probe's time at least, and on until `ready` finds nothing wrong; trying will show what it cannot."""
-        while why:
-            self._set(WorkerState.HELD, why)
-            await self._wait(self._policy.hold_probe_s)
-            try:
-                why = (await self._ready() if self._ready else None) or ""
-            except SinkError as error:
-                self._events.error(error)
+    async def settle(self, timeout_s: float) -> int:
+        """After `flush` was cancelled: count what the table has of the parts that were sent; rows still unknown.
 
-    async def _insert(self, batch: Batch, dead: _DeadLetters) -> None:
-        """Insert one sealed batch, whatever it takes."""
-        attempt = unknown = 0
-        while True:
-            started = asyncio.get_running_loop().time()
-            try:
-                await self._sink.insert(batch, timeout_s=self._policy.insert_timeout_s)
-            except SinkError as error:
-                failure = error
-            else:
-                self._events.inserted(batch, batch.rows, asyncio.get_running_loop().time() - started)
-                return
-            self._events.error(failure)
-            unknown += isinstance(failure, UnknownError)
-            if isinstance(failure, HoldError) or unknown > self._policy.unknown_retries:
-                await self._held(str(failure))
-            elif not isinstance(failure, DataError):
-                self._set(WorkerState.RETRYING, str(failure))
-                await self._wait(self._policy.backoff.wait_s(attempt))
-            absent = await self._absent(batch)
-            if absent is None:
-                return
-            batch = absent
-            if isinstance(failure, DataError):
-                await self._bisect(batch, failure, dead)
-                return
-            attempt += 1
-
-    async def _absent(self, batch: Batch) -> Batch | None:
-        """The partitions of a batch that was sent which the table does not have; None where it has all.
-
-        While a partition is partly there the table is held: no insert of ours does that, so a person must look.
+        For the end of a shutdown: nothing is sent again.
         """
+        sent = [part for part in self._parts if part.phase is _Phase.SENT]
+        self._parts = []
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while sent:
+                    present = await self._answer_of(sent[-1].batch)
+                    part = sent.pop()
+                    if present:
+                        self._events.found(part.batch, len(present))
+        return sum(part.batch.rows for part in sent)
+
+    async def _answer_of(self, batch: Batch) -> Identities:
+        """What the table has of a batch, asked until it says so."""
         while True:
-            present: Identities = await self._persist(lambda: self._sink.look_up(batch))
-            verdict = judge(batch, present, self._policy.partition)
-            if not verdict.partly:
-                break
+            try:
+                return await self._asked(self._sink.look_up(batch))
+            except SinkError:
+                await asyncio.sleep(SETTLE_PAUSE_S)
+
+    # -- steps of a part ----------------------------------------------------------------------------------------
+
+    async def _skip_duplicates(self, part: _Part) -> None:
+        """Leave out rows of a source that the table has already."""
+        present = await self._persist(lambda: self._sink.look_up(part.batch))
+        rest = without(part.batch, present)
+        self._replace(part, *([] if rest is None else [_Part(rest, _Phase.READY)]))
+        if skipped := part.batch.rows - (rest.rows if rest else 0):
+            self._events.duplicates(skipped)
+
+    async def _insert(self, part: _Part) -> None:
+        """Send a part once. Whatever becomes of it, it is looked up before anything else is done with it."""
+        while self._unfit:
+            await self._held(self._unfit)
+        batch = part.batch
+        part.phase, part.refused = _Phase.SENT, None
+        started = asyncio.get_running_loop().time()
+        try:
+            await self._asked(self._sink.insert(batch, timeout_s=self._policy.insert_timeout_s))
+        except SinkError as error:
+            failure = error
+        else:
+            self._replace(part)
+            if part.judged:
+                self._refusals.forgive()  # the table was mended
+            self._events.inserted(batch, batch.rows, asyncio.get_running_loop().time() - started)
+            return
+        self._events.error(failure)
+        if isinstance(failure, DataError | UnknownError) and await self._drifted():
+            return  # the table is mended by now: the error told nothing of the rows
+        part.unknown += isinstance(failure, UnknownError)
+        if isinstance(failure, HoldError) or part.unknown > self._policy.unknown_retries:
+            await self._held(str(failure))
+        elif isinstance(failure, DataError):
+            part.refused = failure
+        else:
+            self._set(WorkerState.RETRYING, str(failure))
+            attempt, part.attempt = part.attempt, part.attempt + 1
+            await self._wait(self._policy.backoff.wait_s(attempt))
+
+    async def _take_up(self, part: _Part) -> None:
+        """Ask the table what it has of a part that was sent, and say what comes next for the rest."""
+        batch = part.batch
+        present: Identities = await self._persist(lambda: self._sink.look_up(batch))
+        verdict = judge(batch, present, self._policy.partition)
+        if verdict.partly:
+            # No insert of ours does that, so a person must look.
             named = ", ".join(map(str, verdict.partly[:5]))
             self._set(
                 WorkerState.HELD,
@@ -184,46 +255,64 @@ class FlushWorker:
                 "its identities",
             )
             await self._wait(self._policy.hold_probe_s)
+            return
+        absent, refused = verdict.absent, part.refused
+        if absent is None:
+            self._replace(part)
+        elif refused is None:
+            self._replace(part, replace(part, batch=absent, phase=_Phase.READY))
+        elif absent.rows > 1:
+            self._replace(part, *(_Part(half, _Phase.READY) for half in halves(absent)))
+        elif self._refusals.too_many():
+            # So many refusals speak of the table, not of the rows: wait for a person, then try the row again.
+            self._set(
+                WorkerState.HELD,
+                f"{self._refusals.count} of the last {self._refusals.rows} rows were refused: {refused}",
+            )
+            await self._wait(self._policy.hold_probe_s)
+            part.phase, part.judged = _Phase.READY, True
+        else:
+            self._replace(part)
+            self._refusals.add()
+            self._events.dead_letter(absent.data, refused)
         if verdict.present_rows:
             self._events.found(batch, verdict.present_rows)
-        return verdict.absent
 
-    async def _bisect(self, batch: Batch, error: DataError, dead: _DeadLetters) -> None:
-        """Find the rows that the table refuses, and insert the others."""
-        if batch.rows == 1:
-            while dead.too_many():
-                # So many refusals speak of the table, not of the rows: wait for a person, then try the row again.
-                self._set(
-                    WorkerState.HELD, f"{dead.count} of {dead.rows} rows of one batch were refused: {error}"
-                )
-                await self._wait(self._policy.hold_probe_s)
-                try:
-                    await self._sink.insert(batch, timeout_s=self._policy.insert_timeout_s)
-                except SinkError as again:
-                    self._events.error(again)
-                    absent = await self._absent(batch)
-                    if absent is None:
-                        return
-                    if not isinstance(again, DataError):
-                        await self._insert(absent, dead)
-                        return
-                    error = again
-                else:
-                    self._events.inserted(batch, 1, 0.0)
-                    dead.forgive()
-                    return
-            dead.count += 1
-            self._events.dead_letter(batch.data, error)
-            return
-        for half in halves(batch):
-            await self._insert(half, dead)
+    def _replace(self, part: _Part, *others: _Part) -> None:
+        """Put others, the first of them next, in the place of the part under way."""
+        assert self._parts[-1] is part
+        self._parts[-1:] = reversed(others)
+
+    # -- asking and waiting -------------------------------------------------------------------------------------
+
+    async def _held(self, why: str) -> None:
+        """Wait a probe's time at least, and on until `ready` finds nothing wrong; trying will show what it cannot."""
+        while why:
+            self._set(WorkerState.HELD, why)
+            await self._wait(self._policy.hold_probe_s)
+            try:
+                found = await self._asked(self._ready()) if self._ready else None
+            except SinkError as error:
+                self._events.error(error)
+            else:
+                why = self._unfit = found or ""
+
+    async def _drifted(self) -> bool:
+        """Whether the table had changed, asked once a batch; if so it is mended by the time this returns."""
+        if self._ready is None or self._schema_asked:
+            return False
+        self._schema_asked = True
+        why = await self._persist(self._ready)
+        if why:
+            await self._held(why)
+        return bool(why)
 
     async def _persist(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask until there is an answer: nothing goes on without one."""
         attempt = 0
         while True:
             try:
-                return await ask()
+                return await self._asked(ask())
             except SinkError as error:
                 self._events.error(error)
                 if isinstance(error, Retryable):
@@ -234,13 +323,36 @@ class FlushWorker:
                     await self._wait(self._policy.hold_probe_s)
                 attempt += 1
 
+    async def _asked(self, call: Awaitable[T]) -> T:
+        """The call's answer; a fault inside it is an unknown error of the sink.
+
+        Raises:
+            SinkError: the call failed.
+        """
+        try:
+            return await call
+        except SinkError:
+            raise
+        except Exception as error:
+            log.error("a call of the sink failed unexpectedly", error=repr(error), exc_info=True)
+            raise UnknownError(f"internal error: {error!r}") from error
+
     async def _wait(self, seconds: float) -> None:
+        """Wait. A nudge cuts it down to the first pause, but not twice in a row: asking often must not end back-off."""
         self._nudge.clear()
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        if self._nudge_spent:
+            self._nudge_spent = False
+            await asyncio.sleep(seconds)
+            return
         try:
             async with asyncio.timeout(seconds):
                 await self._nudge.wait()
         except TimeoutError:
-            pass
+            return
+        self._nudge_spent = True
+        await asyncio.sleep(min(seconds, self._policy.backoff.initial_s) - (loop.time() - started))
 
     def _set(self, state: WorkerState, why: str) -> None:
         if state is not self._state or state is WorkerState.HELD:
@@ -248,18 +360,38 @@ class FlushWorker:
             self._events.state_changed(state, why)
 
 
-@dataclass
-class _DeadLetters:
-    """The dead letters of one batch, against the ratio that holds its table."""
+class _Refusals:
+    """The dead letters of the last batches, against the ratio that holds their table.
 
-    rows: int
-    ratio: float
-    count: int = 0
+    A batch counts with all its rows as soon as it is begun: what is refused first says nothing of the rest.
+    """
+
+    def __init__(self, ratio: float):
+        self._ratio = ratio
+        self._batches: deque[list[int]] = deque()  # [rows, refused]
+        self.rows = 0
+        self.count = 0
+
+    def begin(self, rows: int) -> None:
+        """A batch of so many rows is next; forget those that are too long ago."""
+        self._batches.append([rows, 0])
+        self.rows += rows
+        while self.rows - self._batches[0][0] >= DEAD_LETTER_WINDOW_ROWS:
+            gone, refused = self._batches.popleft()
+            self.rows -= gone
+            self.count -= refused
+
+    def add(self) -> None:
+        """A row was refused."""
+        self._batches[-1][1] += 1
+        self.count += 1
 
     def too_many(self) -> bool:
         """Whether one more dead letter would say that the table is to blame."""
-        return self.count + 1 > max(DEAD_LETTER_MIN_ROWS, self.ratio * self.rows)
+        return self.count + 1 > max(DEAD_LETTER_MIN_ROWS, self._ratio * self.rows)
 
     def forgive(self) -> None:
         """The table was mended: count anew."""
         self.count = 0
+        for batch in self._batches:
+            batch[1] = 0

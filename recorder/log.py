@@ -3,11 +3,12 @@
 Every logger is one of the standard library's, below `recorder`, so that a host program has them where it has its
 others. `configure` is called by commands only: a library never configures its host's logging. Commands' lines go to
 standard error, so that standard output stays a command's answer. Secrets are masked in every line: values of keys
-that name one, and passwords inside URLs, in exceptions too.
+that name one, and passwords inside URLs, in exceptions too. A line that cannot be written is lost, and nothing else.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import sys
@@ -52,11 +53,22 @@ def _mask_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> E
     return event
 
 
+class QuietLogger(structlog.stdlib.BoundLogger):
+    """A logger that never raises: a full disk or a closed pipe behind a handler must not stop who logs."""
+
+    def _proxy_to_logger(
+        self, method_name: str, event: str | None = None, *event_args: str, **event_kw: Any
+    ) -> Any:
+        with contextlib.suppress(Exception):
+            return super()._proxy_to_logger(method_name, event, *event_args, **event_kw)
+        return None
+
+
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """The logger of one part, with structlog's keywords; `name` is below `recorder`."""
     logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
         logging.getLogger(name),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        wrapper_class=QuietLogger,
         processors=[structlog.stdlib.filter_by_level, _for_handlers],
     )
     return logger

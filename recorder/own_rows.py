@@ -29,14 +29,14 @@ def gap_row(recorder_run_id: str, table: str, gap: Gap) -> Fields:
         "ts_first": gap.first_ns,
         "ts_last": gap.last_ns,
         "rows": gap.rows,
+        "detail": gap.detail,
     }
 
 
 def dead_letter_row(recorder_run_id: str, table: str, bad: BadRow, origin: str = "") -> Fields:
     """A row that can never be inserted, with its identity and its bytes."""
-    correlation_id = bad.correlation_id  # it may be the very thing that is wrong with the row
     return {
-        "correlation_id": None if correlation_id is None else _clean(str(correlation_id)),
+        "correlation_id": _text_of(bad.correlation_id),  # it may be the very thing that is wrong with the row
         "recorder_run_id": recorder_run_id,
         "table_name": table,
         "reason": bad.reason,
@@ -60,6 +60,14 @@ def event_row(
         "message": _clean(message),
         "payload": json.dumps(payload, default=str) if payload else None,
     }
+
+
+def _text_of(value: object) -> str | None:
+    """Whatever came as a correlation id, as text; it may be an object that cannot even be shown."""
+    try:
+        return None if value is None else _clean(str(value))
+    except Exception as error:  # noqa: BLE001 - a producer's object may raise anything
+        return f"<{type(value).__name__}: {type(error).__name__} in its text>"
 
 
 def _clean(text: str) -> str:

@@ -111,6 +111,10 @@ class TablePipeline:
         self._resolved_upto = 0
         self._progress = asyncio.Condition()
         self._channel: Channel[Sealed] = Channel(CHANNEL_BATCHES)
+        self._current: Sealed | None = (
+            None  # what the worker is at, also after a restart, until all of it is resolved
+        )
+        self._unflushed: list[Batch] = []  # of `_current`
         self._accepted: list[tuple[int, int]] = []
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -126,13 +130,18 @@ class TablePipeline:
             asyncio.create_task(self._supervised("worker", self._work_forever), name=f"flush {name}"),
         ]
 
-    async def close(self) -> None:
-        """Stop both tasks; rows not resolved by now are counted as lost. Call `flush` first."""
+    async def close(self, settle_s: float = 0.0) -> None:
+        """Stop both tasks; rows not resolved by now are counted as lost. Call `flush` first.
+
+        What was being inserted is looked up, for at most `settle_s`, before it is given up.
+        """
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        unknown = await self._worker.settle(settle_s) if self._worker and self._tasks else 0
         self._tasks = []
         self.queue.close()
+        oldest_ns = self._oldest_lost_ns()
         self.queue.drain(1 << 62)
         self._drained_upto = self.position
         lost = self.queue.taken_rows - (
@@ -141,7 +150,18 @@ class TablePipeline:
         self.flying_rows = 0
         if lost:
             self.lost_rows += lost
-            self.queue.shed.add("shutdown", lost)
+            detail = f"of {unknown} rows an insert was under way: they may be in the table" if unknown else ""
+            self.queue.shed.add("shutdown", lost, accepted_ns=oldest_ns, detail=detail)
+
+    def _oldest_lost_ns(self) -> int | None:
+        """Acceptance of the oldest row not resolved."""
+        return self._unflushed[0].accepted_ns if self._unflushed else self._oldest_ns()
+
+    def _given_up(self, rows: int) -> None:
+        """Rows were lost by a fault of our own: counted, told in a gap row, never silent."""
+        self.lost_rows += rows
+        self.flying_rows -= rows
+        self.queue.shed.add("internal_error", rows)
 
     async def _supervised(self, what: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run a task for ever: one that dies is started again, and its table alone has suffered."""
@@ -196,13 +216,21 @@ class TablePipeline:
 
     async def _build(self, entries: Sequence[Waiting]) -> None:
         builder, rows_before = self._builder, self._builder.rows
+        unbuilt = rows_in(entries) + rows_before + builder.bad_rows
         self.flying_rows += rows_in(entries)
         self._budget.saw_rows(self.table.name, time.monotonic_ns())
-        for _ in builder.add(entries):
-            if (built := builder.rows - rows_before) > 0:
-                self._accepted.append((builder.slice_accepted_ns, built))
-            rows_before = builder.rows
-            await asyncio.sleep(0)  # lets the other tables run, and the producers have the interpreter's lock
+        try:
+            for _ in builder.add(entries):
+                if (built := builder.rows - rows_before) > 0:
+                    self._accepted.append((builder.slice_accepted_ns, built))
+                rows_before = builder.rows
+                await asyncio.sleep(
+                    0
+                )  # lets the other tables run, and the producers have the interpreter's lock
+        except Exception:
+            # They are drained, and nobody else will speak of them.
+            self._given_up(unbuilt - builder.rows - builder.bad_rows)
+            raise
 
     def _is_due(self, now_ns: int) -> bool:
         builder = self._builder
@@ -222,8 +250,13 @@ class TablePipeline:
         builder = self._builder
         if is_full(self._policy, builder.rows, builder.nbytes):
             self._budget.sent_full(now_ns)
-        sealed = Sealed(builder.seal(), self._drained_upto, self._accepted)
-        self._accepted = []
+        rows, accepted, self._accepted = builder.rows, self._accepted, []
+        try:
+            batches = builder.seal()
+        except Exception:
+            self._given_up(rows)
+            raise
+        sealed = Sealed(batches, self._drained_upto, accepted)
         self._sealed_upto = sealed.upto
         await self._channel.put(sealed)
 
@@ -271,23 +304,27 @@ class TablePipeline:
         if self._held_at_start:
             await self._worker.hold(self._held_at_start)
             self._held_at_start = ""
-        async for sealed in self._channel:
-            for batch in sealed.batches:
-                await self._flush_batch(batch)
+        while True:
+            if self._current is None:
+                self._current = await self._channel.get()
+                self._unflushed = list(self._current.batches)
+            while self._unflushed:
+                await self._flush_batch(self._unflushed[0])
+                del self._unflushed[0]
+            sealed, self._current = self._current, None
             self._resolved_upto = sealed.upto
+            async with self._progress:
+                self._progress.notify_all()
             now_ns = time.monotonic_ns()
             for accepted_ns, rows in sealed.accepted:
                 self._observer.lag(self.table.name, (now_ns - accepted_ns) / NS_PER_S, rows)
-            async with self._progress:
-                self._progress.notify_all()
 
     async def _flush_batch(self, batch: Batch) -> None:
-        """Flush one batch, also through a fault of our own: what was sent is looked up before it is sent again."""
+        """Flush one batch, also through a fault of our own: the worker goes on where it was."""
         assert self._worker is not None
-        sent = False
         while True:
             try:
-                await self._worker.flush(batch, sent=sent)
+                await self._worker.flush(batch)
             except Exception as error:
                 log.error(
                     "flush failed unexpectedly, trying again",
@@ -295,8 +332,7 @@ class TablePipeline:
                     error=repr(error),
                     exc_info=True,
                 )
-                self.state_changed(WorkerState.HELD, f"internal error: {error!r}")
-                sent = True
+                self._worker.fault(f"internal error: {error!r}")
                 await asyncio.sleep(RESTART_S)
             else:
                 return
@@ -324,7 +360,18 @@ class TablePipeline:
 
     def dead_letter(self, row: pa.RecordBatch, error: DataError) -> None:
         """A row that ClickHouse refuses."""
-        self.bad_row(self._row_of_dead(row, error))
+        try:
+            bad = self._row_of_dead(row, error)
+        except Exception as fault:  # noqa: BLE001 - the row must not be lost for the sake of showing it
+            bad = BadRow(
+                f"refused_{error.code}",
+                f"{error}; its values cannot be shown: {fault!r}",
+                row["_log"][0].as_py(),
+                row["_seq"][0].as_py(),
+                b"",
+                "text",
+            )
+        self.bad_row(bad)
 
     def bad_row(self, row: BadRow) -> None:
         """A row that can never be inserted."""

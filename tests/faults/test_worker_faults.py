@@ -338,15 +338,159 @@ async def test_rows_of_a_source_are_asked_for_before_their_first_insert(sink: Fa
     assert sorted(stored) == [(7, n) for n in [*range(80), *range(500, 505)]]
 
 
-async def test_a_flush_that_ended_in_the_middle_is_taken_up_with_a_look_up(sink: FaultySink) -> None:
-    """`sent` says that rows may be in already: they are found, and not sent again."""
+async def test_a_fault_of_our_own_at_any_step_counts_no_row_twice(sink: FaultySink) -> None:
+    """Whatever raises what, wherever: flushing the same batch again goes on where it was."""
+    dice = random.Random(3)
+    await sink.command("ALTER TABLE t ADD CONSTRAINT good CHECK v % 50 != 42")
+    for n in range(12):
+        bench = Bench(sink)
+        batch = Batch("t", plain("t", 120, first_seq=n * 1_000, days=2).data, 0, from_source=n % 2 == 1)
+        if batch.from_source:
+            await sink.inner.insert(Batch("t", batch.data.slice(0, 30), 0), timeout_s=30)
+        told = bench.events
+        for name in ("inserted", "found", "duplicates", "dead_letter", "error", "state_changed"):
+            setattr(told, name, _raising_sometimes(getattr(told, name), dice))
+        bench.sink.look_up = _raising_sometimes_async(sink.inner.look_up, dice)  # type: ignore[method-assign]
+        bench.sink.insert = _raising_sometimes_async(sink.inner.insert, dice)  # type: ignore[method-assign]
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    await bench.worker.flush(batch)
+                except RuntimeError:
+                    continue
+                break
+        assert told.resolved_rows == batch.rows
+        assert told.duplicate_rows == (30 if batch.from_source else 0)
+        stored = {tuple(row) for row in await sink.query("SELECT _log, _seq FROM t")}
+        count = (await sink.query("SELECT count() FROM t"))[0][0]
+        assert count == len(stored), "no row is there twice"
+        assert stored >= set(batch.identities()) - set(told.dead)
+        assert not stored & set(told.dead)
+
+
+def _raising_sometimes(real: Callable[..., None], dice: random.Random) -> Callable[..., None]:
+    def call(*args: Any) -> None:
+        real(*args)
+        if dice.random() < 0.3:
+            raise RuntimeError("whoever is told fails")
+
+    return call
+
+
+def _raising_sometimes_async(real: Callable[..., Any], dice: random.Random) -> Callable[..., Any]:
+    async def call(*args: Any, **named: Any) -> Any:
+        if dice.random() < 0.1:
+            raise ValueError("before")
+        answer = await real(*args, **named)
+        if dice.random() < 0.1:
+            raise ValueError("after")
+        return answer
+
+    return call
+
+
+async def test_small_batches_are_judged_together(sink: FaultySink) -> None:
+    """A table that refuses everything is held also where its rows come one by one; good rows before that count too."""
     bench = Bench(sink)
-    batch = plain("t", 100, days=2)
-    await sink.inner.insert(batch, timeout_s=30)
-    async with asyncio.timeout(30):
-        await bench.worker.flush(batch, sent=True)
-    await bench.check(batch)
+    await sink.command("ALTER TABLE t ADD CONSTRAINT wrong CHECK _seq < 30")
+    batches = [plain("t", 1, first_seq=n) for n in range(80)]
+    flushing = asyncio.create_task(bench.flush(*batches))
+    await bench.events.until(lambda: bench.events.held)
+    # One more than half of all the rows begun: 30 good ones, and as many refused ones less that one.
+    assert len(bench.events.dead) == 30
+    await sink.command("ALTER TABLE t DROP CONSTRAINT wrong")
+    await flushing
+    await bench.check(*batches, absent=30)
+
+
+async def test_refusals_long_ago_are_forgotten(sink: FaultySink) -> None:
+    """Only the last rows speak of the table as it is."""
+    bench = Bench(sink, dead_letter_ratio=0.015)
+    await sink.command("ALTER TABLE t ADD CONSTRAINT wrong CHECK _seq % 1200 >= 15")
+    batches = [plain("t", 300, first_seq=n * 300) for n in range(9)]
+    await bench.flush(*batches)
+    await bench.check(*batches, absent=45)
+    assert all(state is not WorkerState.HELD for state, _ in bench.events.states)
+
+
+async def test_a_table_found_unfit_takes_nothing_until_it_is_mended(sink: FaultySink) -> None:
+    """Drift noticed while rows flow holds the table before the next insert; `ready` ends it."""
+    wrong: list[str | None] = ["no column v"]
+
+    async def ready() -> str | None:
+        return wrong[0]
+
+    bench = Bench(sink)
+    bench.worker._ready = ready
+    bench.worker.unfit(wrong[0])
+    assert bench.events.held
+    batch = plain("t", 10)
+    flushing = asyncio.create_task(bench.flush(batch))
+    await bench.events.until(lambda: len(bench.events.states) > 4)
     assert sink.attempts == []
+    wrong[0] = None
+    await flushing
+    await bench.check(batch)
+    bench.worker.unfit("again")
+    bench.worker.unfit(None)
+    assert not bench.events.held, "a table without rows under way is released at once"
+
+
+async def test_an_error_of_the_data_of_a_changed_table_blames_no_row(sink: FaultySink) -> None:
+    """The schema is asked before rows are given up: while it differs the batch waits, whole."""
+    answers: list[str | None] = ["column v has another type", "column v has another type", None]
+
+    async def ready() -> str | None:
+        return answers.pop(0)
+
+    bench = Bench(sink)
+    bench.worker._ready = ready
+    sink.plan("t", Fail(DataError("cannot parse", code=6)))
+    batch = plain("t", 10)
+    await bench.flush(batch)
+    await bench.check(batch)
+    assert WorkerState.HELD in [state for state, _ in bench.events.states]
+
+
+async def test_what_was_being_sent_is_looked_up_at_the_end(sink: FaultySink) -> None:
+    """A flush given up while an insert's answer was awaited: rows that are in count as in, others as unknown."""
+    bench = Bench(sink)
+
+    async def commit_and_hang(batch: Batch, *, timeout_s: float) -> None:
+        await sink.inner.insert(batch, timeout_s=timeout_s)
+        bench.events.changed.set()
+        await asyncio.sleep(3_600)
+
+    sink.insert = commit_and_hang  # type: ignore[method-assign]
+    batch = plain("t", 10)
+    flushing = asyncio.create_task(bench.flush(batch))
+    await bench.events.changed.wait()
+    flushing.cancel()
+    await asyncio.gather(flushing, return_exceptions=True)
+    assert await bench.worker.settle(10.0) == 0
+    assert bench.events.found_rows == 10
+
+    bench = Bench(sink)
+    flushing = asyncio.create_task(bench.flush(plain("t", 5, first_seq=100)))
+    await bench.events.changed.wait()
+    flushing.cancel()
+    await asyncio.gather(flushing, return_exceptions=True)
+    sink.plan_look_up("t", *[SinkUnavailable("gone")] * 1_000)
+    assert await bench.worker.settle(0.1) == 5
+    assert bench.events.found_rows == 0
+
+
+async def test_nudges_do_not_end_all_back_off(sink: FaultySink) -> None:
+    """However often somebody asks, a pause lasts the first back-off at least, and every second one its own time."""
+    bench = Bench(sink, backoff=Backoff(0.2, 3_600.0), hold_probe_s=3_600.0)
+    sink.always("t", Fail(HoldError("away", code=60)))
+    flushing = asyncio.create_task(bench.flush(plain("t", 10)))
+    await bench.events.until(lambda: bench.events.held)
+    for _ in range(500):
+        bench.worker.nudge()
+        await asyncio.sleep(0.001)
+    assert len(sink.attempts) == 2
+    flushing.cancel()
 
 
 async def test_a_nudge_ends_the_wait(sink: FaultySink) -> None:
