@@ -66,6 +66,26 @@ def test_a_quote_is_written_when_price_or_size_changes() -> None:
     assert feed.normaliser.filtered == {"quote_unchanged": 1}
 
 
+def test_an_older_quote_never_moves_the_top_back() -> None:
+    """What an overlapping connection brings late is counted and changes nothing, for trades either."""
+    feed = Feed()
+    assert feed(book_ticker(10, bid="99"))
+    assert not feed(book_ticker(9, bid="98"))
+    assert not feed(book_ticker(10, bid="97"))
+    assert feed(trade())[Slot.TRADE]["bid_px1"] == 99.0
+    assert feed(book_ticker(11, bid="98"))
+    assert feed.normaliser.filtered == {"quote_repeated": 2}
+
+
+def test_quotes_numbered_anew_come_back_after_many_repeats() -> None:
+    """A venue that counts from 0 again is followed again, instead of never."""
+    feed = Feed()
+    feed(book_ticker(10**9))
+    rows = [feed(book_ticker(i, bid=str(90 + i / 1_000))) for i in range(1_010)]
+    assert rows.index(next(filter(None, rows))) == 1_000
+    assert all(rows[1_000:])
+
+
 def test_price_only_leaves_out_changes_of_size() -> None:
     """They are counted, and trades still carry the newest size."""
     feed = Feed(quotes="price")
@@ -135,6 +155,22 @@ def test_a_hole_in_trade_ids_is_a_feed_gap() -> None:
     assert gap["payload"] == '{"symbol": "BTCUSDT", "stream": "trade", "expected": 8, "got": 11, "count": 3}'
     assert set(feed(trade(9))) == {Slot.TRADE}, "a late id is no hole"
     assert set(feed(trade(12))) == {Slot.TRADE}
+
+
+def test_a_trade_that_comes_again_is_one_trade() -> None:
+    """A redelivery or an overlapping connection makes no second row; a late trade that fills a hole makes its one."""
+    feed = Feed()
+    for i in (7, 8, 11):
+        assert Slot.TRADE in feed(trade(i))
+    for i in (7, 8, 11):
+        assert not feed(trade(i))
+    assert set(feed(trade(9))) == {Slot.TRADE}, "it was missing until now"
+    assert not feed(trade(9))
+    assert set(feed(trade(5))) == {Slot.TRADE}, "nobody saw what came before the first"
+    assert not feed(trade(5))
+    assert Slot.TRADE in feed(agg_trade(3))
+    assert not feed(agg_trade(3))
+    assert feed.normaliser.filtered == {"trade_repeated": 6}
 
 
 def test_trades_and_aggregates_are_counted_apart() -> None:
@@ -243,6 +279,24 @@ def test_partial_depth_gives_way_to_the_diff_stream_and_the_book_ticker() -> Non
     assert feed.normaliser.filtered == other.normaliser.filtered == {"partial_depth": 1}
 
 
+def test_partial_depth_is_known_by_its_shape_where_no_stream_says_it() -> None:
+    """A raw stream of spot names nothing: exactly 5, 10 or 20 levels a side and no time are no REST answer."""
+    levels = [[str(100 + n), "1"] for n in range(20)]
+    feed = Feed(book_deltas=True, symbol="BTCUSDT")
+    for count in (5, 10, 20):
+        bids = [[price, str(count)] for price, _ in levels[:count]]
+        row = feed(snapshot(count, bids, levels[:count]))
+        assert set(row) == {Slot.QUOTE}, "it is no change of the book"
+        assert (row[Slot.QUOTE]["symbol"], len(row[Slot.QUOTE]["bid_pxs"])) == ("BTCUSDT", 5)
+    rest = Feed(book_deltas=True, symbol="BTCUSDT")
+    for message in (
+        snapshot(1, levels[:19], levels[:19]),
+        snapshot(2, levels[:5], levels[:10]),
+        snapshot(3, levels[:5], levels[:5], E=T0, T=T0),
+    ):
+        assert Slot.BOOK_DELTA in rest(message)
+
+
 def test_samples_stand_on_the_grid_and_show_the_state_before() -> None:
     """At most one a message, at the last multiple of `sample_ms`, slot 5."""
     feed = Feed(sample_ms=10)
@@ -283,7 +337,7 @@ def test_coin_margined_messages_are_known_by_their_symbol() -> None:
     assert feed(aggregate)[Slot.TRADE]["source"] == "binance.coinm"
     single = {**trade(), "s": "BTCUSD_PERP"}
     assert feed(single)[Slot.TRADE]["source"] == "binance.coinm"
-    row = feed({**quote, "b": "9548.2"})[Slot.QUOTE]
+    row = feed({**quote, "u": 17285703, "b": "9548.2"})[Slot.QUOTE]
     assert (row["bid_pxs"], row["bid_szs"]) == ((9517.6,), (10.0,)), "the change reaches back to the snapshot"
     assert Feed()({**quote, "s": "BTCUSDT_240628"})[Slot.QUOTE]["source"] == "binance.usdm"
 
@@ -318,7 +372,7 @@ def test_symbols_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     feed = Feed()
     for symbol, _ in itertools.product(("A", "B", "C", "D"), range(2)):
         feed(book_ticker(symbol=symbol))
-    assert feed.normaliser.evicted == 1
+    assert feed.normaliser.filtered == {"quote_repeated": 4, "symbol_evicted": 1}
     assert feed(book_ticker(symbol="A")), "its state began anew"
     assert not feed(book_ticker(symbol="D"))
 

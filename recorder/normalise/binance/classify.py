@@ -17,6 +17,7 @@ from recorder.normalise.binance import messages
 from recorder.normalise.binance.messages import PublicMessage
 
 PARTIAL_DEPTHS = ("depth5", "depth10", "depth20")
+PARTIAL_LEVELS = (5, 10, 20)
 
 WITHOUT_TABLE = frozenset({
     "kline", "continuous_kline", "indexPrice_kline", "markPrice_kline",
@@ -107,6 +108,22 @@ def read(payload: bytes, topic: str) -> tuple[PublicMessage | Ignored, str]:
         raise BadMessage("not_utf8", str(error)) from None
     except RecursionError:
         raise BadMessage("not_json", "nested too deeply to be a message of this venue") from None
+
+
+def is_partial_by_shape(snapshot: messages.DepthSnapshot) -> bool:
+    """Whether a snapshot that no stream's name goes with is one of spot's partial depth stream.
+
+    The REST answer has the same shape. It is asked for to keep a book, so with hundreds of levels; the stream has
+    exactly 5, 10 or 20 a side, and no time. A REST answer of just so many is taken for the stream's.
+    """
+    levels = len(snapshot.bids)
+    return (
+        levels in PARTIAL_LEVELS
+        and len(snapshot.asks) == levels
+        and snapshot.T is None
+        and snapshot.E is None
+        and snapshot.symbol is None
+    )
 
 
 def _read(payload: bytes, topic: str) -> tuple[PublicMessage | Ignored, str]:

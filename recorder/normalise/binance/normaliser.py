@@ -13,8 +13,14 @@ from typing import Literal
 
 from recorder.normalise.base import BadMessage, Message, NormalisedRow
 from recorder.normalise.binance.book import NO_TOP, Level, Top
-from recorder.normalise.binance.classify import PARTIAL_DEPTHS, Ignored, read, read_by_stream_name
-from recorder.normalise.binance.ids import Hole, TradeIds
+from recorder.normalise.binance.classify import (
+    PARTIAL_DEPTHS,
+    Ignored,
+    is_partial_by_shape,
+    read,
+    read_by_stream_name,
+)
+from recorder.normalise.binance.ids import REPEATS_MAX, Hole, TradeIds
 from recorder.normalise.binance.messages import (
     TIME_MAX_MS,
     TIME_MIN_MS,
@@ -74,6 +80,8 @@ class _Symbol:
         "sample",
         "source",
         "symbol",
+        "ticker_id",
+        "ticker_repeats",
         "ticker_seen",
         "top",
         "trades",
@@ -89,6 +97,8 @@ class _Symbol:
         self.book_flags = 0
         """BOOK_STALE while the book is lost."""
         self.ticker_seen = False
+        self.ticker_id = -1
+        self.ticker_repeats = 0
         self.book = BookSync(depth)
         self.trades = TradeIds()
         self.aggregates = TradeIds()
@@ -129,8 +139,6 @@ class BinanceNormaliser:
         check_field_order()
         self.filtered: Counter[str] = Counter()
         self.ignored: Counter[str] = Counter()
-        self.evicted = 0
-        """Symbols whose state gave way to another's, because there were more than `SYMBOLS_MAX`."""
         self._market = market
         self._symbol = symbol
         self._price_only = quotes == "price"
@@ -171,7 +179,11 @@ class BinanceNormaliser:
             return self._partial_depth(message, ts_local) if partial else self._depth(message, ts_local)
         assert type(message) is DepthSnapshot
         if partial:
-            return self._partial_snapshot(message, ts_local, prefix.upper())
+            return self._partial_snapshot(
+                message, ts_local, self._state(prefix.upper(), self._is_futures(False))
+            )
+        if not stream and is_partial_by_shape(message):
+            return self._partial_snapshot(message, ts_local, self._state_of_snapshot(message))
         return self._snapshot(message, ts_local)
 
     # -- state --------------------------------------------------------------------------------------------------
@@ -188,7 +200,7 @@ class BinanceNormaliser:
             if len(self._spot) + len(self._futures) >= SYMBOLS_MAX:
                 crowded = self._spot if len(self._spot) > len(self._futures) else self._futures
                 del crowded[next(iter(crowded))]
-                self.evicted += 1
+                self.filtered["symbol_evicted"] += 1
             states[symbol] = state
         return state
 
@@ -239,6 +251,12 @@ class BinanceNormaliser:
         if self._sample_ns:
             self._sample(state, ts_local, rows)
         state.ticker_seen = True
+        if message.u <= state.ticker_id and state.ticker_repeats < REPEATS_MAX:
+            state.ticker_repeats += 1
+            self.filtered["quote_repeated"] += 1
+            return rows
+        state.ticker_id = message.u
+        state.ticker_repeats = 0
         if self._changed(state, best, _crossed(best)):
             flags = _QUOTE | state.best_flags | state.book_flags
             if ts_exchange is None:
@@ -263,9 +281,11 @@ class BinanceNormaliser:
         rows: list[NormalisedRow] = []
         if self._sample_ns:
             self._sample(state, ts_local, rows)
-        hole = state.trades.follow(message.t)
+        new, hole = state.trades.follow(message.t)
         if placeholder:
             self.ignored["trade.NA"] += 1
+        elif not new:
+            self.filtered["trade_repeated"] += 1
         else:
             flags = _TRADE | state.best_flags | state.book_flags
             if message.X is not None and message.X != "MARKET":
@@ -295,7 +315,10 @@ class BinanceNormaliser:
         rows: list[NormalisedRow] = []
         if self._sample_ns:
             self._sample(state, ts_local, rows)
-        hole = state.aggregates.follow(message.a)
+        new, hole = state.aggregates.follow(message.a)
+        if not new:
+            self.filtered["trade_repeated"] += 1
+            return rows
         flags = _TRADE | _AGGREGATED | state.best_flags | state.book_flags
         rows.append(
             trade_row(
@@ -445,8 +468,7 @@ class BinanceNormaliser:
         state = self._state(message.s, self._is_futures(message.pu is not None))
         return self._partial(state, message.b, message.a, message.u, ts_local, ts_exchange)
 
-    def _partial_snapshot(self, message: DepthSnapshot, ts_local: int, symbol: str) -> list[NormalisedRow]:
-        state = self._state(symbol, self._is_futures(False))
+    def _partial_snapshot(self, message: DepthSnapshot, ts_local: int, state: _Symbol) -> list[NormalisedRow]:
         return self._partial(
             state, message.bids, message.asks, message.lastUpdateId, ts_local, _time_ns(message.T, message.E)
         )
