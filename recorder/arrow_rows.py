@@ -18,6 +18,9 @@ from recorder.errors import WrongColumns
 from schemas.columns import REQUIRED, Column, Kind
 from schemas.table import Table
 
+PINNED_TIMES, PINNED_BYTES = 2, 64 * 1024
+"""Rows may keep buffers in memory that are so many times their own size, and so many bytes beside."""
+
 
 def exact_columns(
     table: Table, data: pa.RecordBatch, *, ignore_unknown: bool = False
@@ -49,6 +52,13 @@ def exact_columns(
         return good, []
     rows: list[Mapping[str, Any]] = list(_plain(data.filter(bad), known))
     return good.filter(pc.invert(bad)), rows
+
+
+def own_rows(block: pa.RecordBatch) -> pa.RecordBatch:
+    """The same rows; copied where they are a small part of what they would keep in memory while they wait."""
+    if block.get_total_buffer_size() <= PINNED_TIMES * block.nbytes + PINNED_BYTES:
+        return block
+    return block.take(pa.array(range(block.num_rows), pa.int64()))
 
 
 def _plain(data: pa.RecordBatch, known: Set[str]) -> list[dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,6 +25,7 @@ class Door:
         "filtered_rows",
         "has_wide",
         "names",
+        "nested",
         "queue",
         "row",
         "table",
@@ -41,6 +44,16 @@ class Door:
         self.names = tuple(column.name for _, column in plain)
         self._indexes = tuple(i for i, _ in plain)
         self._lists = tuple((i, column.name) for i, column in lists)
+        self.nested = tuple(c.name for c in table.columns if c.type.kind in (Kind.FLOATS, Kind.TAGS))
+        """Columns whose values a producer may go on changing: lists and mappings."""
+
+    def detach(self, row: dict[str, Any]) -> None:
+        """Copy a copied mapping's lists and mappings too, so that nothing of it is the producer's any more."""
+        for name in self.nested:
+            value = row.get(name)
+            if value is not None and type(value) is not tuple:
+                with contextlib.suppress(Exception):  # one that cannot be copied is looked at as it is, later
+                    row[name] = value.copy() if type(value) in (list, dict) else copy.copy(value)
 
     def wide_bytes(self, row: Any) -> int:
         """Bytes of a row's texts and payloads of any length. A row that cannot be measured counts 0 here.

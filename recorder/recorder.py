@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import atexit
 import concurrent.futures
 import contextlib
 import os
@@ -26,7 +27,7 @@ from typing import Any, Literal, NamedTuple, Self, TypeVar, overload
 
 import pyarrow as pa
 
-from recorder.arrow_rows import exact_columns
+from recorder.arrow_rows import exact_columns, own_rows
 from recorder.balance import Balance
 from recorder.correlation import correlation_id as context_correlation_id
 from recorder.door import Door
@@ -34,7 +35,7 @@ from recorder.errors import NotDurable, RecorderClosed, RecorderForked, Settings
 from recorder.log import get_logger
 from recorder.metrics import SourceCounts
 from recorder.own_rows import DEAD_LETTERS, OWN_TABLES
-from recorder.queue import ArrowBlock, Block
+from recorder.queue import ArrowBlock, Block, Entry, Watched
 from recorder.runtime import Runtime
 from recorder.settings import Settings
 from recorder.sink.base import Sink
@@ -46,9 +47,10 @@ from schemas.table import Table
 log = get_logger("recorder")
 T = TypeVar("T")
 
-START_TIMEOUT_S = 120.0
 ARROW_BLOCK_ROWS = 2_048
 """Arrow rows are taken up in blocks of so many, so that a full queue sheds blocks and not whole tables."""
+ALIVE_CHECK_S = 0.1
+"""How often who waits for the recorder's thread sees whether it is still there."""
 
 _live: weakref.WeakSet[Recorder] = weakref.WeakSet()
 
@@ -97,12 +99,11 @@ class Recorder:
                 f"packs: {', '.join(self.settings.packs)} lack the recorder's own tables {', '.join(missing)}; "
                 'add "core" to packs'
             )
-        self._state: Literal["new", "running", "closed", "forked", "failed"] = "new"
+        self._state: Literal["new", "running", "closing", "closed", "forked", "failed"] = "new"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._runtime: Runtime | None = None
         self._thread: threading.Thread | None = None
         self._old_switch_interval: float | None = None
-        self._final_balance: dict[str, Balance] = {}
 
     # -- lifecycle ----------------------------------------------------------------------------------------------
 
@@ -131,11 +132,14 @@ class Recorder:
             self._thread.join()
             self._restore_switch_interval()
             self._state = "closed"
+            self._runtime = None
             raise failure[0]
         assert self._runtime is not None
         self._state = "running"
         self._doors = self._runtime.doors
         _live.add(self)
+        # After the sink's own guard, so before it: the last comes first. Threads that are no daemons have ended then.
+        atexit.register(self._close_at_exit)
         return self
 
     def _run(self, sink: Sink, started: threading.Event, failure: list[BaseException]) -> None:
@@ -162,29 +166,41 @@ class Recorder:
         await self._runtime.start()
         started.set()
         await self._stop.wait()
-        try:
-            await self._runtime.close(self.settings.shutdown_timeout_s)
-        finally:
-            self._final_balance = self._runtime.balance()
+        await self._runtime.close(self.settings.shutdown_timeout_s)
 
     def close(self) -> None:
-        """Stop taking rows, flush within `shutdown_timeout_s`, count what is left, release everything. Idempotent."""
-        if self._state != "running":
-            self._state = "closed" if self._state == "new" else self._state
+        """Stop taking rows, flush within `shutdown_timeout_s`, count what is left, release everything.
+
+        May be called again, and from another thread: each call returns when the recorder has ended. One that nobody
+        closed is closed when the interpreter exits.
+        """
+        if self._state == "forked":
             return
-        self._state = "closed"
-        self._doors = {}
-        assert self._loop is not None
-        assert self._thread is not None
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
+        if self._state == "new":
+            self._state = "closed"
+        if self._state == "running":
+            self._state = "closing"
+            self._doors = {}
+            assert self._loop is not None
+            with contextlib.suppress(RuntimeError):  # it failed just now, and its loop is gone
+                self._loop.call_soon_threadsafe(self._stop.set)
+        if self._thread is not None:
+            self._thread.join()
+        if self._state == "closing":
+            self._state = "closed"
         self._restore_switch_interval()
         _live.discard(self)
+        atexit.unregister(self._close_at_exit)
+
+    def _close_at_exit(self) -> None:
+        if self._state == "running":
+            log.warning("the recorder was not closed; closing it as the interpreter exits")
+        self.close()
 
     def _restore_switch_interval(self) -> None:
-        if self._old_switch_interval is not None:
-            sys.setswitchinterval(self._old_switch_interval)
-            self._old_switch_interval = None
+        before, self._old_switch_interval = self._old_switch_interval, None
+        if before is not None:
+            sys.setswitchinterval(before)
 
     def _after_fork(self) -> None:
         self._doors = {}
@@ -220,8 +236,9 @@ class Recorder:
     ) -> bool | Ticket:
         """Hand one row over; True if it was accepted, False if it was shed (and counted).
 
-        `row` is an object of the table's row class, a mapping (copied) or a tuple in the row class's order. What is
-        wrong with it is found later, and makes a dead letter. With `ticket` the answer can be waited for.
+        `row` is an object of the table's row class, a mapping (copied) or a tuple in the row class's order. Objects
+        and tuples are handed over: they must not be changed afterwards. What is wrong with a row is found later, and
+        makes a dead letter. With `ticket` the answer can be waited for.
 
         Raises:
             UnknownTable: no loaded pack has the table.
@@ -233,39 +250,53 @@ class Recorder:
         kind = type(row)
         if kind is dict:
             row = row.copy()
+            if door.nested:
+                door.detach(row)
         elif kind is not tuple and kind is not door.row and isinstance(row, Mapping):
             with contextlib.suppress(Exception):  # one that cannot be copied becomes a dead letter
                 row = dict(row)
+                door.detach(row)
         if not door.enabled:
             door.filtered_rows += 1
-            return self._ticket(table, False) if ticket else False
-        accepted = door.queue.put(
-            (
-                row,
-                time.monotonic_ns(),
-                correlation_id or context_correlation_id.get(),
-                door.wide_bytes(row) if door.has_wide else 0,
-            )
+            return self._ticket(door, (row, 0, None, 0)) if ticket else False
+        entry = (
+            row,
+            time.monotonic_ns(),
+            correlation_id or context_correlation_id.get(),
+            door.wide_bytes(row) if door.has_wide else 0,
         )
-        return self._ticket(table, accepted) if ticket else accepted
+        return self._ticket(door, entry) if ticket else door.queue.put(entry)
 
-    def _ticket(self, table: str, accepted: bool) -> Ticket:
+    def _ticket(self, door: Door, entry: Entry) -> Ticket:
+        """Hand a row over that somebody waits for."""
         runtime, loop = self._running()
+        table = door.table.name
         pipeline = runtime.pipelines[table]
+        before = runtime.letters(table)
+        watched = Watched(entry)
+        accepted = door.enabled and door.queue.put(watched)
         position: list[int] = []
-        # Taken on the loop, before anything that is asked of it later: here a drain under way would hide rows.
-        loop.call_soon_threadsafe(lambda: position.append(pipeline.position))
+        with contextlib.suppress(RuntimeError):  # the recorder has closed meanwhile: who waits will be told
+            # Taken on the loop, before anything that is asked of it later: here a drain under way would hide rows.
+            loop.call_soon_threadsafe(lambda: position.append(pipeline.position))
 
-        async def durable() -> None:
-            await runtime.row_durable(table, position[0])
+        def durable() -> Coroutine[Any, Any, bool]:
+            if self._state == "forked":
+                raise self._shut(table)
 
-        return Ticket(accepted, loop, durable)
+            async def wait() -> bool:
+                return await runtime.row_durable(table, position[0], before)
+
+            return wait()
+
+        return Ticket(accepted, watched, loop, durable)
 
     def record_batch(self, table: str, data: pa.Table | pa.RecordBatch) -> int:
         """Hand over rows that are Arrow columns already; the number accepted.
 
         Columns may be in any order and of any type that casts exactly; rows whose values a column refuses become
-        dead letters, each by itself.
+        dead letters, each by itself. Rows go in blocks of at most 2,048; what a full queue does with a block is its
+        overflow policy: `drop_oldest`, `conflate` and `sample` displace the oldest rows for it.
 
         Raises:
             WrongColumns: a column is unknown, missing without a default, or of a wrong type.
@@ -283,7 +314,7 @@ class Recorder:
         for batch in batches:
             good, others = exact_columns(door.table, batch, ignore_unknown=ignore)
             for start in range(0, good.num_rows, ARROW_BLOCK_ROWS):
-                block = good.slice(start, ARROW_BLOCK_ROWS)
+                block = own_rows(good.slice(start, ARROW_BLOCK_ROWS))
                 accepted += door.queue.put_block(
                     ArrowBlock(block, time.monotonic_ns(), block.nbytes), wait=False
                 )
@@ -295,8 +326,9 @@ class Recorder:
     ) -> int:
         """Hand over rows of a file or a bus, which keep that source's identities; the number accepted.
 
-        With `wait` the call waits for room in the queues and sheds nothing (until `timeout_s`, each table). Rows
-        must carry `ts_local`: it is part of the question whether the table has them already.
+        With `wait` the call waits for room in the queues and sheds nothing (until `timeout_s`, each table); without,
+        the overflow policy decides. Rows must carry `ts_local`: it is part of the question whether the table has
+        them already.
 
         Raises:
             ValueError: `log` or a `seq` is no unsigned 64-bit integer; before any row was taken.
@@ -421,13 +453,26 @@ class Recorder:
         return self._runtime, self._loop
 
     def _on_loop(self, ask: Callable[[Runtime], T]) -> T:
-        """An answer of the runtime, taken on its loop, where no row is between two counts."""
-        runtime, loop = self._running()
+        """An answer of the runtime, taken on its loop, where no row is between two counts; or after its end."""
+        runtime, loop, thread = self._runtime, self._loop, self._thread
+        if self._state in ("new", "forked") or runtime is None or loop is None or thread is None:
+            raise self._shut("recorder")
 
-        async def answer() -> T:
-            return ask(runtime)
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
 
-        return asyncio.run_coroutine_threadsafe(answer(), loop).result()
+        def answer() -> None:
+            try:
+                future.set_result(ask(runtime))
+            except Exception as error:  # noqa: BLE001 - it belongs to who asks
+                future.set_exception(error)
+
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(answer)
+            while thread.is_alive() or future.done():
+                with contextlib.suppress(TimeoutError):
+                    return future.result(ALIVE_CHECK_S)
+        thread.join()
+        return ask(runtime)
 
     # -- what it tells ------------------------------------------------------------------------------------------------
 
@@ -452,17 +497,21 @@ class Recorder:
 
     def balance(self) -> dict[str, Balance]:
         """Per table, where the rows of this run are; after `close`, where they ended."""
-        if self._state == "closed" and self._final_balance:
-            return self._final_balance
         return self._on_loop(lambda runtime: runtime.balance())
 
     def status(self) -> dict[str, Any]:
-        """State of everything, ready for JSON: what `/status` shows."""
+        """State of everything, ready for JSON: what `/status` shows. Also while it closes, but not after."""
+        if self._state != "closing":
+            self._running()
         return self._on_loop(lambda runtime: runtime.status())
 
 
 class AsyncRecorder:
-    """A started recorder in a coroutine's hands: `sync`, `flush` and `balance` are awaited, the rest is the same."""
+    """A started recorder in a coroutine's hands.
+
+    `record`, `record_batch` and `dead_letter` are the same calls, and wait for nothing; all others are awaited. What
+    is not here is at `recorder`.
+    """
 
     def __init__(self, recorder: Recorder):
         self.recorder = recorder
@@ -484,6 +533,12 @@ class AsyncRecorder:
         """As `Recorder.flush`."""
         await self._wait(lambda runtime: runtime.flush(), timeout_s, "queryable")
 
+    async def ask(
+        self, question: Callable[[Sink], Coroutine[Any, Any, T]], timeout_s: float | None = None
+    ) -> T:
+        """As `Recorder.ask`."""
+        return await asyncio.to_thread(self.recorder.ask, question, timeout_s)
+
     async def balance(self) -> dict[str, Balance]:
         """As `Recorder.balance`."""
         return await asyncio.to_thread(self.recorder.balance)
@@ -503,9 +558,33 @@ class AsyncRecorder:
             raise NotDurable(self.recorder._late(runtime, state, timeout_s)) from None
 
 
-def _new_loop() -> asyncio.AbstractEventLoop:
-    with contextlib.suppress(ImportError):
-        import uvloop
+class _Threads(concurrent.futures.ThreadPoolExecutor):
+    """The loop's threads. The standard ones take no more work once the interpreter exits, and closing needs some."""
 
-        return uvloop.new_event_loop()
-    return asyncio.new_event_loop()
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
+        """As the base class; at the interpreter's exit on a thread of its own."""
+        try:
+            return super().submit(fn, *args, **kwargs)
+        except RuntimeError:
+            future: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+            def work() -> None:
+                try:
+                    future.set_result(fn(*args, **kwargs))
+                except BaseException as error:  # noqa: BLE001 - it belongs to who waits for the future
+                    future.set_exception(error)
+
+            threading.Thread(target=work, daemon=True).start()
+            return future
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    loop: asyncio.AbstractEventLoop
+    try:
+        import uvloop
+    except ImportError:
+        loop = asyncio.new_event_loop()
+    else:
+        loop = uvloop.new_event_loop()
+    loop.set_default_executor(_Threads())
+    return loop

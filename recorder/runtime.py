@@ -277,12 +277,26 @@ class Runtime:
         """Return when every accepted row of a critical table is durable: without a log, inserted and confirmed."""
         await self.flush([name for name, kept in self._tables.items() if kept.door.table.policy.critical])
 
-    async def row_durable(self, table: str, position: int) -> None:
-        """Return when the row at a queue position is durable, in its table or as a dead letter."""
+    def letters(self, table: str) -> tuple[int, int]:
+        """So far: rows of a table that can never be inserted, and dead letters of any table that were not kept."""
+        dead = self.pipelines[DEAD_LETTERS]
+        queue = dead.queue
+        unkept = queue.refused_rows + queue.displaced_rows + dead.dead_rows + dead.lost_rows
+        return self.pipelines[table].dead_rows, unkept
+
+    async def row_durable(self, table: str, position: int, before: tuple[int, int]) -> bool:
+        """Return when the row at a queue position is resolved; False if it may be a dead letter that was not kept.
+
+        `before` is what `letters` said when it was handed over. A row that was displaced is not noticed here.
+        """
         await self.pipelines[table].resolved(position)
+        bad_before, unkept_before = before
+        if self.letters(table)[0] == bad_before:
+            return True
         dead = self.pipelines[DEAD_LETTERS]
         if dead.queue.waiting_rows or dead.flying_rows:
             await self._resolved_now(DEAD_LETTERS)
+        return self.letters(table)[1] == unkept_before
 
     async def _resolved_now(self, name: str) -> None:
         pipeline = self.pipelines[name]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import os
 import pathlib
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,9 +31,11 @@ from recorder import (
     WrongColumns,
     correlated,
 )
+from recorder.sink.errors import SinkError
 from schemas.core.tables import PACK, Order
 
 NOW_NS = time.time_ns()
+FILL = {"fill_id": "f-1", "symbol": "B", "side": "buy", "fill_qty": 1, "fill_price": 1}
 Make = Callable[..., Recorder]
 
 
@@ -126,6 +131,7 @@ async def test_asyncio_awaits_sync_and_flush(make: Make) -> None:
         assert (await recorder.balance())["orders"].inserted == 2
         recorder.record_batch("orders", pa.table({"symbol": ["A"], "status": ["Open"]}))
         await recorder.flush(WAIT_S)
+        assert await recorder.ask(lambda sink: sink.query("SELECT count() FROM orders"), WAIT_S) == [(3,)]
         assert (await recorder.balance())["orders"].inserted == 3
 
 
@@ -331,29 +337,220 @@ def test_closing_wakes_who_waits(make: Make) -> None:
     assert [type(error) for error in ends] == [RecorderClosed]
 
 
+def in_a_fork(do: Callable[[], Any]) -> str:
+    """What a forked child's call came to."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        told = b"nothing"
+        try:
+            do()
+        except RecorderForked as error:
+            told = str(error).encode()
+        except BaseException as error:  # noqa: BLE001 - told to the parent
+            told = repr(error).encode()
+        os.write(writing, told)
+        os._exit(0)
+    os.close(writing)
+    os.waitpid(child, 0)
+    with os.fdopen(reading) as pipe:
+        return pipe.read()
+
+
 def test_a_forked_child_has_no_recorder(make: Make) -> None:
-    """The recorder's thread stayed in the parent: the child is told so, and the parent goes on."""
+    """The recorder's thread stayed in the parent: whatever the child asks it is told so, and the parent goes on."""
     with make() as recorder:
-        recorder.record("orders", order(0))
-        reading, writing = os.pipe()
-        child = os.fork()
-        if child == 0:
-            told = b"nothing"
-            try:
-                recorder.record("orders", order(1))
-            except RecorderForked as error:
-                told = str(error).encode()
-            except BaseException as error:  # noqa: BLE001 - told to the parent
-                told = repr(error).encode()
-            os.write(writing, told)
-            os._exit(0)
-        os.close(writing)
-        os.waitpid(child, 0)
-        with os.fdopen(reading, "rb") as pipe:
-            assert b"make a Recorder in the child" in pipe.read()
+        ticket = recorder.record("orders", order(0), ticket=True)
+        for ask in (
+            lambda: recorder.record("orders", order(1)),
+            lambda: recorder.record("orders", order(1), ticket=True),
+            lambda: recorder.record_batch("orders", pa.table({"symbol": ["A"]})),
+            lambda: ticket.wait(WAIT_S),
+            lambda: recorder.flush(WAIT_S),
+            lambda: recorder.sync(WAIT_S),
+            recorder.balance,
+            recorder.status,
+        ):
+            assert "make a Recorder in the child" in in_a_fork(ask)
+        assert in_a_fork(recorder.close) == "nothing", "closing what is not there is no error"
         recorder.record("orders", order(2))
         recorder.flush(WAIT_S)
+        assert ticket.wait(WAIT_S)
         assert recorder.balance()["orders"].inserted == 2
+
+
+def test_a_ticket_of_a_displaced_row_says_so(make: Make) -> None:
+    """A row that was accepted and shed later is not durable, whatever became of the rows around it."""
+    small = {"queue_rows": 10, "overflow": "drop_oldest", "linger_ms": 1_000, "linger_max_ms": 1_000}
+    with make(tables={"market_data": small}) as recorder:
+        tickets = [recorder.record("market_data", {"symbol": f"S{n}"}, ticket=True) for n in range(400)]
+        assert all(tickets)
+        said = {f"S{n}" for n, ticket in enumerate(tickets) if ticket.wait(WAIT_S)}
+        stored = {symbol for (symbol,) in rows(recorder, "SELECT symbol FROM market_data")}
+        assert said == stored
+        assert recorder.balance()["market_data"].shed == 400 - len(stored) > 0
+
+
+async def test_an_awaited_ticket_of_a_displaced_row_says_so(make: Make) -> None:
+    """The same for a coroutine."""
+    small = {"queue_rows": 1, "overflow": "drop_oldest", "linger_ms": 1_000, "linger_max_ms": 1_000}
+    async with make(tables={"market_data": small}) as recorder:
+        tickets = [recorder.record("market_data", {"symbol": f"S{n}"}, ticket=True) for n in range(50)]
+        said = [await ticket for ticket in tickets]
+        assert said.count(True) == (await recorder.balance())["market_data"].inserted < 50
+
+
+def test_a_ticket_of_a_row_whose_dead_letter_was_shed_says_so(make: Make) -> None:
+    """A bad row is durable as its dead letter; where that found no room, it is nowhere but in the log."""
+    held = {"queue_rows": 1, "overflow": "drop_oldest", "linger_ms": 500, "linger_max_ms": 500}
+    with make(tables={"dead_letters": held}) as recorder:
+        tickets = [recorder.record("orders", order(n, status="Lost"), ticket=True) for n in range(50)]
+        good = recorder.record("fills", FILL, ticket=True)
+        said = [ticket.wait(WAIT_S) for ticket in tickets]
+        recorder.flush(WAIT_S)
+        assert good.wait(WAIT_S) is True, "a good row's ticket does not mind"
+        ((kept,),) = rows(recorder, "SELECT count() FROM dead_letters")
+        assert kept < 50
+        assert said.count(True) <= kept
+
+
+def test_what_a_mapping_holds_is_copied_too(make: Make) -> None:
+    """Lists and mappings inside a row may be gone on with as well."""
+    with make() as recorder:
+        sample = {"name": "m", "value": 1.0, "labels": {"k": "1"}}
+        quote = {"symbol": "A", "bid_pxs": [1.0]}
+        for row in (quote, MappingProxyType(quote)):
+            assert recorder.record("market_data", row)
+        assert recorder.record("metrics_timeseries", sample)
+        sample["labels"]["k"] = "changed"  # type: ignore[index]
+        quote["bid_pxs"].append(2.0)  # type: ignore[attr-defined]
+        recorder.flush(WAIT_S)
+        assert rows(recorder, "SELECT labels FROM metrics_timeseries WHERE name = 'm'") == [({"k": "1"},)]
+        assert rows(recorder, "SELECT bid_pxs FROM market_data") == [([1.0],), ([1.0],)]
+
+
+def test_columns_meet_the_overflow_policy(make: Make) -> None:
+    """Under `drop_oldest` the newest columns are kept, under `spill` the oldest, and the rest is counted."""
+    data = pa.table({"symbol": ["S"] * 10_000, "last_price": [float(n) for n in range(10_000)]})
+    lingers = {"queue_rows": 2_048, "durability": "wal", "linger_ms": 1_000, "linger_max_ms": 1_000}
+    for overflow, kept in (
+        ("drop_oldest", 9_999.0),
+        ("sample", 9_999.0),
+        ("conflate", 9_999.0),
+        ("spill", None),
+    ):
+        with make(tables={"market_data": lingers | {"overflow": overflow}}) as recorder:
+            accepted = recorder.record_batch("market_data", data)
+            recorder.flush(WAIT_S)
+            ((newest,),) = rows(recorder, "SELECT max(last_price) FROM market_data")
+            balance = recorder.balance()["market_data"]
+            assert balance.received == 10_000 == balance.inserted + balance.shed
+            if kept is None:
+                assert accepted == balance.inserted
+            else:
+                assert accepted == 10_000
+                assert newest == kept
+
+
+def test_columns_that_wait_keep_only_themselves_in_memory(make: Make) -> None:
+    """A block is copied where it is a small part of what came, so that shed rows are gone."""
+    rows_ = 50_000
+    data = pa.record_batch({
+        "ts_local": pa.array([NOW_NS] * rows_, pa.timestamp("ns", tz="UTC")), "kind": ["k"] * rows_,
+        "message": ["m" * 200] * rows_,
+    })  # fmt: skip
+    small = {"queue_rows": 3_000, "overflow": "spill", "linger_ms": 60_000, "linger_max_ms": 60_000}
+    with make(tables={"system_events": small}) as recorder:
+        queue = recorder._doors["system_events"].queue
+        taken: list[Any] = []
+        put_block = queue.put_block
+        queue.put_block = lambda block, **how: taken.append(block) or put_block(block, **how)  # type: ignore[assignment, func-returns-value]
+        recorder.record_batch("system_events", data)
+        assert len(taken) == 25
+        for block in taken:
+            assert block.rows.get_total_buffer_size() <= 2 * block.rows.nbytes + 65_536
+
+
+def test_the_switch_interval_is_set_and_restored(make: Make, tmp_path: pathlib.Path) -> None:
+    """While the recorder runs it is the setting's; afterwards what it was, after a failed start too."""
+    before = sys.getswitchinterval()
+    with make(switch_interval_s=0.0007):
+        assert sys.getswitchinterval() == pytest.approx(0.0007)
+    assert sys.getswitchinterval() == before
+    failing = make(switch_interval_s=0.0007, target=f"chdb://{tmp_path}/another-engine")
+    with pytest.raises(SinkError):
+        failing.start()
+    assert sys.getswitchinterval() == before
+
+
+def test_a_closing_recorder_answers(make: Make) -> None:
+    """While one thread closes it, `balance` and `status` answer, and another `close` returns when it has ended."""
+    recorder = make(shutdown_timeout_s=2).start()
+    recorder.ask(lambda sink: sink.command(f"RENAME TABLE {recorder.settings.database}.orders TO away"))
+    recorder.record("orders", order(0))
+    first = threading.Thread(target=recorder.close)
+    first.start()
+    wait_until(lambda: recorder._state != "running")
+    assert recorder.balance()["orders"].exact
+    assert recorder.status()["tables"]["orders"]
+    second = threading.Thread(target=recorder.close)
+    second.start()
+    while first.is_alive():
+        assert recorder.balance()["orders"].exact
+    second.join(WAIT_S)
+    assert recorder._thread is not None
+    assert not recorder._thread.is_alive()
+    recorder.close()
+    balance = recorder.balance()["orders"]
+    assert (balance.received, balance.shed, balance.pending) == (1, 1, 0)
+
+
+def test_a_recorder_that_failed_is_closed_and_counts(make: Make) -> None:
+    """Its doors are shut, its balance is there, and `close` waits for its thread."""
+    recorder = make().start()
+    loop, stop = recorder._loop, recorder._stop
+    assert loop is not None
+
+    async def broken() -> None:
+        raise RuntimeError("a fault")
+
+    stop.wait = broken  # type: ignore[assignment, method-assign]
+    task = next(task for task in asyncio.all_tasks(loop) if "_live" in repr(task))
+    loop.call_soon_threadsafe(task.cancel)
+    wait_until(lambda: recorder._state == "failed")
+    with pytest.raises(RecorderClosed, match="unexpectedly"):
+        recorder.record("orders", order(0))
+    recorder.close()
+    assert recorder._thread is not None
+    assert not recorder._thread.is_alive()
+    assert recorder.balance()["orders"].received == 0
+
+
+CHILD = """
+import sys
+from recorder import Recorder, Settings
+rec = Recorder(Settings(target="chdb://" + sys.argv[1] + "/db", data_dir=sys.argv[1])).start()
+for n in range(500):
+    rec.record("fills", {"fill_id": str(n), "symbol": "B", "side": "buy", "fill_qty": 1, "fill_price": 1})
+"""
+END = {"plainly": "", "by sys.exit": "sys.exit(0)", "by an error": "raise RuntimeError"}
+COUNT = """
+import sys
+from recorder import Recorder, Settings
+with Recorder(Settings(target="chdb://" + sys.argv[1] + "/db", data_dir=sys.argv[1])) as rec:
+    print(rec.ask(lambda sink: sink.query("SELECT count() FROM fills"))[0][0])
+"""
+
+
+@pytest.mark.parametrize("end", END)
+def test_a_program_that_ends_without_closing_loses_nothing(tmp_path: pathlib.Path, end: str) -> None:
+    """Whoever forgets `close` has it done when the interpreter exits, and the exit is as clean."""
+    run = functools.partial(subprocess.run, capture_output=True, text=True, timeout=120, check=False)
+    ended = run([sys.executable, "-c", CHILD + END[end], str(tmp_path)])
+    assert ended.returncode == (1 if end == "by an error" else 0), ended.stderr
+    assert ("Traceback" in ended.stderr) == (end == "by an error"), ended.stderr
+    counted = run([sys.executable, "-c", COUNT, str(tmp_path)])
+    assert counted.stdout.split() == ["500"], counted.stderr
 
 
 def test_a_disabled_table_counts_its_rows_as_filtered(make: Make) -> None:
@@ -387,7 +584,7 @@ def test_the_recorder_writes_about_itself(make: Make) -> None:
         status = json.loads(json.dumps(recorder.status()))
         assert status["balance"]["orders"]["inserted"] == 1
         assert status["tables"]["orders"]["lag"]
-        assert recorder.tables["orders"] is PACK.table("orders")
+        assert recorder.tables["orders"].row is PACK.table("orders").row
 
 
 def test_a_drifted_table_is_held_at_start_and_resumes(make: Make, engine: Client, database: str) -> None:
