@@ -13,6 +13,9 @@ import secrets
 SLOTS = 4_096
 """Rows one message can make, over all tables; a message that would make more is a dead letter."""
 
+UNDATED_NS = 1_230_768_000_000_000_000
+"""2009-01-01: the time of a source's dead letter that has none, the same whenever the source is read."""
+
 
 def new_epoch() -> int:
     """A random 64-bit number, drawn anew for each opening, so that a restored backup never reuses an identity."""
@@ -27,6 +30,12 @@ def source_log(*incarnation: str | bytes) -> int:
         digest.update(len(raw).to_bytes(8, "little"))
         digest.update(raw)
     return int.from_bytes(digest.digest()[:8], "little")
+
+
+def letter_log(log: int, table: str) -> int:
+    """The `_log` of dead letters of a source's rows. One source may be recorded for several tables, in turn, and be
+    refused by each: the letters of one must not be taken for those of another."""
+    return source_log("dead letter", log.to_bytes(8, "little"), table)
 
 
 def source_seq(position: int, slot: int) -> int:

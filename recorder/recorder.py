@@ -32,6 +32,7 @@ from recorder.balance import Balance
 from recorder.correlation import correlation_id as context_correlation_id
 from recorder.door import Door
 from recorder.errors import NotDurable, RecorderClosed, RecorderForked, SettingsError, UnknownTable
+from recorder.identity import letter_log
 from recorder.log import get_logger
 from recorder.metrics import SourceCounts
 from recorder.own_rows import DEAD_LETTERS, OWN_TABLES
@@ -375,7 +376,7 @@ class Recorder:
     ) -> bool:
         """Keep a message that cannot be made into rows, with its bytes; False if even that was shed (and logged).
 
-        With `log`, `seq` and `ts_local` it has its source's identity, so that the same message is kept once.
+        With `log`, `seq` and `ts_local` it has an identity made of them and `table`, so that it is kept once.
         """
         row = {
             "ts_local": ts_local,
@@ -390,7 +391,8 @@ class Recorder:
             "payload_format": payload_format,
         }
         if log is not None and seq is not None and ts_local:
-            return bool(self.record_source(log, [SourceRow(DEAD_LETTERS, seq, row)], wait=wait))
+            letter = SourceRow(DEAD_LETTERS, seq, row)
+            return bool(self.record_source(letter_log(log, table), [letter], wait=wait))
         return self.record(DEAD_LETTERS, row)
 
     def _shut(self, table: str) -> Exception:

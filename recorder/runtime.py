@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,7 +25,7 @@ from recorder.door import Door, key_of
 from recorder.flush_policy import FlushPolicy
 from recorder.flush_worker import FlushWorker, WorkerPolicy, WorkerState
 from recorder.health import HealthServer
-from recorder.identity import new_epoch
+from recorder.identity import UNDATED_NS, letter_log, new_epoch
 from recorder.latency import LatencyHistogram
 from recorder.log import get_logger
 from recorder.metrics import RecorderMetrics, RecorderStats, SourceCounts, TableStats
@@ -58,6 +58,11 @@ OWN_ROWS_S = 1.0
 
 
 CLOSE_RESERVE_S = 3.0
+"""What of the time to close is kept for giving up, counting and releasing, at most a fifth of it."""
+SETTLE_S = 0.3
+"""The least time that closing gives the look-up of what was being inserted."""
+HELD_ALARM_S = 60.0
+"""A table that stays held is told again this often at most, whatever its reason becomes."""
 
 
 @dataclass
@@ -101,6 +106,7 @@ class Runtime:
         self._tasks: list[asyncio.Task[None]] = []
         self._health: HealthServer | None = None
         self._schema: SchemaStart | None = None
+        self._alarmed: dict[str, float] = {}  # when a table that does not flow was last told to be held
         for pack in self.packs:
             for table in pack.tables:
                 self._add(table)
@@ -185,14 +191,14 @@ class Runtime:
             SchemaError: a migration failed.
             HealthPortError: the health port cannot be opened.
         """
-        await self.sink.start()
         try:
+            await self.sink.start()
             self.server = (await self.sink.server()).version
             self._schema = SchemaStart(self.sink, self.settings, self.packs)
             await self._schema.run()
+            unfit = await self._schema.unfit(self._enabled())
             for name, kept in self._tables.items():
-                why = await self._unfit(kept.door.table) if kept.door.enabled else None
-                self.pipelines[name].start(kept.worker, held=why or "")
+                self.pipelines[name].start(kept.worker, held=unfit.get(name) or "")
             if self.settings.health_addr:
                 self._health = HealthServer(
                     self.settings.health_addr, self, allow_remote=self.settings.health_allow_remote
@@ -205,12 +211,15 @@ class Runtime:
         self._tasks = [
             asyncio.create_task(self._every(self.settings.gap_window_s, self._report_gaps), name="gaps"),
             asyncio.create_task(self._every(self.settings.metrics_interval_s, self._sample), name="samples"),
+            asyncio.create_task(self._every(self.settings.schema_check_s, self._check_schema), name="schema"),
         ]
 
     async def close(self, timeout_s: float) -> None:
         """Flush within the time given, count what is left, and release everything."""
         # What cannot be flushed must still be given up, counted and closed within the time.
-        deadline = self._loop.time() + timeout_s - min(CLOSE_RESERVE_S, 0.2 * timeout_s)
+        reserve_s = min(CLOSE_RESERVE_S, 0.2 * timeout_s)
+        settle_s = max(SETTLE_S, reserve_s / 2)
+        deadline = self._loop.time() + timeout_s - reserve_s
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -218,7 +227,7 @@ class Runtime:
             async with asyncio.timeout_at(deadline):
                 await self.flush()
         await asyncio.gather(
-            *(self.pipelines[name].close() for name in self._tables if name not in OWN_TABLES)
+            *(self.pipelines[name].close(settle_s) for name in self._tables if name not in OWN_TABLES)
         )
         self._report_gaps()
         with contextlib.suppress(TimeoutError):
@@ -232,7 +241,7 @@ class Runtime:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(pipeline.close() for pipeline in self.pipelines.values()))
+        await asyncio.gather(*(pipeline.close(SETTLE_S) for pipeline in self.pipelines.values()))
         for name, pipeline in self.pipelines.items():
             if pipeline.lost_rows:
                 log.error("rows were lost at shutdown", table=name, rows=pipeline.lost_rows)
@@ -244,9 +253,12 @@ class Runtime:
             log.error("the sink did not close", error=str(error))
 
     async def _unfit(self, table: Table) -> str | None:
-        """Why a table cannot take rows now, or None: asked at start and while it is held."""
+        """Why a table cannot take rows now, or None: asked while it is held and after odd errors."""
         assert self._schema is not None
-        return await self._schema.unfit(table)
+        return (await self._schema.unfit([table]))[table.name]
+
+    def _enabled(self) -> list[Table]:
+        return [kept.door.table for kept in self._tables.values() if kept.door.enabled]
 
     # -- rows -----------------------------------------------------------------------------------------------------
 
@@ -256,10 +268,10 @@ class Runtime:
         return door.queue.put((row, time.monotonic_ns(), None, door.wide_bytes(row)))
 
     def put_dead_letter(self, row: Mapping[str, Any]) -> bool:
-        """Hand over a dead letter; one that finds no room is in the log, whole, and counted as shed."""
+        """Hand over a dead letter; one that finds no room is told in the log, and counted as shed."""
         if self._own(DEAD_LETTERS, row):
             return True
-        log.critical("a dead letter was shed", row=row)
+        _letter_shed(row)
         return False
 
     async def flush(self, tables: Iterable[str] | None = None) -> None:
@@ -305,15 +317,27 @@ class Runtime:
 
     # -- house-keeping ----------------------------------------------------------------------------------------------
 
-    async def _every(self, seconds: float, what: Callable[[], None]) -> None:
+    async def _every(self, seconds: float, what: Callable[[], Awaitable[None] | None]) -> None:
         while True:
             await asyncio.sleep(seconds)
             try:
-                what()
+                if (waiting := what()) is not None:
+                    await waiting
             except Exception as error:
                 log.error(
                     "housekeeping failed, going on", what=what.__name__, error=repr(error), exc_info=True
                 )
+
+    async def _check_schema(self) -> None:
+        """Hold the tables that no longer fit their row classes, and release idle ones that do again."""
+        assert self._schema is not None
+        try:
+            unfit = await self._schema.unfit(self._enabled())
+        except SinkError as error:
+            log.warning("the live tables could not be compared", error=str(error))
+            return
+        for name, why in unfit.items():
+            self._tables[name].worker.unfit(why)
 
     def _report_gaps(self) -> None:
         """Write what was shed since the last time as gap rows, and raise the alarms."""
@@ -364,11 +388,17 @@ class Runtime:
     def worker_state(self, table: str, state: WorkerState, why: str) -> None:
         """A table's worker changed its state."""
         if state is WorkerState.HELD:
+            now_s = time.monotonic()
+            if now_s - self._alarmed.get(table, -HELD_ALARM_S) < HELD_ALARM_S:
+                return
+            self._alarmed[table] = now_s
             log.error("table is held", table=table, why=why)
             self._own(EVENTS, event_row("RecorderFailure", "error", table, f"{table} is held: {why}"))
         elif state is WorkerState.RETRYING:
-            log.warning("inserts fail, retrying", table=table, why=why)
+            if table not in self._alarmed:
+                log.warning("inserts fail, retrying", table=table, why=why)
         else:
+            self._alarmed.pop(table, None)
             log.info("inserts go through again", table=table)
 
     def dead_letter(self, table: str, row: BadRow) -> None:
@@ -377,15 +407,16 @@ class Runtime:
             log.critical("a dead letter cannot be recorded", reason=row.reason, detail=row.detail)
             return
         letter = dead_letter_row(self.recorder_run_id, table, row)
-        if row.log == self.pipelines[table].epoch or not row.ts_local:
+        if row.log == self.pipelines[table].epoch:
             self.put_dead_letter(letter)
             return
         # A source delivers its bad rows again too: with their identity and time the letter is kept once.
         door = self._tables[DEAD_LETTERS].door
-        letter["ts_local"] = row.ts_local
-        block = Block([letter], time.monotonic_ns(), row.log, [row.seq], door.wide_bytes(letter))
+        letter["ts_local"] = row.ts_local or UNDATED_NS
+        log_id = letter_log(row.log, table)
+        block = Block([letter], time.monotonic_ns(), log_id, [row.seq], door.wide_bytes(letter))
         if not door.queue.put_block(block, wait=False):
-            log.critical("a dead letter was shed", row=letter)
+            _letter_shed(letter)
 
     # -- what it tells ------------------------------------------------------------------------------------------------
 
@@ -476,6 +507,18 @@ class Runtime:
             "last_error": pipeline.last_error,
             "last_insert_ns": pipeline.last_insert_ns,
         }
+
+
+def _letter_shed(letter: Mapping[str, Any]) -> None:
+    """Say which dead letter was shed; not what is in it, which may be long or secret."""
+    log.critical(
+        "a dead letter was shed",
+        table=letter.get("table_name"),
+        reason=letter.get("reason"),
+        source_log=letter.get("source_log"),
+        source_seq=letter.get("source_seq"),
+        payload_bytes=len(letter.get("payload") or b""),
+    )
 
 
 def _bad_row_of(row: pa.RecordBatch, error: DataError) -> BadRow:

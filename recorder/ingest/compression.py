@@ -8,6 +8,7 @@ flipped bit in deflate data usually reads on, with other digits in it, and only 
 from __future__ import annotations
 
 import enum
+import hashlib
 import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
@@ -61,7 +62,8 @@ def unread_packing(head: bytes) -> str | None:
 
 
 class Unpacked:
-    """The content of one open file, in order. After the last block, `truncation` says whether the file was whole.
+    """The content of one open file, in order. After the last block, `truncation` says whether the file was whole,
+    and `digest` what was read.
 
     Iterating raises `FileDamaged` where the packing contradicts itself.
     """
@@ -71,9 +73,13 @@ class Unpacked:
         self._name = name
         self._compression = compression
         self.truncation: Truncation | None = None
+        self.digest = hashlib.sha256()
+        """Of the content so far, unpacked."""
 
     def __iter__(self) -> Iterator[Block]:
-        return self._gzip() if self._compression is Compression.GZIP else self._plain()
+        for block in self._gzip() if self._compression is Compression.GZIP else self._plain():
+            self.digest.update(block.content)
+            yield block
 
     def _plain(self) -> Iterator[Block]:
         read = 0

@@ -10,12 +10,13 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
-from recorder.identity import SLOTS
+from recorder.build import BadRow
+from recorder.identity import SLOTS, UNDATED_NS, letter_log, source_seq
 from recorder.ingest.age import OldRows
-from recorder.ingest.capture import CaptureLines, too_long
+from recorder.ingest.capture import EARLIEST_NS, CaptureLines, too_long
 from recorder.ingest.compression import Unpacked
 from recorder.ingest.errors import FileDamaged, TableUnknown, WrongUse
 from recorder.ingest.lines import Line, line_blocks
@@ -29,11 +30,14 @@ from recorder.ingest.source import Format, Source, open_file
 from recorder.metrics import SourceCounts
 from recorder.normalise.base import BadMessage, Message, NormalisedRow, Normaliser
 from recorder.normalise.internal import InternalNormaliser
+from recorder.own_rows import DEAD_LETTERS, dead_letter_row
 from recorder.recorder import SourceRow
 from schemas.table import Table
 
 SUBMIT_ROWS = 4_096
 """Rows are handed over in blocks of about so many."""
+LETTER_BYTES = 4 * 1024 * 1024
+"""Dead letters go sooner where their payloads are so large together."""
 
 
 class Taker(Protocol):
@@ -42,21 +46,9 @@ class Taker(Protocol):
     def record_source(self, log: int, entries: list[SourceRow], *, wait: bool = True) -> int:
         """Take rows that keep their source's identities."""
 
-    def dead_letter(
-        self,
-        *,
-        reason: str,
-        detail: str,
-        payload: bytes,
-        origin: str = "",
-        payload_format: str = "binary",
-        log: int | None = None,
-        seq: int | None = None,
-        table: str = "",
-        ts_local: int = 0,
-        wait: bool = False,
-    ) -> bool:
-        """Keep a message that makes no row."""
+    @property
+    def recorder_run_id(self) -> str:
+        """The recorder's own run, which its dead letters carry."""
 
 
 class _Place(NamedTuple):
@@ -105,6 +97,9 @@ class Feed:
         self._pace = Pace(options.speed) if options.speed is not None else None
         self._time_index = {name: _time_index(table) for name, table in tables.items()}
         self._entries: list[SourceRow] = []
+        self._letters: list[SourceRow] = []
+        self._letter_bytes = 0
+        self._dated_ns = UNDATED_NS  # the last local time in the file so far
         self._log = 0
         self._messages: Normaliser | None = None
         self._events = InternalNormaliser()
@@ -157,6 +152,7 @@ class Feed:
             RecorderError: the recorder does not take rows.
         """
         self.file, self.file_bytes, self._log = source.name, 0, source.log
+        self._dated_ns = UNDATED_NS
         records, rows, bad = self.records, sum(self.rows.values()), sum(self.bad_records.values())
         with open_file(source.path) as file:
             stat = os.fstat(file.fileno())
@@ -165,12 +161,14 @@ class Feed:
                     f"{source.name} was changed after it was checked; run again when it is complete"
                 )
             normalise = self._reading(source)
-            for chunk in self._chunks(source, file):
+            content = Unpacked(file, source.compression, source.name)
+            for chunk in self._chunks(source, file, content):
                 if not self._take(source, chunk.records, normalise):
                     break
                 self.file_bytes = chunk.file_bytes
-        self._submit()
-        done = not self.stop.is_set() and not self.limited
+            self._submit()
+            done = not self.stop.is_set() and not self.limited
+            self._see_unchanged(source, file, content if done else None, self.records - records)
         cut = source.truncation if done else None
         self.files.append(
             FileResult(
@@ -186,6 +184,25 @@ class Feed:
                 if cut is not None
                 else "",
             )
+        )
+
+    def _see_unchanged(self, source: Source, file: BinaryIO, content: Unpacked | None, records: int) -> None:
+        """See that what was read is what was checked: by the content where all was read, else by size and time.
+
+        Raises:
+            FileDamaged: it is not, and rows have the identity of another content.
+        """
+        if content is not None and source.format is not Format.PARQUET:
+            if content.digest.hexdigest() == source.digest:
+                return
+        else:
+            stat = os.fstat(file.fileno())
+            if (stat.st_size, stat.st_mtime_ns) == (source.size_bytes, source.modified_ns):
+                return
+        raise FileDamaged(
+            f"{source.name} was changed while it was read: {records:,} records were taken, some perhaps of the changed "
+            f"content, under the identity of the content that was checked. Delete their rows (WHERE _log = "
+            f"{source.log}) and run again when the file is complete"
         )
 
     @property
@@ -204,7 +221,7 @@ class Feed:
     def _reading(self, source: Source) -> Normaliser:
         return self._normaliser() if source.format is Format.BINANCE_CAPTURE else self._events
 
-    def _chunks(self, source: Source, file: BinaryIO) -> Iterator[Chunk]:
+    def _chunks(self, source: Source, file: BinaryIO, content: Unpacked) -> Iterator[Chunk]:
         if source.format is Format.PARQUET:
             assert self._options.table is not None
             table = self._tables[self._options.table]
@@ -214,7 +231,7 @@ class Feed:
             return
         capture = CaptureLines() if source.format is Format.BINANCE_CAPTURE else None
         topic = self._options.table or ""
-        for lines, file_bytes in line_blocks(Unpacked(file, source.compression, source.name)):
+        for lines, file_bytes in line_blocks(content):
             if capture is not None:
                 steps = capture.steps_back
                 yield Chunk(capture.decode(lines), file_bytes)
@@ -252,6 +269,10 @@ class Feed:
                     )
                     self._refuse(source, bad)
                     continue
+                if clash := _clash(rows):
+                    bad = BadRecord(record.position, "bad_slots", clash, record.payload, record.ts_local)
+                    self._refuse(source, bad)
+                    continue
                 if self._pace is not None:
                     times = (
                         self._local_time(row.table, row.row) for row in rows if row.table in self._tables
@@ -261,7 +282,7 @@ class Feed:
                     self._row(
                         source, record.position, row, from_file=not from_capture, payload=record.payload
                     )
-            if len(self._entries) >= SUBMIT_ROWS:
+            if len(self._entries) + len(self._letters) >= SUBMIT_ROWS:
                 self._submit()
         self._submit()
         return not self.limited
@@ -281,6 +302,10 @@ class Feed:
         self, source: Source, position: int, row: NormalisedRow, *, from_file: bool, payload: bytes = b""
     ) -> None:
         table, slot, content = row
+        if from_file and table in self._tables:
+            ts_local = self._local_time(table, content)
+            if type(ts_local) is int and EARLIEST_NS <= ts_local < 2**63:
+                self._dated_ns = ts_local
         if table in self._disabled:
             self.filtered[f"{table} is off"] += 1
             return
@@ -289,22 +314,19 @@ class Feed:
                 detail = f"no table {table!r}; the loaded packs have {', '.join(sorted(self._tables))}"
                 self._refuse(source, BadRecord(position, "unknown_table", detail, payload), slot)
                 return
-            ts_local = self._local_time(table, content)
             if ts_local is None or ts_local == 0:
                 # Filled in by the clock it would differ in every run, and a second run would not find the row.
                 detail = "a row from a file needs ts_local, the time it was received or made, in ns"
                 raw = payload or repr(content).encode()
                 self._refuse(source, BadRecord(position, "no_local_time", detail, raw), slot)
                 return
-        elif slot >= SLOTS:
-            raise ValueError(f"{table}: slot {slot} is above {SLOTS - 1}")
         oldest = self._old.oldest_ns.get(table)
         if oldest is not None:
             ts_local = self._local_time(table, content)
             if type(ts_local) is int and 0 < ts_local < oldest:
                 self._old.refuse(table, ts_local, str(_Place(source, position)))
                 return
-        self._entries.append(SourceRow(table, position * SLOTS + slot, content))
+        self._entries.append(SourceRow(table, source_seq(position, slot), content))
         self.rows[table] += 1
         if not from_file:
             self.kinds[self._kinds.get(slot, f"slot {slot}")] += 1
@@ -319,21 +341,34 @@ class Feed:
         if self._entries:
             entries, self._entries = self._entries, []
             self._taker.record_source(self._log, entries, wait=True)
+        if self._letters:
+            letters, self._letters, self._letter_bytes = self._letters, [], 0
+            self._taker.record_source(letter_log(self._log, self._options.table or ""), letters, wait=True)
 
     def _refuse(self, source: Source, bad: BadRecord, slot: int = 0) -> None:
         self.bad_records[bad.reason] += 1
-        self._taker.dead_letter(
-            reason=bad.reason,
-            detail=bad.detail,
-            payload=bad.payload,
-            payload_format="binary" if source.format is Format.PARQUET else "text",
-            origin=str(_Place(source, bad.position)),
-            log=source.log,
-            seq=bad.position * SLOTS + slot,
-            table=self._options.table or "",
-            ts_local=bad.ts_local or source.modified_ns,
-            wait=True,
-        )
+        seq = source_seq(bad.position, slot)
+        payload_format = "binary" if source.format is Format.PARQUET else "text"
+        row = BadRow(bad.reason, bad.detail, source.log, seq, bad.payload, payload_format)
+        place = str(_Place(source, bad.position))
+        letter = dead_letter_row(self._taker.recorder_run_id, self._options.table or "", row, place)
+        letter["ts_local"] = bad.ts_local or self._dated_ns
+        self._letters.append(SourceRow(DEAD_LETTERS, seq, letter))
+        self._letter_bytes += len(bad.payload)
+        if self._letter_bytes > LETTER_BYTES:
+            self._submit()
+
+
+def _clash(rows: Sequence[NormalisedRow]) -> str:
+    """What is wrong with the slots of a message's rows, which are half of their identities; empty where nothing is."""
+    for row in rows:
+        if not 0 <= row.slot < SLOTS:
+            return f"the normaliser gave a row of {row.table} slot {row.slot}; slots go from 0 to {SLOTS - 1}"
+    if len(rows) > 1 and len({row[:2] for row in rows}) < len(rows):
+        places = Counter(row[:2] for row in rows)
+        (table, slot), times = places.most_common(1)[0]
+        return f"the normaliser gave {times} rows of {table} slot {slot}; each row of a message needs its own"
+    return ""
 
 
 def _event(line: Line, topic: str) -> Record:

@@ -12,11 +12,6 @@ from recorder.normalise.base import Normaliser
 GROUP = "recorder.normalisers"
 
 
-def normaliser_names() -> list[str]:
-    """The normalisers that are installed."""
-    return sorted({entry.name for entry in entry_points(group=GROUP)})
-
-
 def open_normaliser(name: str, options: Mapping[str, Any]) -> Normaliser:
     """A new normaliser of that name.
 

@@ -11,7 +11,6 @@ A file that has grown, or a whole file after a truncated one, has other content 
 from __future__ import annotations
 
 import enum
-import hashlib
 import os
 import pathlib
 import re
@@ -115,11 +114,9 @@ def _inspect(
         )
     compression = compression_of(head)
     content = Unpacked(file, compression, str(path))
-    digest = hashlib.sha256()
     first = b""
     content_bytes = 0
     for block in content:
-        digest.update(block.content)
         content_bytes += len(block.content)
         if len(first) < SNIFF_BYTES:
             first += block.content[: SNIFF_BYTES - len(first)]
@@ -131,8 +128,8 @@ def _inspect(
         size_bytes=before.st_size,
         modified_ns=before.st_mtime_ns,
         content_bytes=content_bytes,
-        digest=digest.hexdigest(),
-        log=source_log("file", digest.digest()),
+        digest=content.digest.hexdigest(),
+        log=source_log("file", content.digest.digest()),
         truncation=content.truncation,
     )
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import os
 import pathlib
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -16,8 +18,10 @@ import pytest
 from harness.ingest_files import START_NS, capture_lines, write_lines, write_rows
 
 from recorder import Recorder, Settings
+from recorder.identity import UNDATED_NS
 from recorder.ingest import (
     FileDamaged,
+    Format,
     IngestOptions,
     IngestResult,
     Progress,
@@ -25,8 +29,11 @@ from recorder.ingest import (
     TableHeld,
     TableUnknown,
     WrongUse,
+    feed,
     run_ingest,
 )
+from recorder.ingest.lines import line_blocks
+from recorder.normalise.base import Message, NormalisedRow
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -171,6 +178,147 @@ def test_garbage_between_good_lines_costs_those_lines(
             assert line.endswith(payload)
 
 
+def test_touching_a_file_doubles_no_dead_letter(
+    ingest: Ingest, engine: Client, database: str, tmp_path: pathlib.Path
+) -> None:
+    """The time of a dead letter is the last local time before it, or a fixed one: nothing of the file's own times."""
+    bad = FILL | {"ts_local": START_NS + 5, "colour": "red"}
+    early = FILL | {"ts_local": "soon"}
+    late = FILL | {"ts_local": START_NS + 3, "fill_id": "f-2"}
+    path = write_rows(
+        tmp_path / "f", [b"first", early, FILL, b"second", bad, {"fill_id": "x"}, late, b"third"]
+    )
+    for seconds in (1_600_000_000, 1_700_000_000):
+        os.utime(path, (seconds, seconds))
+        result = ingest(path, table="fills")
+        assert (
+            result.rows["fills"] + result.bad_records["not_json"] + result.bad_records["no_local_time"] == 8
+        )
+        assert result.ok
+        letters = engine.query(
+            f"SELECT intDiv(source_seq, 4096), toUnixTimestamp64Nano(ts_local) FROM {database}.dead_letters ORDER BY 1"
+        ).result_rows
+        assert letters == [
+            (0, UNDATED_NS), (1, UNDATED_NS), (3, START_NS), (4, START_NS + 5), (5, START_NS + 5),
+            (7, START_NS + 3),
+        ]  # fmt: skip
+
+
+def test_each_table_a_file_was_recorded_for_has_its_dead_letters(
+    ingest: Ingest, engine: Client, database: str, tmp_path: pathlib.Path
+) -> None:
+    """Rows that two tables refuse are two letters each, whether the reader or the table refused them; no more."""
+    path = write_rows(tmp_path / "f", [{"ts_local": START_NS, "colour": "red"}, b"not json"])
+    for table in ("fills", "orders", "fills", "orders"):
+        assert ingest(path, table=table).ok
+    letters = engine.query(
+        f"SELECT table_name, reason, count() FROM {database}.dead_letters GROUP BY 1, 2 ORDER BY 1, 2"
+    ).result_rows
+    assert [(table, count) for table, _, count in letters] == [
+        ("fills", 1), ("fills", 1), ("orders", 1), ("orders", 1),
+    ]  # fmt: skip
+
+
+def test_a_file_that_grows_while_it_is_read_is_an_error(
+    settings: dict[str, Any], ingest: Ingest, count: Callable[[str], int], tmp_path: pathlib.Path
+) -> None:
+    """It says what was taken, and under which identity; the complete file is another source."""
+    lines = capture_lines(30_000)
+    path = write_lines(tmp_path / "f", lines)
+    assert path.stat().st_size > 4 * 1024 * 1024
+    stop_at = 100
+
+    def on_progress(now: Progress) -> None:
+        if now.phase == "recording" and now.rows >= stop_at and len(lines) == 30_000:
+            lines.append(capture_lines(1)[0])
+            with path.open("ab") as file:
+                file.write(lines[-1] + b"\n")
+
+    small = {
+        "market_data": {"queue_rows": 5_000}
+    }  # the reader waits, and is not at the end before the file grows
+    with (
+        Recorder(Settings(**settings, ttl=False, tables=small)) as recorder,
+        pytest.raises(FileDamaged, match=r"changed while it was read: 30,001 records .* _log = \d+"),
+    ):
+        run_ingest(recorder, [path], IngestOptions(), on_progress)
+
+
+def test_a_file_touched_while_it_is_read_is_none(ingest: Ingest, tmp_path: pathlib.Path) -> None:
+    """What was read is what was checked: another time on the file changes nothing."""
+    path = write_lines(tmp_path / "f", capture_lines(10))
+    read = line_blocks
+
+    def touching(*args: Any, **kwargs: Any) -> Any:
+        os.utime(path, (1, 1))
+        return read(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(feed, "line_blocks", touching)
+        assert ingest(path).ok
+
+
+@pytest.mark.parametrize(
+    ("slots", "says"),
+    [
+        ([0, 3, 0], "2 rows of market_data slot 0"), ([4_096], "slot 4096; slots go from 0 to 4095"),
+        ([0, -1], "slot -1"),
+    ],
+)  # fmt: skip
+def test_rows_that_would_be_taken_for_one_another_are_a_dead_letter(
+    slots: list[int], says: str, ingest: Ingest, engine: Client, database: str, tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A normaliser that numbers a message's rows wrongly costs that message, and neither the run nor a row unseen."""
+
+    class Plugin:
+        filtered: Counter[str] = Counter()
+        ignored: Counter[str] = Counter()
+
+        def normalise(self, message: Message) -> list[NormalisedRow]:
+            wrong = b"wrong" in message.payload
+            row = {"ts_local": message.ts_local, "symbol": "S"}
+            return [NormalisedRow("market_data", slot, row) for slot in (slots if wrong else range(3))]
+
+    monkeypatch.setattr(feed, "open_normaliser", lambda name, options: Plugin())
+    path = write_lines(tmp_path / "f", [b'%d {"n":1}' % START_NS, b'%d {"wrong":1}' % START_NS])
+    result = ingest(path, format=Format.BINANCE_CAPTURE)
+    assert result.ok
+    assert result.rows == {"market_data": 3}
+    assert result.bad_records == {"bad_slots": 1}
+    ((detail, payload),) = engine.query(f"SELECT detail, payload FROM {database}.dead_letters").result_rows
+    assert says in detail
+    assert "wrong" in str(payload)
+
+
+def test_bad_lines_go_together(
+    settings: dict[str, Any], count: Callable[[str], int], tmp_path: pathlib.Path
+) -> None:
+    """A file of garbage is handed over in blocks as rows are, and sooner where its lines are long."""
+    path = write_rows(
+        tmp_path / "f", [{"table": "fills", **FILL}, *[b"not json %d" % n for n in range(8_000)]]
+    )
+    long = write_rows(
+        tmp_path / "g", [{"table": "fills", **FILL}, *[b"%d" % n + b"x" * 2**20 for n in range(12)]]
+    )
+    with Recorder(Settings(**settings, ttl=False)) as recorder:
+        blocks: list[int] = []
+        record_source = recorder.record_source
+
+        def counting(log: int, entries: list[Any], **how: Any) -> int:
+            blocks.append(len(entries))
+            return record_source(log, entries, **how)
+
+        recorder.record_source = counting  # type: ignore[assignment, method-assign]
+        assert run_ingest(recorder, [path]).bad_records == {"not_json": 8_000}
+        assert len(blocks) <= 5
+        assert max(blocks) >= 4_000
+        blocks.clear()
+        assert run_ingest(recorder, [long]).ok
+        assert max(blocks) <= 5, "no more than a few megabytes at a time"
+    assert count("dead_letters") == 8_012
+
+
 # -- rows -----------------------------------------------------------------------------------------------------------
 
 
@@ -271,7 +419,7 @@ def test_rows_older_than_the_live_ttl_are_refused(
     """With the remedy, whatever the settings of this run say: the database was made with its TTL."""
     path = write_lines(tmp_path / "f", capture_lines(100))
     now = time.time_ns()
-    young = capture_lines(100, first_ns=now - 10**12)
+    young = capture_lines(100, first_ns=now - 10**12, first_id=101)
     assert ingest(write_lines(tmp_path / "young", young), ttl=True).ok
     with pytest.raises(RowsTooOld, match="KEEP_DAYS=forever"):
         ingest(path, ttl=False)

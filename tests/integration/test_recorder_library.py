@@ -275,7 +275,9 @@ def test_a_dead_letter_of_a_source_is_there_once(make: Make) -> None:
         assert recorder.dead_letter(reason="no_json", detail="", payload=b"")
         recorder.flush(WAIT_S)
         letters = rows(
-            recorder, "SELECT hex(payload), _log = 5 AND _seq = 9, origin FROM dead_letters ORDER BY 1 DESC"
+            recorder,
+            "SELECT hex(payload), source_log = 5 AND source_seq = 9 AND _seq = 9, origin "
+            "FROM dead_letters ORDER BY 1 DESC",
         )
         assert letters == [("FF00", 1, "bus"), ("", 0, "")]
 

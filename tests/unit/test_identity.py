@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from recorder.identity import SLOTS, new_epoch, source_log, source_seq
+from recorder.identity import SLOTS, letter_log, new_epoch, source_log, source_seq
 
 PARTS = st.lists(st.one_of(st.text(max_size=5), st.binary(max_size=5)), min_size=1, max_size=4)
 
@@ -27,6 +27,15 @@ def test_the_log_of_a_source_is_the_same_for_ever() -> None:
     """A change of the rule would store every captured row a second time."""
     assert source_log("stream", b"\x00\x01") == 13144243682120942675
     assert source_log("a", "b") != source_log("ab") != source_log("b", "a")
+
+
+def test_dead_letters_of_a_source_are_told_apart_by_their_table() -> None:
+    """One file recorded for two tables, and refused by both, has the letters of both; a repeat has the same."""
+    assert letter_log(7, "orders") == letter_log(7, "orders") == 13268211226333119433
+    assert (
+        len({letter_log(7, "orders"), letter_log(7, "fills"), letter_log(8, "fills"), letter_log(8, ""), 8})
+        == 5
+    )
 
 
 @given(st.integers(0, 2**51), st.integers(0, SLOTS - 1), st.integers(0, 2**51), st.integers(0, SLOTS - 1))
