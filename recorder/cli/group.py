@@ -1,19 +1,26 @@
 """The group `recorder`, and how errors leave it: one line on standard error, and an exit code.
 
-Exit codes: 0 done, 1 failed, 2 wrong use or settings, 130 interrupted. A reader that
-goes away (`| head`) ends a command quietly with 1, as click and rich do.
+Exit codes: 0 done, 1 failed, 2 wrong use or settings, 130 interrupted, 143 terminated. A reader that goes away
+(`| head`) ends a command quietly with 1, as click and rich do.
+
+SIGTERM ends every command as Ctrl-C does: an exception in the main thread leaves the `with` of its recorder, which
+flushes and closes. A command that handles the signal itself sets its own handler meanwhile.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
+import threading
 import traceback
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import click
 
-from recorder.cli.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_WRONG_USE
+from recorder.cli.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_WRONG_USE, Terminated
 from recorder.cli.lazy import Home, LazyGroup
 from recorder.cli.options import Invocation, global_options
 
@@ -45,16 +52,43 @@ class MainGroup(LazyGroup):
         if not standalone_mode:
             return run(*args, standalone_mode=False, **extra)
         try:
-            code = run(*args, standalone_mode=False, **extra)
+            with _ends_on_terminate():
+                code = run(*args, standalone_mode=False, **extra)
             sys.stdout.flush()
         except BrokenPipeError:
             _quiet_pipe()
         except (click.Abort, KeyboardInterrupt):
             click.echo("stopped", err=True)
             sys.exit(EXIT_INTERRUPTED)
+        except Terminated:
+            click.echo("stopped", err=True)
+            raise
         except Exception as error:  # noqa: BLE001 - the outermost place: every error becomes one line
             _fail(error, invocation)
         sys.exit(code if isinstance(code, int) and not isinstance(code, bool) else 0)
+
+
+@contextlib.contextmanager
+def _ends_on_terminate() -> Iterator[None]:
+    """SIGTERM raises `Terminated` in the main thread, once: a second one does not hurry what closes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    except Terminated:
+        raise  # SIGTERM stays ignored until the process has ended
+    except BaseException:
+        signal.signal(signal.SIGTERM, before)
+        raise
+    else:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _quiet_pipe() -> NoReturn:
