@@ -448,11 +448,6 @@ class TableQueue:
         with self._lock:  # or a row being displaced just now would be missing
             return self.taken_rows + self.displaced_rows + self.waiting_rows
 
-    @property
-    def received_rows(self) -> int:
-        """Rows ever handed over, shed ones too."""
-        return self.taken_rows + self.displaced_rows + self.refused_rows + self.waiting_rows
-
     def usage(self) -> float:
         """How full the queue is, 0 to 1, by rows or bytes, whichever is nearer its bound."""
         return max(self.waiting_rows / self._max_rows, self.waiting_bytes / self.limits.max_bytes)
