@@ -29,8 +29,8 @@ def capture_lines(
             }  # fmt: skip
         else:
             stream, data = "bookTicker", {
-                "e": "bookTicker", "u": 1_000 + number, "s": "BTCUSDT", "b": "61800.20", "B": f"{1 + number}.500",
-                "a": "61800.30", "A": "2.510", "T": ms, "E": ms,
+                "e": "bookTicker", "u": 1_000 + 2 * first_id + number, "s": "BTCUSDT", "T": ms, "E": ms,
+                "b": "61800.20", "B": f"{1 + number}.500", "a": "61800.30", "A": "2.510",
             }  # fmt: skip
         message = json.dumps({"stream": f"btcusdt@{stream}", "data": data}, separators=(",", ":"))
         lines.append(f"{ts_local} {message}".encode())
