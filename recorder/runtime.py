@@ -217,7 +217,7 @@ class Runtime:
     async def close(self, timeout_s: float) -> None:
         """Flush within the time given, count what is left, and release everything."""
         # What cannot be flushed must still be given up, counted and closed within the time.
-        reserve_s = min(CLOSE_RESERVE_S, 0.2 * timeout_s)
+        reserve_s = max(min(CLOSE_RESERVE_S, 0.2 * timeout_s), min(SETTLE_S, 0.5 * timeout_s))
         settle_s = max(SETTLE_S, reserve_s / 2)
         deadline = self._loop.time() + timeout_s - reserve_s
         for task in self._tasks:

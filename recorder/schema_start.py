@@ -1,6 +1,7 @@
-"""The schema at start, and whenever a held table is probed: migrate if told to, and say which tables are unfit.
+"""The schema at start and while running: migrate if told to, and say which tables are unfit.
 
-A drifted table is held, never written to: ClickHouse would fill a missing column with its default and say nothing.
+A drifted table is held, never written to: ClickHouse would fill a missing column with its default and say nothing. A
+critical table that was replaced (its UUID changed) is held too, because rows confirmed before are in the other one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from recorder.settings import Settings
 from recorder.sink.base import Sink
 from schemas.check import Difference, compare
 from schemas.executor import SqlExecutor
-from schemas.live import read_tables
+from schemas.live import LiveTable, read_tables
 from schemas.manager import Manager
 from schemas.pack import Pack
 from schemas.render import RenderContext
@@ -70,6 +71,7 @@ class SchemaStart:
     def __init__(self, sink: Sink, settings: Settings, packs: Sequence[Pack]):
         self._settings = settings
         self._packs = packs
+        self._uuids: dict[str, str] = {}  # of the critical tables, as they were when first seen
         self._executor = SinkExecutor(sink, asyncio.get_running_loop())
         self._manager = manager_of(
             self._executor,
@@ -99,19 +101,34 @@ class SchemaStart:
                     remedy=difference.remedy,
                 )
 
-    async def unfit(self, table: Table) -> str | None:
-        """Why a table cannot take rows now; None where it can."""
-        return await asyncio.to_thread(self._unfit, table)
+    async def unfit(self, tables: Sequence[Table]) -> dict[str, str | None]:
+        """By table, why it cannot take rows now; None where it can. One look for all of them."""
+        return await asyncio.to_thread(self._all_unfit, tables)
 
-    def _unfit(self, table: Table) -> str | None:
+    def _all_unfit(self, tables: Sequence[Table]) -> dict[str, str | None]:
         live = read_tables(self._executor, self._settings.database)
+        return {table.name: self._unfit(table, live) for table in tables}
+
+    def _unfit(self, table: Table, live: Mapping[str, LiveTable]) -> str | None:
         context = RenderContext(database=self._settings.database, cluster=None, ttl=True, keep_days={})
         broken = [found for found in compare([table], live, context) if found.kind in BREAKING]
         if not broken:
-            return None
+            return self._replaced(table, live[table.name])
         if not self._settings.migrates_on_start and (pending := self._pending_of(table)):
             return f"{table.name}: migrations are pending ({pending}); run recorder migrate up"
         return f"{table.name}: {'; '.join(map(_told, broken[:5]))}"
+
+    def _replaced(self, table: Table, there: LiveTable) -> str | None:
+        """Whether a critical table is another one than before."""
+        if not table.policy.critical:
+            return None
+        before = self._uuids.setdefault(table.name, there.uuid)
+        if there.uuid == before:
+            return None
+        return (
+            f"{table.name}: the table was replaced while rows were recorded (its UUID was {before}, now it is "
+            f"{there.uuid}); put the old one back, or see to its rows and restart the recorder, which accepts this one"
+        )
 
     def _pending_of(self, table: Table) -> str:
         """The pending migrations of the table's pack."""

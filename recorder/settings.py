@@ -176,11 +176,15 @@ class Settings(BaseSettings):
     )
     retry_max_s: Seconds = Field(default=10.0, description="Longest pause between attempts.")
     hold_probe_s: Seconds = Field(default=5.0, description="How often a held table is probed.")
+    schema_check_s: Seconds = Field(
+        default=30.0,
+        description="How often the live tables are compared with the row classes; one that differs is held.",
+    )
     unknown_retries: Annotated[int, BeforeValidator(number), Field(ge=0)] = Field(
         default=5, description="Attempts after an error of an unknown code before the table is held."
     )
     dead_letter_ratio: Ratio = Field(
-        default=0.5, description="Share of bad rows in a batch above which the table is held."
+        default=0.5, description="Share of refused rows among the last 1,000 above which the table is held."
     )
     gap_window_s: Seconds = Field(
         default=1.0, description="Shed rows of this window are told in one gap row and one warning."

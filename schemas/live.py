@@ -40,6 +40,7 @@ class LiveTable:
     columns: tuple[LiveColumn, ...]
     views: tuple[str, ...]
     row_policies: tuple[str, ...]
+    uuid: str = ""
 
 
 def read_tables(executor: SqlExecutor, database: str) -> dict[str, LiveTable]:
@@ -54,8 +55,8 @@ def read_tables(executor: SqlExecutor, database: str) -> dict[str, LiveTable]:
     views = _materialized_views(executor, database)
     policies = _row_policies(executor, database)
     found = {}
-    for name, engine, engine_full, partition_key, sorting_key in executor.query(
-        "SELECT name, engine, engine_full, partition_key, sorting_key FROM system.tables "
+    for name, engine, engine_full, partition_key, sorting_key, uuid in executor.query(
+        "SELECT name, engine, engine_full, partition_key, sorting_key, toString(uuid) FROM system.tables "
         "WHERE database = {db:String} AND engine LIKE '%MergeTree'",
         {"db": database},
     ):
@@ -69,6 +70,7 @@ def read_tables(executor: SqlExecutor, database: str) -> dict[str, LiveTable]:
             columns=tuple(columns.get(name, ())),
             views=tuple(views.get(name, ())),
             row_policies=tuple(policies.get(name, ())) + tuple(policies.get("", ())),
+            uuid=uuid,
         )
     return found
 

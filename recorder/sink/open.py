@@ -7,7 +7,7 @@ from recorder.settings import Settings
 from recorder.sink.base import Sink
 from recorder.sink.chdb import ChdbSink
 
-CLOSE_WAIT_S = 1.0
+CLOSE_WAIT_S = 0.9
 """What a closing sink waits for calls that still run: whoever closes it has waited for its rows already."""
 
 
