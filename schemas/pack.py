@@ -12,22 +12,13 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from schemas.errors import PackError
+from schemas.rerun import why_not_twice
 from schemas.statements import Statement, blank_comments, split_statements
 from schemas.table import Table
 
 ENTRY_POINT_GROUP = "recorder.packs"
-_OBJECT = r"(?:TABLE|VIEW|DICTIONARY|DATABASE|FUNCTION)"
-_ONCE_ONLY = tuple(
-    (re.compile(pattern, re.IGNORECASE | re.DOTALL), lacking)
-    for pattern, lacking in (
-        (rf"CREATE\s+(?:MATERIALIZED\s+)?{_OBJECT}\s+(?!IF\s+NOT\s+EXISTS)", "IF NOT EXISTS"),
-        (rf"DROP\s+{_OBJECT}\s+(?!IF\s+EXISTS)", "IF EXISTS"),
-        (r"ALTER\b.*\bADD\s+(?:COLUMN|INDEX)\s+(?!IF\s+NOT\s+EXISTS)", "IF NOT EXISTS"),
-        (r"ALTER\b.*\bDROP\s+(?:COLUMN|INDEX)\s+(?!IF\s+EXISTS)", "IF EXISTS"),
-    )
-)
-"""Statements that fail when they are run again, and what they lack."""
 _CHANGES_SCHEMA = re.compile(r"(?:CREATE|ALTER|DROP)\s", re.IGNORECASE)
+_DATABASE = re.compile(r"\{\{\s*db\s*\}\}")
 _FILE_NAME = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 
 
@@ -143,13 +134,9 @@ def _require_rerunnable(migration: Migration, statement: Statement) -> None:
     """Refuse what fails when run twice (a crash may come between running and recording), or misses the database."""
     text = blank_comments(statement.text)
     where = f"{migration.label}, line {statement.line}"
-    for pattern, lacking in _ONCE_ONLY:
-        if found := pattern.match(text):
-            raise PackError(
-                f"{where}: {' '.join(found.group().split())[-40:]!r} cannot be run twice; a crash may make that "
-                f"necessary: write {lacking}"
-            )
-    if _CHANGES_SCHEMA.match(text) and "{{db}}" not in text:
+    if complaint := why_not_twice(statement.text):
+        raise PackError(f"{where}: {complaint}")
+    if _CHANGES_SCHEMA.match(text) and not _DATABASE.search(text):
         raise PackError(
             f"{where}: the statement names no {{{{db}}}}, so it would run in whatever database the connection has; "
             "write {{db}}.name"

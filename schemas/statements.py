@@ -63,6 +63,24 @@ def split_statements(sql: str, *, where: str = "SQL") -> tuple[Statement, ...]:
     return tuple(statements)
 
 
+def split_commas(sql: str) -> list[str]:
+    """The parts of a list at its own commas, stripped: none in brackets, strings, names or comments parts it."""
+    parts: list[str] = []
+    begin = at = depth = 0
+    while at < len(sql):
+        char = sql[at]
+        end, _ = _token(sql, at, "SQL")
+        if char in "([{":
+            depth += 1
+        elif char in ")]}":
+            depth -= 1
+        elif char == "," and depth == 0:
+            parts.append(sql[begin:at].strip())
+            begin = end
+        at = end
+    return [*parts, sql[begin:].strip()]
+
+
 def blank_comments(sql: str) -> str:
     """The text with every comment replaced by one space; strings and names are kept."""
     parts: list[str] = []

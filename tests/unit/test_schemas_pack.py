@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import time
 from typing import Annotated
 
 import pytest
@@ -16,6 +17,7 @@ from schemas.errors import PackError, StatementError
 from schemas.pack import Pack, load_packs
 from schemas.policy import Durability, Overflow, Partition, TablePolicy
 from schemas.render import RenderContext, render
+from schemas.rerun import why_not_twice
 from schemas.table import Row, Table, table
 
 JOINING = (
@@ -137,6 +139,58 @@ def test_what_is_wrong_with_a_folder_is_said(
     """Gaps, doubles, bad names, empty and broken files are refused by name."""
     with pytest.raises(PackError, match=says):
         _ = _pack(tmp_path, *files).migrations
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE TABLE  IF\n NOT  EXISTS {{db}}.t (a Int8)",
+        "create or replace view {{db}}.v as select 1",
+        "DROP VIEW IF EXISTS {{ db }}.v",
+        "ALTER TABLE {{db}}.t {{on_cluster}} ADD COLUMN IF NOT EXISTS a Enum8('x,y' = 1, 'z' = 2) AFTER b, "
+        "DROP INDEX IF EXISTS i",
+        "ALTER TABLE {{db}}.t /* why, */ MODIFY COLUMN a Int16, RENAME COLUMN IF EXISTS b TO c",
+        "ALTER TABLE {{db}}.t MODIFY SETTING a = 1, b = 'x, y', MODIFY COMMENT 'DROP COLUMN'",
+        "SELECT 1",
+    ],
+)
+def test_what_bears_a_second_run_is_taken(tmp_path: pathlib.Path, sql: str) -> None:
+    """However it is laid out, and whatever words stand in its strings."""
+    assert len(_pack(tmp_path, ("0001_a.sql", sql)).migrations) == 1
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO {{db}}.t SELECT * FROM {{db}}.u",
+        "WITH 1 AS x INSERT INTO {{db}}.t SELECT x",
+        "RENAME TABLE {{db}}.t TO {{db}}.u",
+        "EXCHANGE TABLES {{db}}.t AND {{db}}.u",
+        "CREATE OR REPLACE TABLE {{db}}.t (a Int8) ENGINE = Null",
+        "TRUNCATE TABLE {{db}}.t",
+        "ALTER TABLE {{db}}.t RENAME COLUMN a TO b",
+        "ALTER TABLE {{db}}.t ADD COLUMN IF NOT EXISTS a Int8, ADD COLUMN b Int8",
+        "ALTER TABLE {{db}}.t MODIFY SETTING a = 1, DROP COLUMN b",
+        "ALTER TABLE {{db}}.t UPDATE a = a + 1 WHERE 1",
+        "ALTER TABLE {{db}}.t REMOVE TTL",
+        "ALTER TABLE {{db}}.t ADD CONSTRAINT c CHECK 1",
+        "CREATE TABLE {{db}}.t (a String DEFAULT 'IF NOT EXISTS')",
+    ],
+)
+def test_what_is_not_known_to_bear_a_second_run_is_refused(tmp_path: pathlib.Path, sql: str) -> None:
+    """Doubling rows, undoing itself, or failing: none of it may follow a crash between running and recording."""
+    with pytest.raises(PackError, match=r"0001_a, line 1: .*(cannot be|being) run twice"):
+        _ = _pack(tmp_path, ("0001_a.sql", sql)).migrations
+
+
+def test_judging_a_statement_takes_no_time() -> None:
+    """A long statement is judged in time that grows with its length, not with its square."""
+    sql = "ALTER TABLE {{db}}.t " + ", ".join(
+        f"ADD COLUMN IF NOT EXISTS c{n} Int8{' ' * 50}" for n in range(2_000)
+    )
+    started = time.perf_counter()
+    assert why_not_twice(sql) is None
+    assert time.perf_counter() - started < 5
 
 
 def test_packs_are_found_by_entry_point_and_by_dotted_name() -> None:
