@@ -10,10 +10,9 @@ import pathlib
 import signal
 import subprocess
 import sys
-import tempfile
 import textwrap
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -75,26 +74,6 @@ async def sink(chdb_path: pathlib.Path, engine: Client, database: str) -> AsyncI
     await sink.start()
     yield sink
     await sink.close()
-
-
-@pytest.fixture
-def mount() -> Iterator[pathlib.Path]:
-    """An empty file system of 64 MB."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting needs root")
-    folder = pathlib.Path(tempfile.mkdtemp())
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        folder.rmdir()
-        pytest.skip(f"cannot mount here: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
-    folder.rmdir()
 
 
 @pytest.mark.parametrize(
