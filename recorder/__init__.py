@@ -15,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from recorder.async_recorder import AsyncRecorder
     from recorder.balance import Balance
     from recorder.correlation import correlated
     from recorder.errors import (
@@ -26,12 +27,12 @@ if TYPE_CHECKING:
         UnknownTable,
         WrongColumns,
     )
-    from recorder.recorder import AsyncRecorder, Recorder, SourceRow
+    from recorder.recorder import Recorder, SourceRow
     from recorder.settings import Settings
     from recorder.ticket import Ticket
 
 _HOMES = {
-    "AsyncRecorder": "recorder.recorder",
+    "AsyncRecorder": "recorder.async_recorder",
     "Balance": "recorder.balance",
     "NotDurable": "recorder.errors",
     "Recorder": "recorder.recorder",

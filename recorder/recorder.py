@@ -28,12 +28,14 @@ from typing import Any, Literal, NamedTuple, Self, TypeVar, overload
 import pyarrow as pa
 
 from recorder.arrow_rows import exact_columns, own_rows
+from recorder.async_recorder import AsyncRecorder
 from recorder.balance import Balance
 from recorder.correlation import correlation_id as context_correlation_id
 from recorder.door import Door
 from recorder.errors import NotDurable, RecorderClosed, RecorderForked, SettingsError, UnknownTable
 from recorder.identity import letter_log
 from recorder.log import get_logger
+from recorder.loop import new_loop
 from recorder.metrics import SourceCounts
 from recorder.own_rows import DEAD_LETTERS, OWN_TABLES
 from recorder.queue import ArrowBlock, Block, Entry, Watched
@@ -41,7 +43,7 @@ from recorder.runtime import Runtime
 from recorder.settings import Settings
 from recorder.sink.base import Sink
 from recorder.sink.open import open_sink
-from recorder.ticket import OVERTAKEN, Ticket, awaited, on_loop
+from recorder.ticket import OVERTAKEN, Ticket, on_loop
 from schemas.pack import Pack, load_packs
 from schemas.table import Table
 
@@ -146,7 +148,7 @@ class Recorder:
     def _run(self, sink: Sink, started: threading.Event, failure: list[BaseException]) -> None:
         """The recorder's thread: one event loop, from start to close."""
         try:
-            with asyncio.Runner(loop_factory=_new_loop) as runner:
+            with asyncio.Runner(loop_factory=new_loop) as runner:
                 self._loop = runner.get_loop()
                 runner.run(self._live(sink, started))
         except BaseException as error:
@@ -506,87 +508,3 @@ class Recorder:
         if self._state != "closing":
             self._running()
         return self._on_loop(lambda runtime: runtime.status())
-
-
-class AsyncRecorder:
-    """A started recorder in a coroutine's hands.
-
-    `record`, `record_batch` and `dead_letter` are the same calls, and wait for nothing; all others are awaited. What
-    is not here is at `recorder`.
-    """
-
-    def __init__(self, recorder: Recorder):
-        self.recorder = recorder
-        self.record = recorder.record
-        self.record_batch = recorder.record_batch
-        self.dead_letter = recorder.dead_letter
-
-    async def record_source(
-        self, log: int, entries: Iterable[SourceRow], *, timeout_s: float | None = None
-    ) -> int:
-        """As `Recorder.record_source`; the wait for room does not hold up the loop."""
-        return await asyncio.to_thread(self.recorder.record_source, log, entries, timeout_s=timeout_s)
-
-    async def sync(self, timeout_s: float | None = None) -> None:
-        """As `Recorder.sync`."""
-        await self._wait(lambda runtime: runtime.sync(), timeout_s, "durable")
-
-    async def flush(self, timeout_s: float | None = None) -> None:
-        """As `Recorder.flush`."""
-        await self._wait(lambda runtime: runtime.flush(), timeout_s, "queryable")
-
-    async def ask(
-        self, question: Callable[[Sink], Coroutine[Any, Any, T]], timeout_s: float | None = None
-    ) -> T:
-        """As `Recorder.ask`."""
-        return await asyncio.to_thread(self.recorder.ask, question, timeout_s)
-
-    async def balance(self) -> dict[str, Balance]:
-        """As `Recorder.balance`."""
-        return await asyncio.to_thread(self.recorder.balance)
-
-    async def status(self) -> dict[str, Any]:
-        """As `Recorder.status`."""
-        return await asyncio.to_thread(self.recorder.status)
-
-    async def _wait(
-        self, what: Callable[[Runtime], Coroutine[Any, Any, None]], timeout_s: float | None, state: str
-    ) -> None:
-        runtime, loop = self.recorder._running()
-        try:
-            async with asyncio.timeout(timeout_s):
-                await awaited(on_loop(lambda: what(runtime), loop))
-        except TimeoutError:
-            raise NotDurable(self.recorder._late(runtime, state, timeout_s)) from None
-
-
-class _Threads(concurrent.futures.ThreadPoolExecutor):
-    """The loop's threads. The standard ones take no more work once the interpreter exits, and closing needs some."""
-
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
-        """As the base class; at the interpreter's exit on a thread of its own."""
-        try:
-            return super().submit(fn, *args, **kwargs)
-        except RuntimeError:
-            future: concurrent.futures.Future[T] = concurrent.futures.Future()
-
-            def work() -> None:
-                try:
-                    future.set_result(fn(*args, **kwargs))
-                except BaseException as error:  # noqa: BLE001 - it belongs to who waits for the future
-                    future.set_exception(error)
-
-            threading.Thread(target=work, daemon=True).start()
-            return future
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    loop: asyncio.AbstractEventLoop
-    try:
-        import uvloop
-    except ImportError:
-        loop = asyncio.new_event_loop()
-    else:
-        loop = uvloop.new_event_loop()
-    loop.set_default_executor(_Threads())
-    return loop
