@@ -36,13 +36,6 @@ class LatencyHistogram:
         self.sum_s += seconds * count
         self.max_s = max(self.max_s, seconds)
 
-    def add_spread(self, least_s: float, greatest_s: float, count: int) -> None:
-        """`count` values evenly between two durations: what is known of a batch's oldest and newest row."""
-        steps = min(count, 16)
-        for step in range(steps):
-            share = count // steps + (step < count % steps)
-            self.add(least_s + (greatest_s - least_s) * (step / (steps - 1) if steps > 1 else 1.0), share)
-
     def merge(self, other: LatencyHistogram) -> Self:
         """Add another's values to this one."""
         self._counts += other._counts

@@ -131,8 +131,7 @@ class _TableHistograms:
 class RecorderMetrics(Collector):
     """All metrics of one recorder.
 
-    `read` gives what the pipelines count; it may be set later with `watch`. `info` are the labels of
-    `recorder_build_info`.
+    `read` gives what the pipelines count. `info` are the labels of `recorder_build_info`.
     """
 
     def __init__(
@@ -153,12 +152,6 @@ class RecorderMetrics(Collector):
         if registry is None:
             ProcessCollector(registry=self.registry)
             GCCollector(registry=self.registry)
-
-    def watch(self, read: Callable[[], RecorderStats], *, info: Mapping[str, str] | None = None) -> None:
-        """Read the pipelines' counts from `read` from now on."""
-        self._read = read
-        if info is not None:
-            self._info = dict(info)
 
     # -- observed once a batch --
 

@@ -87,8 +87,6 @@ Money = Annotated[Decimal | str | int | float, _MONEY]
 """An exact amount, price or quantity of an audit table."""
 Float = Annotated[float, ColumnType(Kind.FLOAT, "Float64", pa.float64())]
 """A finite float of a dense table."""
-UInt8 = Annotated[int, _int(8, signed=False)]
-UInt16 = Annotated[int, _int(16, signed=False)]
 UInt32 = Annotated[int, _int(32, signed=False)]
 UInt64 = Annotated[int, _int(64, signed=False)]
 Int64 = Annotated[int, _int(64, signed=True)]

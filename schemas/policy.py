@@ -35,7 +35,8 @@ class Partition(enum.StrEnum):
 class TablePolicy:
     """The defaults of one table; settings may override each of them.
 
-    `keep_days` None keeps rows for ever. `ttl_column` and the partition key are the same local time.
+    `keep_days` None keeps rows for ever. Partitions and the time to live go by `partition_column`, a local
+    time.
     `conflate_key` names the columns of which `Overflow.CONFLATE` keeps the newest row.
     `enabled` False leaves the table's rows out (counted as filtered) until a setting asks for them.
     """

@@ -25,7 +25,7 @@ class ServerInfo:
 
 
 @dataclass(frozen=True)
-class LiveTable:
+class DescribedTable:
     """A table as the server has it: its UUID, and its columns' ClickHouse types by name, in order."""
 
     uuid: str
@@ -47,7 +47,7 @@ class Sink(Protocol):
     async def server(self) -> ServerInfo:
         """Which server answers now."""
 
-    async def describe(self, table: str) -> LiveTable | None:
+    async def describe(self, table: str) -> DescribedTable | None:
         """The table as it is now; None where there is none."""
 
     async def insert(self, batch: Batch, *, timeout_s: float) -> None:

@@ -37,7 +37,7 @@ from clickhouse_connect.driver.client import Client
 
 from recorder.batch import Batch
 from recorder.sink import statements
-from recorder.sink.base import LiveTable, ServerInfo
+from recorder.sink.base import DescribedTable, ServerInfo
 from recorder.sink.codes import sink_error
 from recorder.sink.errors import InsertStillRunning, InsertTimeout, Retryable, SinkError, SinkUnavailable
 from recorder.sink.handles import Handles
@@ -156,10 +156,10 @@ class ClientSink(abc.ABC):
         self._uptime = (uptime, clock, started_at_s)
         return ServerInfo(version, server_uuid, started_at_s)
 
-    async def describe(self, table: str) -> LiveTable | None:
+    async def describe(self, table: str) -> DescribedTable | None:
         """The table as it is now; None where there is none."""
 
-        def ask(client: Client) -> LiveTable | None:
+        def ask(client: Client) -> DescribedTable | None:
             of_table = {"table": table}
             found = client.query(
                 "SELECT toString(uuid) FROM system.tables "
@@ -174,7 +174,7 @@ class ClientSink(abc.ABC):
                 parameters=of_table,
             ).result_rows
             types: dict[str, str] = dict(map(tuple, columns))
-            return LiveTable(found[0][0], types)
+            return DescribedTable(found[0][0], types)
 
         return await self._ask(self._look_ups, ask, table)
 

@@ -69,14 +69,6 @@ def insert_settings(batch: Batch, timeout_s: float, known: Container[str]) -> di
     }
 
 
-def encode(data: pa.RecordBatch) -> pa.Buffer:
-    """One record batch as an Arrow IPC stream."""
-    out = pa.BufferOutputStream()
-    with pa.ipc.new_stream(out, data.schema) as writer:
-        writer.write_batch(data)
-    return out.getvalue()
-
-
 @dataclass(frozen=True)
 class LookUp:
     """The question which rows of a batch a table has: a statement with server-side parameters."""

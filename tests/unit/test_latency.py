@@ -59,13 +59,3 @@ def test_extremes_and_nothing() -> None:
     assert histogram.summary()["max_s"] == 1e9
     with pytest.raises(ValueError, match="outside 0 to 1"):
         histogram.quantile(1.5)
-
-
-def test_spread_keeps_the_count_and_the_ends() -> None:
-    """A spread between oldest and newest adds every row once, none outside the two."""
-    histogram = LatencyHistogram()
-    histogram.add_spread(0.1, 0.3, 1_000)
-    assert histogram.count == 1_000
-    assert histogram.max_s == 0.3
-    assert histogram.quantile(0) == pytest.approx(0.1, rel=0.02)
-    assert histogram.mean_s == pytest.approx(0.2, rel=0.02)
