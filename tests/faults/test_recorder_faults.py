@@ -178,6 +178,33 @@ def test_a_critical_table_that_was_replaced_is_held_until_a_restart(make: Make) 
         assert rows(again, "SELECT count() FROM orders") == [(1,)]
 
 
+def test_a_table_that_stays_held_is_told_once_however_its_reason_changes(make: Make) -> None:
+    """Ten reasons within a minute are one alarm; the state shows the last of them."""
+    recorder, sink = make()
+    with recorder:
+        sink.plan("orders", *[Fail(HoldError(f"reason {n}", code=60)) for n in range(10)])
+        recorder.record("orders", order(0))
+        wait_until(lambda: recorder.balance()["orders"].inserted == 1)
+        recorder.flush(WAIT_S)
+        assert rows(recorder, "SELECT message FROM system_events") == [("orders is held: reason 0",)]
+        assert recorder.status()["tables"]["orders"]["last_error"] == "reason 9"
+
+
+def test_a_dead_letter_that_is_shed_is_told_without_its_content(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log says which one and how large: what is in it may be long, or secret."""
+    recorder, _ = make()
+    with recorder:
+        assert recorder._runtime is not None
+        recorder._runtime.pipelines["dead_letters"].queue.close()
+        recorder.record("orders", order(0, api_key="SECRET-1"))
+        wait_until(lambda: "a dead letter was shed" in caplog.text)
+        assert "unknown_field" in caplog.text
+        assert "source_seq=0" in caplog.text
+        assert "SECRET-1" not in caplog.text
+
+
 def test_a_start_reads_the_tables_a_few_times_not_once_each(make: Make) -> None:
     """What a start costs does not grow with the tables."""
     recorder, sink = make()
@@ -432,6 +459,7 @@ def test_a_database_that_cannot_be_opened_fails_the_start(make: Make) -> None:
     recorder, sink = make()
 
     async def refuse() -> None:
+        await sink.inner.start()  # has threads of its own by now
         raise SinkUnavailable("database /nowhere: cannot write there; name another folder")
 
     sink.start = refuse  # type: ignore[method-assign]
