@@ -9,7 +9,7 @@ from binance_samples import T0, Feed, agg_trade, book_ticker, depth, raw, snapsh
 
 from recorder.build import BadRow, BatchBuilder
 from recorder.normalise.base import Message
-from recorder.normalise.binance import Slot, normaliser
+from recorder.normalise.binance import Slot, state
 from recorder.normalise.binance.rows import BOOK_DELTA_FIELDS, MARKET_DATA_FIELDS, check_field_order
 from schemas.core.flags import MarketFlag as F
 from schemas.core.market import BookDelta, MarketData
@@ -368,7 +368,7 @@ def test_every_symbol_has_its_own_state() -> None:
 
 def test_symbols_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """One symbol more takes the place of the one seen first, and is counted."""
-    monkeypatch.setattr(normaliser, "SYMBOLS_MAX", 3)
+    monkeypatch.setattr(state, "SYMBOLS_MAX", 3)
     feed = Feed()
     for symbol, _ in itertools.product(("A", "B", "C", "D"), range(2)):
         feed(book_ticker(symbol=symbol))
