@@ -111,9 +111,7 @@ class TablePipeline:
         self._resolved_upto = 0
         self._progress = asyncio.Condition()
         self._channel: Channel[Sealed] = Channel(CHANNEL_BATCHES)
-        self._current: Sealed | None = (
-            None  # what the worker is at, also after a restart, until all of it is resolved
-        )
+        self._current: Sealed | None = None  # what the worker is at, until all of it is resolved
         self._unflushed: list[Batch] = []  # of `_current`
         self._accepted: list[tuple[int, int]] = []
         self._tasks: list[asyncio.Task[None]] = []
