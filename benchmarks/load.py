@@ -235,7 +235,6 @@ def _table_section(result: LoadResult) -> Section:
             [
                 name,
                 count(balance.received),
-                count(balance.inserted),
                 count(balance.shed),
                 count(result.stored.get(name, 0)),
                 seconds(lag.quantile(0.5)),
@@ -244,7 +243,7 @@ def _table_section(result: LoadResult) -> Section:
                 "exact" if balance.exact else "WRONG",
             ]
         )
-    columns = ("table", "received", "inserted", "shed", "stored", "lag p50", "lag p99", "queue", "balance")
+    columns = ("table", "received", "shed", "stored", "lag p50", "lag p99", "queue", "balance")
     return Section("Tables", columns, rows)
 
 
