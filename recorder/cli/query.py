@@ -28,6 +28,13 @@ SHORT_FORMATS = {
     "parquet": "Parquet",
     "md": "Markdown",
 }
+LINES = frozenset(
+    {
+        "CSV", "TSV", "TSVRaw", "TabSeparated", "TabSeparatedRaw", "JSONEachRow", "JSONStringsEachRow", "JSONLines",
+        "JSONCompactEachRow", "JSONCompactStringsEachRow", "NDJSON", "RawBLOB",
+    }
+)  # fmt: skip
+"""Formats of which pieces can be put together: one row a line, and nothing around them but header lines."""
 BINARY = (
     "Arrow",
     "Parquet",
@@ -140,13 +147,24 @@ class _Reader:
                 ) from error
             raise Failure(plain_message(error)) from error
 
+    def limit(self, rows: int) -> None:
+        """Let the engine end every further answer soon after so many rows."""
+        self._connection.query(f"SET max_result_rows = {rows}, result_overflow_mode = 'break'")
+
     def stream(self, sql: str, clickhouse_format: str) -> Iterator[bytes]:
-        """The answer in the given format, piece by piece.
+        """The answer in the given format, piece by piece where the format has no frame, else whole.
+
+        The engine writes every piece as an answer of its own. Lines can be put together again, header lines of all
+        but the first piece left out; a file with a frame (Parquet, JSON, ...) cannot, and is held in memory.
 
         Raises:
             Failure: the statement failed; pieces before it may be out already.
         """
+        headers = _header_lines(clickhouse_format)
         try:
+            if headers is None:
+                yield self._connection.query(sql, clickhouse_format).bytes()
+                return
             try:
                 answer = self._connection.send_query(sql, clickhouse_format)
             except Exception as error:
@@ -154,8 +172,14 @@ class _Reader:
                     raise
                 yield self._connection.query(sql, clickhouse_format).bytes()
                 return
+            header = b""
             for piece in answer:
-                yield piece.bytes()
+                content: bytes = piece.bytes()
+                if headers and not header:
+                    header = b"".join(line + b"\n" for line in content.split(b"\n", headers)[:headers])
+                elif headers:
+                    content = content.removeprefix(header)
+                yield content
         except GeneratorExit:
             raise
         except Exception as error:
@@ -163,6 +187,16 @@ class _Reader:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def _header_lines(clickhouse_format: str) -> int | None:
+    """How many header lines every piece of a format begins with; None where pieces cannot be put together."""
+    base = clickhouse_format.removesuffix("AndTypes").removesuffix("WithNames")
+    if base not in LINES:
+        return None
+    if clickhouse_format.endswith("WithNamesAndTypes"):
+        return 2
+    return 1 if clickhouse_format.endswith("WithNames") else 0
 
 
 def _explained(error: Exception, clickhouse_format: str) -> click.ClickException:
@@ -197,6 +231,7 @@ def _json(pieces: Iterator[bytes]) -> None:
 
 def _show(engine: _Reader, sql: str, max_rows: int) -> None:
     """Rows as a table, at most `max_rows`."""
+    engine.limit(max_rows + 1)
     lines = _lines(engine.stream(sql, "JSONCompactStringsEachRowWithNamesAndTypes"))
     first = next(lines, None)
     if first is None:

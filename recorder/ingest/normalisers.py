@@ -29,6 +29,5 @@ def open_normaliser(name: str, options: Mapping[str, Any]) -> Normaliser:
 
 
 def kinds(normaliser: Normaliser) -> dict[int, str]:
-    """What the rows of each slot are called, where the normaliser's module says so (`Slot`); else nothing."""
-    slots = getattr(__import__(type(normaliser).__module__, fromlist=["Slot"]), "Slot", None)
-    return {int(slot): slot.name.lower() for slot in slots} if slots is not None else {}
+    """What the rows of each slot are called, where the normaliser says so; else nothing."""
+    return dict(getattr(normaliser, "kinds", {}))

@@ -48,7 +48,10 @@ class BadMessage(ValueError):  # noqa: N818 - reads as what it is in `except Bad
 
 
 class Normaliser(Protocol):
-    """Payload to rows. One instance serves one source, in order, from one thread."""
+    """Payload to rows. One instance serves one source, in order, from one thread.
+
+    It may have `kinds`, a mapping of its slots to what people call such rows: totals name them by it.
+    """
 
     filtered: Counter[str]
     """Rows left out by the recording policy, per reason."""

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 
 import pyarrow.ipc
+import pyarrow.parquet
 import pytest
 
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "LANG": "C.UTF-8"}
@@ -102,6 +103,22 @@ def test_formats(made: pathlib.Path) -> None:
     arrow = _recorder(made, "query", "--format", "arrow", sql).stdout
     assert pyarrow.ipc.open_stream(arrow).read_all()["n"].to_pylist() == [0, 1, 2]
     assert b"fills" in _recorder(made, "query", "SHOW TABLES").stdout
+
+
+def test_an_answer_of_many_blocks_is_one_answer(made: pathlib.Path) -> None:
+    """However many pieces the engine makes of it, an answer has one header, one frame, and every row once."""
+    sql = "SELECT number FROM numbers(300000)"
+    lines = _recorder(made, "query", "--format", "csv", sql).stdout.splitlines()
+    assert lines[0] == b'"number"'
+    assert sorted(map(int, lines[1:])) == list(range(300_000))
+    parquet = _recorder(made, "query", "--format", "parquet", sql).stdout
+    assert pyarrow.parquet.read_table(pyarrow.BufferReader(parquet)).num_rows == 300_000
+    arrow = _recorder(made, "query", "--format", "arrow", sql).stdout
+    assert pyarrow.ipc.open_stream(arrow).read_all().num_rows == 300_000
+    several = "SELECT 1 AS n UNION ALL SELECT 2 UNION ALL SELECT 3"
+    table = _recorder(made, "query", several).stdout.decode()
+    assert table.count("UInt8") == 0
+    assert table.split().count("n") == 1
 
 
 def test_every_byte_survives(made: pathlib.Path) -> None:

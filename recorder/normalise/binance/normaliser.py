@@ -6,8 +6,8 @@ rows), its depth book, its trade ids. State runs on from message to message, and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
 
 from recorder.normalise.base import Message, NormalisedRow
 from recorder.normalise.binance.classify import (
@@ -27,7 +27,7 @@ from recorder.normalise.binance.messages import (
     Trade,
 )
 from recorder.normalise.binance.quotes import QuotesAndTrades
-from recorder.normalise.binance.rows import MS, check_field_order
+from recorder.normalise.binance.rows import MS, Slot, check_field_order
 from recorder.normalise.binance.state import Market
 
 SAMPLE_MS = (10, 50)
@@ -46,6 +46,9 @@ class BinanceNormaliser(QuotesAndTrades, Depth):
         ValueError: an option is out of its range.
         TypeError: the row classes have other fields than this module writes.
     """
+
+    kinds: ClassVar[Mapping[int, str]] = {int(slot): slot.name.lower() for slot in Slot}
+    """What the rows of each slot are called."""
 
     def __init__(
         self,
