@@ -248,7 +248,6 @@ def _decimal(column: Column) -> Converter:
     arrow, nullable = column.type.arrow, column.nullable
     allowed = _types(column, str)
     wanted = f"a decimal with at most {arrow.precision - arrow.scale} digits before the point and {arrow.scale} behind"
-    limit = Decimal(10) ** (arrow.precision - arrow.scale)
     longest_safe = arrow.precision - arrow.scale
 
     def convert(values: Sequence[Any]) -> pa.Array:
@@ -265,15 +264,24 @@ def _decimal(column: Column) -> Converter:
             cast = pc.cast(pa.array(values, pa.string()), arrow)
         except (pa.ArrowInvalid, UnicodeEncodeError) as error:
             raise _refused(column, "bad_decimal", values, f"{wanted} is needed") from error
-        # pyarrow wraps round at 2**127 where a text is far too large: 1e30 came out as 18960114910927365649.47.
+        # pyarrow wraps round where a text has many digits or a large exponent: 1e30 came out as
+        # 18960114910927365649.47, 1E-247 as 0. Such texts are compared with what they became, the usual ones not.
         texts = [v for v in values if v is not None]
         joined = "".join(texts)
         suspects = "e" in joined or "E" in joined or max(map(len, texts), default=0) > longest_safe
-        if suspects and any(Decimal(text).copy_abs() >= limit for text in texts):  # abs() would round
+        if suspects and not _same_decimals(texts, cast):
             raise _refused(column, "bad_decimal", values, f"{wanted} is needed")
         return cast
 
     return convert
+
+
+def _same_decimals(texts: Sequence[str], cast: pa.Array) -> bool:
+    """Whether decimals are exactly what their texts say; nulls of `cast` have no text."""
+    try:
+        return [Decimal(text) for text in texts] == [value for value in cast.to_pylist() if value is not None]
+    except ArithmeticError:
+        return False
 
 
 def _text(column: Column) -> Converter:
