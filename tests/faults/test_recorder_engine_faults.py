@@ -87,13 +87,19 @@ end()
 produce(0.4)
 recorder.flush(60)
 balance = recorder.balance()["orders"]
-stored = recorder.ask(lambda sink: sink.query("SELECT client_order_id FROM orders"), 30)
+try:
+    stored = recorder.ask(lambda sink: sink.query("SELECT client_order_id FROM orders"), 30)
+except Exception as error:
+    if fault != "full" or "(CORRUPTED_DATA)" not in str(error):
+        raise
+    stored = None
 gaps = recorder.ask(lambda sink: sink.query("SELECT sum(rows) FROM recorder_gaps WHERE table_name = 'orders'"), 30)
 exact = all(one.exact and not one.pending for one in recorder.balance().values())
 recorder.close()
 print(json.dumps({
     "offered": offered, "balance": balance.as_dict(), "exact": exact, "most_pending": most_pending,
-    "failed": failed, "in_once": sorted(int(row[0]) for row in stored) == accepted, "gaps": int(gaps[0][0]),
+    "failed": failed, "in_once": None if stored is None else sorted(int(row[0]) for row in stored) == accepted,
+    "gaps": int(gaps[0][0]),
 }))
 """
 
@@ -126,18 +132,17 @@ def test_an_engine_that_fails_while_rows_arrive_loses_nothing_unsaid(
         timeout=120,
         check=False,
     )
-    if fault == "full" and "(CORRUPTED_DATA)" in done.stderr:
-        # Seen once in a few runs: on a full tmpfs the engine publishes a part whose marks it could not write, and
-        # answers no question that needs it. What the recorder did cannot be told from such a database.
-        pytest.skip("the engine published a part that it could not write whole (code 246)")
     assert done.returncode == 0, done.stderr[-3_000:]
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["failed"], "the fault was felt"
     assert told["exact"]
-    assert told["in_once"], "what was accepted, and nothing else, each row once"
     balance = told["balance"]
     assert balance["received"] == told["offered"]
     assert balance["inserted"] + balance["shed"] == told["offered"]
     assert told["gaps"] == balance["shed"] > 0
     # Three batches may be on their way beside the queue; a batch is sealed at the end of a drain.
     assert told["most_pending"] <= QUEUE_ROWS + 3 * (BATCH_ROWS + DRAIN_ROWS)
+    if told["in_once"] is None:
+        # Seen once on a full tmpfs: the engine has a part whose marks are empty, so the rows cannot be read.
+        pytest.skip("all counts hold, but the engine cannot read a part it wrote on the full disk (code 246)")
+    assert told["in_once"], "what was accepted, and nothing else, each row once"
