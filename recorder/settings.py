@@ -5,7 +5,7 @@ that `--config` or RECORDER_CONFIG names), environment variables (`RECORDER_DATA
 as in `RECORDER_TABLES__MARKET_DATA__LINGER_MS=500`), and keyword arguments or options of a command.
 
 Invariants: a `Settings` object is valid or was never made (`SettingsError`, one line a problem, naming
-source and remedy); it never shows a secret; every value knows where it came from (`explain`). What a table
+source and remedy); it never shows a secret; every value knows where it came from (`source_of`). What a table
 has in the end, the policy of its pack included, is `Settings.for_table`.
 """
 
@@ -20,19 +20,19 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     BeforeValidator,
     Field,
     PrivateAttr,
-    SecretStr,
     ValidationError,
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from recorder.errors import SettingsError
+from recorder.settings_explain import explain
 from recorder.settings_fields import (
     FOREVER,
     Address,
@@ -80,15 +80,12 @@ __all__ = [
     "PROFILES",
     "Address",
     "BinanceSettings",
-    "Explained",
     "NormaliserSettings",
     "ResolvedTable",
     "Settings",
     "TableSettings",
-    "explain",
     "parse_address",
     "process_run_id",
-    "shown",
 ]
 
 _CONSEQUENCE = "default_factory_not_called"
@@ -327,6 +324,10 @@ class Settings(BaseSettings):
         """Host and port of the health server; None for none."""
         return parse_address(self.health_addr) if self.health_addr else None
 
+    def source_of(self, path: tuple[str, ...]) -> str:
+        """Where the value of a key came from, such as `("tables", "orders", "linger_ms")`; `default` for a default."""
+        return self._trace.source(path) or "default"
+
     @property
     def unused_variables(self) -> tuple[str, ...]:
         """Environment variables that begin with `RECORDER_` and are no settings."""
@@ -426,56 +427,3 @@ class Settings(BaseSettings):
         return f"Settings({said})"
 
     __str__ = __repr__
-
-
-class Explained(NamedTuple):
-    """One setting in force: its key with dots, its value (secrets masked, for JSON), where it came from."""
-
-    key: str
-    value: Any
-    source: str
-
-
-def explain(settings: Settings) -> list[Explained]:
-    """Every setting in force and its source; of `tables` what was set."""
-    trace = settings._trace
-    entries: list[Explained] = []
-
-    def add(path: tuple[str, ...], value: Any) -> None:
-        entries.append(Explained(".".join(path), shown(value), trace.source(path) or "default"))
-
-    for key in type(settings).model_fields:
-        value = getattr(settings, key)
-        if key == "defaults":
-            for name in TableSettings.model_fields:
-                said = getattr(value, name)
-                if said is None:
-                    said = BUILTIN.get(
-                        name, getattr(settings, name, None) if name == "unknown_fields" else "by table"
-                    )
-                add((key, name), said)
-        elif key == "tables":
-            for table, entry in sorted(value.items()):
-                for name in TableSettings.model_fields:
-                    if getattr(entry, name) is not None:
-                        add((key, table, name), getattr(entry, name))
-        elif key == "normalisers":
-            for normaliser in [*NormaliserSettings.model_fields, *(value.__pydantic_extra__ or {})]:
-                for name, item in value.of(normaliser).items():
-                    add((key, normaliser, name), item)
-        else:
-            add((key,), value)
-    return entries
-
-
-def shown(value: Any) -> Any:
-    """A value as JSON can hold it, with secrets masked."""
-    if isinstance(value, SecretStr):
-        return "***" if value.get_secret_value() else ""
-    if isinstance(value, Target | pathlib.Path):
-        return str(value)
-    if isinstance(value, tuple | list):
-        return [shown(item) for item in value]
-    if isinstance(value, Mapping):
-        return {key: shown(item) for key, item in value.items()}
-    return value

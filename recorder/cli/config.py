@@ -19,7 +19,7 @@ def config(invocation: Invocation, changed: bool) -> None:
         recorder config
         RECORDER_TABLES__MARKET_DATA__LINGER_MS=500 recorder config --changed --json
     """
-    from recorder.settings import explain
+    from recorder.settings_explain import explain
 
     settings = invocation.settings()
     entries = [entry for entry in explain(settings) if not changed or entry.source != "default"]

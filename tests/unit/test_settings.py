@@ -12,7 +12,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from recorder.errors import RecorderError, SettingsError
-from recorder.settings import BUILTIN, Settings, TableSettings, explain, process_run_id
+from recorder.settings import BUILTIN, Settings, TableSettings, process_run_id
+from recorder.settings_explain import explain
 from schemas.columns import Name, TimeNs
 from schemas.policy import Durability, Overflow, Partition, TablePolicy
 from schemas.table import Row, Table, table
