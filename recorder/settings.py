@@ -34,7 +34,6 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from recorder.errors import SettingsError
 from recorder.settings_explain import explain
 from recorder.settings_fields import (
-    FOREVER,
     Address,
     Ratio,
     Seconds,
@@ -50,6 +49,7 @@ from recorder.settings_fields import (
     target_of,
 )
 from recorder.settings_problems import problem_line
+from recorder.settings_resolve import ResolvedTable, check_with_defaults, complaint_of, resolve
 from recorder.settings_sources import (
     TRACE,
     Environment,
@@ -64,10 +64,7 @@ from recorder.settings_tables import (
     BUILTIN,
     BinanceSettings,
     NormaliserSettings,
-    ResolvedTable,
     TableSettings,
-    check_order,
-    complaint_of,
 )
 from recorder.target import Target
 
@@ -284,35 +281,15 @@ class Settings(BaseSettings):
                 f"health_addr {address}: other machines would reach it and the port has no authentication; "
                 f"use 127.0.0.1:{address.port}, or set health_allow_remote = true"
             )
-        try:
-            check_order(
-                self._effective(self.defaults, "low_watermark"),
-                self._effective(self.defaults, "high_watermark"),
-                None,
-                None,
-            )
-        except ValueError as error:
-            raise ValueError(f"defaults: {error}") from None
-        for name, table in self.tables.items():
+        for where, table in (
+            ("defaults", self.defaults),
+            *((f"tables.{name}", table) for name, table in self.tables.items()),
+        ):
             try:
-                check_order(
-                    self._effective(table, "low_watermark"),
-                    self._effective(table, "high_watermark"),
-                    self._said(table, "linger_ms"),
-                    self._said(table, "linger_max_ms"),
-                )
+                check_with_defaults(table, self.defaults)
             except ValueError as error:
-                raise ValueError(f"tables.{name}: {error}") from None
+                raise ValueError(f"{where}: {error}") from None
         return self
-
-    def _said(self, table: TableSettings, key: str) -> Any:
-        """What the table's settings or the defaults say of a key; None where neither does."""
-        value = getattr(table, key)
-        return getattr(self.defaults, key) if value is None else value
-
-    def _effective(self, table: TableSettings, key: str) -> Any:
-        value = self._said(table, key)
-        return BUILTIN[key] if value is None else value
 
     @property
     def migrates_on_start(self) -> bool:
@@ -350,23 +327,9 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: they do not go together.
         """
-        mine = self.tables.get(table.name.lower(), TableSettings())
-        policy = table.policy
-        said = {key: self._said(mine, key) for key in TableSettings.model_fields}
-        values: dict[str, Any] = {key: BUILTIN[key] if said[key] is None else said[key] for key in BUILTIN}
-        values |= {
-            key: getattr(policy, key) if said[key] is None else said[key]
-            for key in ("enabled", "durability", "overflow")
-        }
-        keep = said["keep_days"]
-        resolved = ResolvedTable(
-            name=table.name,
-            overflow_second=said["overflow_second"],
-            keep_days=policy.keep_days if keep is None else None if keep == FOREVER else keep,
-            unknown_fields=said["unknown_fields"] or self.unknown_fields,
-            **(values | self._stretched(said, values)),
-        )
-        if complaint := complaint_of(resolved, policy.conflate_key):
+        own = self.tables.get(table.name.lower(), TableSettings())
+        resolved = resolve(table.name, table.policy, own, self.defaults, self.unknown_fields)
+        if complaint := complaint_of(resolved, table.policy.conflate_key):
             where = self._trace.nearest_source(("tables", table.name.lower()))
             raise SettingsError(f"{where}: tables.{table.name}: {complaint}")
         return resolved
@@ -388,21 +351,6 @@ class Settings(BaseSettings):
     def _resolved(self, table: Table) -> Table:
         durability = self.for_table(table).durability
         return dataclasses.replace(table, policy=dataclasses.replace(table.policy, durability=durability))
-
-    @staticmethod
-    def _stretched(said: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-        """Values that give way because another was set: the longest linger, the batch in a small queue."""
-        given: dict[str, Any] = {}
-        if said["linger_max_ms"] is None:
-            given["linger_max_ms"] = max(values["linger_max_ms"], values["linger_ms"])
-        elif said["linger_ms"] is None:
-            given["linger_ms"] = min(values["linger_ms"], values["linger_max_ms"])
-        for batch, queue in (("batch_rows", "queue_rows"), ("batch_bytes", "queue_bytes")):
-            if said[batch] is None:
-                given[batch] = min(values[batch], values[queue])
-            elif said[queue] is None:
-                given[queue] = max(values[queue], values[batch])
-        return given
 
     def check_tables(self, known: Iterable[str]) -> None:
         """Refuse settings of tables that no loaded pack has.

@@ -1,9 +1,8 @@
-"""Settings of one table and of one normaliser, and what they come to."""
+"""Settings of one table and of one normaliser, as they are written down."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -135,47 +134,3 @@ class NormaliserSettings(BaseModel):
         if name in type(self).model_fields:
             return dict(getattr(self, name).model_dump())
         return dict((self.__pydantic_extra__ or {}).get(name, {}))
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResolvedTable:
-    """How one table is recorded, every value concrete. `keep_days` None keeps rows for ever."""
-
-    name: str
-    enabled: bool
-    durability: Durability
-    overflow: Overflow
-    overflow_second: Overflow | None
-    linger_ms: float
-    linger_max_ms: float
-    batch_rows: int
-    batch_bytes: int
-    queue_rows: int
-    queue_bytes: int
-    high_watermark: float
-    low_watermark: float
-    block_timeout_ms: float
-    keep_days: int | None
-    unknown_fields: UnknownFields
-
-
-def complaint_of(table: ResolvedTable, conflate_key: tuple[str, ...]) -> str | None:
-    """Why a table's settings do not go together with its pack's policy; None when they do."""
-    policies = (table.overflow, table.overflow_second)
-    if Overflow.SPILL in policies and table.durability is Durability.MEMORY:
-        return (
-            "overflow spill needs a log, and durability memory has none; "
-            "use durability wal or spill, or another overflow"
-        )
-    if Overflow.CONFLATE in policies and not conflate_key:
-        return (
-            "overflow conflate keeps the newest row of a key, and the pack names no key for this table; "
-            "use drop_oldest"
-        )
-    if table.overflow is Overflow.BLOCK and table.overflow_second is None:
-        return "overflow block needs overflow_second; set it to drop_oldest, conflate, sample or spill"
-    if table.batch_rows > table.queue_rows:
-        return f"batch_rows {table.batch_rows} must not be above queue_rows {table.queue_rows}"
-    if table.batch_bytes > table.queue_bytes:
-        return f"batch_bytes {table.batch_bytes} must not be above queue_bytes {table.queue_bytes}"
-    return None
