@@ -9,13 +9,10 @@ The builder gives every row its identity before it looks at it, so that a dead l
 
 from __future__ import annotations
 
-import base64
 import itertools
-import json
 import operator
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import msgspec
@@ -23,12 +20,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recorder.bad_rows import BadRow, row_bytes, said_by
 from recorder.batch import Batch, local_times_ns, partition_keys
 from recorder.convert import EARLIEST_TIME_NS, BadColumn, Converter, bad_values, converter
 from recorder.log import get_logger
 from recorder.queue import ArrowBlock, Block, Entry, Waiting
 from schemas.columns import REQUIRED, Kind
-from schemas.table import Row, Table
+from schemas.table import Table
 
 logger = get_logger("recorder.build")
 
@@ -36,21 +34,6 @@ SLICE_ROWS = 256
 _ROW, _ACCEPTED, _CORRELATION, _WIDE = map(operator.itemgetter, range(4))
 MAX_PARTITIONS = 20
 """Partitions one insert may touch: ClickHouse refuses more than 100, and each is a part to write and to merge."""
-
-
-@dataclass(frozen=True)
-class BadRow:
-    """A row that can never be inserted: why, who it was, and what it looked like."""
-
-    reason: str
-    detail: str
-    log: int
-    seq: int
-    payload: bytes
-    payload_format: str
-    correlation_id: str | None = None
-    ts_local: int = 0
-    """Its local time in ns, 0 where it has none that can be read."""
 
 
 class BadShape(ValueError):  # noqa: N818 - a verdict on data, not a failure of the program
@@ -196,7 +179,7 @@ class BatchBuilder:
             self._build_slice(rows, times_ns, correlations, log, seqs)
         except Exception as error:  # noqa: BLE001 - a row object may raise anything; it costs itself, not its slice
             if len(rows) == 1:
-                detail = f"{self.table.name}: {type(error).__name__}: {_said_by(error)}"
+                detail = f"{self.table.name}: {type(error).__name__}: {said_by(error)}"
                 self._bad(
                     "not_readable", detail, log, seqs[0], rows[0], correlations[0] if correlations else None
                 )
@@ -461,37 +444,3 @@ def cut_by_partitions(keys: np.ndarray[Any, np.dtype[np.int64]], most: int) -> I
             start, seen = position, set()
         seen.add(key)
     yield start, len(keys)
-
-
-def row_bytes(row: Any) -> tuple[bytes, str]:
-    """A row's bytes for a dead letter, and their format: `json`, or `text` (its repr) where JSON cannot hold it."""
-    plain = msgspec.structs.asdict(row) if isinstance(row, Row) else row
-    try:
-        # Not orjson: it writes NaN and infinity as null and refuses lone surrogates, and a dead letter must show both.
-        return json.dumps(plain, default=_json_default).encode(), "json"
-    except Exception:  # noqa: BLE001 - a row object may raise anything
-        return _safe_repr(row), "text"
-
-
-def _said_by(error: Exception) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - a row object may raise anything
-        return "it cannot say what"
-
-
-def _safe_repr(row: Any) -> bytes:
-    try:
-        return repr(row).encode("utf-8", "backslashreplace")
-    except Exception as error:  # noqa: BLE001 - as above
-        return f"<{type(row).__name__}: {type(error).__name__} in its repr>".encode()
-
-
-def _json_default(value: Any) -> Any:
-    if isinstance(value, bytes | bytearray | memoryview):
-        return {"base64": base64.b64encode(value).decode()}
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    return str(value)

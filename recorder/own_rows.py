@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from recorder.build import BadRow
+from recorder.bad_rows import BadRow
 from recorder.shed import Gap
 
 GAPS = "recorder_gaps"

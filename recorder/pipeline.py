@@ -17,10 +17,11 @@ from typing import Any, Protocol
 import pyarrow as pa
 from aiochannel import Channel
 
+from recorder.bad_rows import BadRow
 from recorder.balance import Balance
 from recorder.batch import Batch
 from recorder.budget import InsertBudget
-from recorder.build import SLICE_ROWS, BadRow, BatchBuilder
+from recorder.build import SLICE_ROWS, BatchBuilder
 from recorder.flush_policy import NS_PER_S, FlushPolicy, is_due, is_full
 from recorder.flush_worker import FlushWorker, WorkerState
 from recorder.log import get_logger

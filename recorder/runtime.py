@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import pyarrow as pa
-
 from recorder.backoff import Backoff
+from recorder.bad_rows import BadRow, refused_row
 from recorder.balance import Balance
 from recorder.budget import InsertBudget
-from recorder.build import BadRow, BatchBuilder, row_bytes
+from recorder.build import BatchBuilder
 from recorder.door import Door, key_of
 from recorder.flush_policy import FlushPolicy
 from recorder.flush_worker import FlushWorker, WorkerPolicy, WorkerState
@@ -45,7 +44,7 @@ from recorder.schema_start import SchemaStart
 from recorder.settings import ResolvedTable, Settings
 from recorder.shed import Gap, ShedLedger
 from recorder.sink.base import Sink
-from recorder.sink.errors import DataError, SinkError
+from recorder.sink.errors import SinkError
 from recorder.version import run_row, version
 from schemas.pack import Pack
 from schemas.policy import Overflow
@@ -155,7 +154,7 @@ class Runtime:
             ),
             budget=self._budget,
             observer=self,
-            row_of_dead=_bad_row_of,
+            row_of_dead=refused_row,
         )
         worker = FlushWorker(
             self.sink,
@@ -518,24 +517,4 @@ def _letter_shed(letter: Mapping[str, Any]) -> None:
         source_log=letter.get("source_log"),
         source_seq=letter.get("source_seq"),
         payload_bytes=len(letter.get("payload") or b""),
-    )
-
-
-def _bad_row_of(row: pa.RecordBatch, error: DataError) -> BadRow:
-    """A row that ClickHouse refused, as Arrow gave it."""
-    fields = {
-        name: value.cast(pa.int64()).as_py() if pa.types.is_timestamp(value.type) else value.as_py()
-        for name, value in ((name, row[name][0]) for name in row.schema.names)
-    }
-    log_id, seq = fields.pop("_log"), fields.pop("_seq")
-    payload, payload_format = row_bytes(fields)
-    return BadRow(
-        f"refused_{error.code}",
-        str(error),
-        log_id,
-        seq,
-        payload,
-        payload_format,
-        fields.get("correlation_id"),
-        fields["ts_local"],
     )

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
-from recorder.build import BadRow
+from recorder.bad_rows import BadRow
 from recorder.identity import SLOTS, UNDATED_NS, letter_log, source_seq
 from recorder.ingest.age import OldRows
 from recorder.ingest.capture import EARLIEST_NS, CaptureLines, too_long

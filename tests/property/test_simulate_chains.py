@@ -12,7 +12,8 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recorder.build import BadRow, BatchBuilder
+from recorder.bad_rows import BadRow
+from recorder.build import BatchBuilder
 from recorder.simulate import TABLES, Faults, Mix, Session
 from schemas.core.tables import PACK
 from schemas.core.vocabulary import FINAL_ORDER_STATUSES

@@ -7,7 +7,8 @@ import itertools
 import pytest
 from binance_samples import T0, Feed, agg_trade, book_ticker, depth, raw, snapshot, trade
 
-from recorder.build import BadRow, BatchBuilder
+from recorder.bad_rows import BadRow
+from recorder.build import BatchBuilder
 from recorder.normalise.base import Message
 from recorder.normalise.binance import Slot, state
 from recorder.normalise.binance.rows import BOOK_DELTA_FIELDS, MARKET_DATA_FIELDS, check_field_order
