@@ -7,6 +7,7 @@ server's deduplication token and the look-up by identity both speak of the same 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -67,3 +68,19 @@ def partition_keys(
     if partition is Partition.DAY:
         return days
     return days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
+
+
+def cut_by_partitions(
+    keys: np.ndarray[tuple[int], np.dtype[np.int64]], most: int
+) -> Iterator[tuple[int, int]]:
+    """Cut rows, given their partitions, into the fewest consecutive runs that touch at most `most` each."""
+    if len(np.unique(keys)) <= most:
+        yield 0, len(keys)
+        return
+    start, seen = 0, set[int]()
+    for position, key in enumerate(keys.tolist()):
+        if key not in seen and len(seen) == most:
+            yield start, position
+            start, seen = position, set()
+        seen.add(key)
+    yield start, len(keys)

@@ -15,17 +15,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from recorder.bad_rows import BadRow, row_bytes, said_by
-from recorder.batch import Batch, local_times_ns, partition_keys
-from recorder.convert import EARLIEST_TIME_NS, BadColumn, Converter, bad_values, converter
+from recorder.batch import Batch, cut_by_partitions, local_times_ns, partition_keys
+from recorder.convert import BadColumn, Converter, bad_values, converter
 from recorder.log import get_logger
 from recorder.queue import ArrowBlock, Block, Entry, Waiting
-from schemas.columns import REQUIRED, Kind
+from recorder.shapes import BadShape, Shapes
+from schemas.columns import Kind
 from schemas.table import Table
 
 logger = get_logger("recorder.build")
@@ -34,14 +34,6 @@ SLICE_ROWS = 256
 _ROW, _ACCEPTED, _CORRELATION, _WIDE = map(operator.itemgetter, range(4))
 MAX_PARTITIONS = 20
 """Partitions one insert may touch: ClickHouse refuses more than 100, and each is a part to write and to merge."""
-
-
-class BadShape(ValueError):  # noqa: N818 - a verdict on data, not a failure of the program
-    """A row that is no row of this table: unknown or missing fields, wrong length, wrong kind of object."""
-
-    def __init__(self, reason: str, detail: str):
-        super().__init__(detail)
-        self.reason = reason
 
 
 class BatchBuilder:
@@ -75,19 +67,13 @@ class BatchBuilder:
         """Rows ever given to `on_bad`."""
         self._refused: list[BadRow] = []  # told once their slice is kept
         self._run_id = run_id
-        self._ignore_unknown = ignore_unknown
         self._on_bad = on_bad
         self._next_seq = 0
         self._slices: list[_Slice] = []
         self._from_source = False
-        self._columns = table.columns
-        self._names = tuple(column.name for column in table.columns)
-        self._known = frozenset(self._names)
-        self._defaults = {column.name: column.default for column in table.columns}
-        self._required = frozenset(column.name for column in table.columns if column.default is REQUIRED)
+        self._shapes = Shapes(table, ignore_unknown=ignore_unknown)
         self._converters: tuple[Converter, ...] = tuple(converter(column) for column in table.columns)
-        self._pick: Callable[[Mapping[str, Any]], tuple[Any, ...]] = operator.itemgetter(*self._names)
-        index = {name: position for position, name in enumerate(self._names)}
+        index = {column.name: position for position, column in enumerate(table.columns)}
         self._row_bytes = _estimated_row_bytes(table)
         self._has_wide = any(column.type.unbounded for column in table.columns)
         self._ts_local = index["ts_local"]
@@ -208,7 +194,7 @@ class BatchBuilder:
         log: int,
         seqs: Sequence[int],
     ) -> None:
-        tuples, misshapen, unknown_fields = self._tuples(rows)
+        tuples, misshapen, unknown_fields = self._shapes.tuples(rows)
         if misshapen:
             # Told once, here: what the rest meets on its way does not come back to these.
             self._without(misshapen, rows, times_ns, correlations, log, seqs)
@@ -302,79 +288,10 @@ class BatchBuilder:
         self, reason: str, detail: str, log: int, seq: int, row: Any, correlation_id: str | None
     ) -> None:
         payload, payload_format = row_bytes(row)
-        ts_local = self._local_time(row)
+        ts_local = self._shapes.local_time(row)
         self._refused.append(
             BadRow(reason, detail, log, seq, payload, payload_format, correlation_id, ts_local)
         )
-
-    def _local_time(self, row: Any) -> int:
-        """A bad row's local time, if that at least can be read; else 0."""
-        try:
-            if isinstance(row, tuple):
-                found = row[self._ts_local]
-            else:
-                found = row["ts_local"] if isinstance(row, Mapping) else row.ts_local
-        except Exception:  # noqa: BLE001 - a row object may raise anything
-            return 0
-        return found if type(found) is int and EARLIEST_TIME_NS <= found < 2**63 else 0
-
-    # -- shapes of rows -------------------------------------------------------------------------------------------
-
-    def _tuples(self, rows: Sequence[Any]) -> tuple[Sequence[tuple[Any, ...]], dict[int, BadShape], int]:
-        """The rows as tuples in column order; by position, those that are no rows; how many fields were ignored."""
-        kinds = {tuple} if operator.countOf(map(type, rows), tuple) == len(rows) else set(map(type, rows))
-        if kinds == {tuple}:
-            if operator.countOf(map(len, rows), len(self._names)) == len(rows):
-                return rows, {}, 0
-        elif kinds == {self.table.row}:
-            return list(map(msgspec.structs.astuple, rows)), {}, 0
-        elif kinds == {dict}:
-            full = [self._defaults | row for row in rows]
-            # As many fields as columns: none is unknown. None still REQUIRED: none is missing.
-            if set(map(len, full)) == {len(self._names)} and all(map(self._required.issubset, rows)):
-                return list(map(self._pick, full)), {}, 0
-        tuples, misshapen, unknown_fields = [], dict[int, BadShape](), 0
-        for i, row in enumerate(rows):
-            try:
-                values, unknown = self._tuple(row)
-            except BadShape as error:
-                misshapen[i] = error
-            else:
-                tuples.append(values)
-                unknown_fields += unknown
-        return tuples, misshapen, unknown_fields
-
-    def _tuple(self, row: Any) -> tuple[tuple[Any, ...], int]:
-        """One row of any shape as a tuple in column order, defaults filled in; and how many fields were ignored.
-
-        Raises:
-            BadShape: it is no row of this table.
-        """
-        name = self.table.name
-        if isinstance(row, self.table.row):
-            return msgspec.structs.astuple(row), 0
-        if isinstance(row, tuple):
-            if len(row) != len(self._names):
-                raise BadShape(
-                    "wrong_length",
-                    f"{name}: a tuple of {len(row)} fields, the table has "
-                    f"{len(self._names)}: {', '.join(self._names)}",
-                )
-            return row, 0
-        if isinstance(row, Mapping):
-            ignored = 0
-            full = self._defaults | dict(row)
-            if missing := [field for field in self._names if full[field] is REQUIRED]:
-                raise BadShape("missing_field", f"{name}: no {', '.join(missing)}, which has no default")
-            if len(full) > len(self._names):
-                unknown = [key for key in full if key not in self._known]
-                if not self._ignore_unknown:
-                    raise BadShape("unknown_field", f"{name}: no column {', '.join(map(str, unknown[:5]))}")
-                ignored = len(unknown)
-            return self._pick(full), ignored
-        kind = type(row).__name__
-        expected = self.table.row.__name__
-        raise BadShape("wrong_row", f"{name}: {kind}, where a {expected}, a mapping or a tuple is needed")
 
     # -- batches out ------------------------------------------------------------------------------------------------
 
@@ -430,17 +347,3 @@ def _estimated_row_bytes(table: Table) -> int:
         20 if column.type.kind in texts else 16 if column.type.kind is Kind.DECIMAL else 8
         for column in table.all_columns
     )
-
-
-def cut_by_partitions(keys: np.ndarray[Any, np.dtype[np.int64]], most: int) -> Iterator[tuple[int, int]]:
-    """Cut rows, given their partitions, into the fewest consecutive runs that touch at most `most` each."""
-    if len(np.unique(keys)) <= most:
-        yield 0, len(keys)
-        return
-    start, seen = 0, set[int]()
-    for position, key in enumerate(keys.tolist()):
-        if key not in seen and len(seen) == most:
-            yield start, position
-            start, seen = position, set()
-        seen.add(key)
-    yield start, len(keys)
