@@ -110,7 +110,7 @@ class BatchBuilder:
         correlations = list(map(_CORRELATION, entries))
         if self._has_wide:
             self.nbytes += sum(map(_WIDE, entries))
-        self._build(rows, times, correlations, self.epoch, range(first, self._next_seq))
+        self._build(_Unbuilt(rows, times, correlations, self.epoch, range(first, self._next_seq)))
         self._tell_refused()
         return len(entries)
 
@@ -118,7 +118,7 @@ class BatchBuilder:
         rows = block.rows[part]
         self._from_source = True
         self.nbytes += block.wide_bytes * len(rows) // len(block.rows)
-        self._build(rows, (block.accepted_ns,) * len(rows), None, block.log, block.seqs[part])
+        self._build(_Unbuilt(rows, (block.accepted_ns,) * len(rows), None, block.log, block.seqs[part]))
         self._tell_refused()
         return len(rows)
 
@@ -152,106 +152,51 @@ class BatchBuilder:
 
     # -- one slice ------------------------------------------------------------------------------------------------
 
-    def _build(
-        self,
-        rows: Sequence[Any],
-        times_ns: Sequence[int],
-        correlations: Sequence[str | None] | None,
-        log: int,
-        seqs: Sequence[int],
-    ) -> None:
+    def _build(self, unbuilt: _Unbuilt) -> None:
         """Convert one slice; rows that cannot be go to `on_bad`."""
         try:
-            self._build_slice(rows, times_ns, correlations, log, seqs)
+            self._build_slice(unbuilt)
         except Exception as error:  # noqa: BLE001 - a row object may raise anything; it costs itself, not its slice
-            if len(rows) == 1:
+            if len(unbuilt.rows) == 1:
                 detail = f"{self.table.name}: {type(error).__name__}: {said_by(error)}"
-                self._bad(
-                    "not_readable", detail, log, seqs[0], rows[0], correlations[0] if correlations else None
-                )
+                self._bad("not_readable", detail, unbuilt, 0)
                 return
-            self._build_halves(rows, times_ns, correlations, log, seqs)
+            self._build_halves(unbuilt)
 
-    def _build_halves(
-        self,
-        rows: Sequence[Any],
-        times_ns: Sequence[int],
-        correlations: Sequence[str | None] | None,
-        log: int,
-        seqs: Sequence[int],
-    ) -> None:
-        middle = len(rows) // 2
-        for part in (slice(0, middle), slice(middle, None)):
-            self._build(
-                rows[part], times_ns[part], correlations[part] if correlations else None, log, seqs[part]
-            )
+    def _build_halves(self, unbuilt: _Unbuilt) -> None:
+        middle = len(unbuilt.rows) // 2
+        self._build(unbuilt.part(slice(0, middle)))
+        self._build(unbuilt.part(slice(middle, None)))
 
-    def _build_slice(
-        self,
-        rows: Sequence[Any],
-        times_ns: Sequence[int],
-        correlations: Sequence[str | None] | None,
-        log: int,
-        seqs: Sequence[int],
-    ) -> None:
-        tuples, misshapen, unknown_fields = self._shapes.tuples(rows)
+    def _build_slice(self, unbuilt: _Unbuilt) -> None:
+        tuples, misshapen, unknown_fields = self._shapes.tuples(unbuilt.rows)
         if misshapen:
             # Told once, here: what the rest meets on its way does not come back to these.
-            self._without(misshapen, rows, times_ns, correlations, log, seqs)
+            self._build_without(misshapen, unbuilt)
             return
         columns: list[Sequence[Any]] = list(zip(*tuples, strict=True))
-        self._fill_in(columns, times_ns, correlations)
+        self._fill_in(columns, unbuilt.times_ns, unbuilt.correlations)
         arrays: list[pa.Array] = []
-        for position, (convert, values) in enumerate(zip(self._converters, columns, strict=True)):
+        for convert, values in zip(self._converters, columns, strict=True):
             try:
                 arrays.append(convert(values))
             except BadColumn:
-                self._without_bad(rows, times_ns, correlations, log, seqs, columns, position)
+                bad = bad_values(convert, values)
+                if bad:
+                    self._build_without(dict(bad), unbuilt)
+                else:  # each value fits by itself: the column is too large as a whole
+                    self._build_halves(unbuilt)
                 return
         # Rows come in the order of their acceptance, but for threads racing by microseconds.
-        self._keep(arrays, log, seqs, times_ns[0])
+        self._keep(arrays, unbuilt.log, unbuilt.seqs, unbuilt.times_ns[0])
         self.unknown_fields += unknown_fields
 
-    def _without_bad(
-        self,
-        rows: Sequence[Any],
-        times_ns: Sequence[int],
-        correlations: Sequence[str | None] | None,
-        log: int,
-        seqs: Sequence[int],
-        columns: list[Sequence[Any]],
-        position: int,
-    ) -> None:
-        """Take the rows that a column refuses out of the slice, and build the rest anew."""
-        bad = bad_values(self._converters[position], columns[position])
-        if not bad:  # each value fits by itself: the column is too large as a whole
-            self._build_halves(rows, times_ns, correlations, log, seqs)
-            return
-        self._without(dict(bad), rows, times_ns, correlations, log, seqs)
-
-    def _without(
-        self,
-        refused: Mapping[int, BadColumn | BadShape],
-        rows: Sequence[Any],
-        times_ns: Sequence[int],
-        correlations: Sequence[str | None] | None,
-        log: int,
-        seqs: Sequence[int],
-    ) -> None:
+    def _build_without(self, refused: Mapping[int, BadColumn | BadShape], unbuilt: _Unbuilt) -> None:
         """Give up some rows of a slice, by position, and build the rest anew."""
-        for i, error in refused.items():
-            self._bad(
-                error.reason, str(error), log, seqs[i], rows[i], correlations[i] if correlations else None
-            )
-        rest = [i for i in range(len(rows)) if i not in refused]
-        if rest:
-            self._build(
-                [rows[i] for i in rest],
-                [times_ns[i] for i in rest],
-                [correlations[i] for i in rest] if correlations else None,
-                log,
-                [seqs[i] for i in rest],
-            )
+        for position, error in refused.items():
+            self._bad(error.reason, str(error), unbuilt, position)
+        if rest := [position for position in range(len(unbuilt.rows)) if position not in refused]:
+            self._build(unbuilt.only(rest))
 
     def _fill_in(
         self, columns: list[Sequence[Any]], times_ns: Sequence[int], correlations: Sequence[str | None] | None
@@ -284,13 +229,20 @@ class BatchBuilder:
         if self.oldest_ns is None or accepted_ns < self.oldest_ns:
             self.oldest_ns = accepted_ns
 
-    def _bad(
-        self, reason: str, detail: str, log: int, seq: int, row: Any, correlation_id: str | None
-    ) -> None:
+    def _bad(self, reason: str, detail: str, unbuilt: _Unbuilt, position: int) -> None:
+        row = unbuilt.rows[position]
         payload, payload_format = row_bytes(row)
-        ts_local = self._shapes.local_time(row)
         self._refused.append(
-            BadRow(reason, detail, log, seq, payload, payload_format, correlation_id, ts_local)
+            BadRow(
+                reason,
+                detail,
+                unbuilt.log,
+                unbuilt.seqs[position],
+                payload,
+                payload_format,
+                unbuilt.correlations[position] if unbuilt.correlations else None,
+                self._shapes.local_time(row),
+            )
         )
 
     # -- batches out ------------------------------------------------------------------------------------------------
@@ -323,6 +275,32 @@ class BatchBuilder:
         seqs = np.concatenate([_sequence_array(piece.seqs) for piece in slices])
         return pa.RecordBatch.from_arrays(
             [*columns, pa.array(logs), pa.array(seqs)], schema=self.table.schema
+        )
+
+
+class _Unbuilt(NamedTuple):
+    """Rows of one slice as they came, and what came beside them. `correlations` is None for a source's rows."""
+
+    rows: Sequence[Any]
+    times_ns: Sequence[int]
+    correlations: Sequence[str | None] | None
+    log: int
+    seqs: Sequence[int]
+
+    def part(self, part: slice) -> _Unbuilt:
+        """Consecutive rows of these."""
+        correlations = self.correlations[part] if self.correlations else None
+        return _Unbuilt(self.rows[part], self.times_ns[part], correlations, self.log, self.seqs[part])
+
+    def only(self, positions: Sequence[int]) -> _Unbuilt:
+        """The rows at these positions."""
+        correlations = self.correlations
+        return _Unbuilt(
+            [self.rows[i] for i in positions],
+            [self.times_ns[i] for i in positions],
+            [correlations[i] for i in positions] if correlations else None,
+            self.log,
+            [self.seqs[i] for i in positions],
         )
 
 
