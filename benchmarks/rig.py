@@ -128,8 +128,8 @@ def take(recorder: Recorder) -> Mark:
 
     def read(runtime: Runtime) -> Mark:
         lag = {}
-        for name, kept in runtime._tables.items():
-            lag[name], kept.lag = kept.lag, LatencyHistogram()
+        for name, recorded in runtime.tables.items():
+            lag[name], recorded.lag = recorded.lag, LatencyHistogram()
         return Mark(
             lag,
             sum(pipeline.inserts for pipeline in runtime.pipelines.values()),

@@ -299,7 +299,7 @@ def test_log_lines_that_cannot_be_written_stop_nobody(make: Make, monkeypatch: p
                 recorder.record("orders", order(n))
             recorder.flush(WAIT_S)
             assert recorder._runtime is not None
-            assert recorder._runtime.sick() == []
+            assert recorder._runtime.health.sick() == []
             assert rows(recorder, "SELECT count() FROM orders") == [(10,)]
             balanced(recorder)
     finally:

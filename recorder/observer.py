@@ -1,0 +1,61 @@
+"""What becomes of what the pipelines tell: metrics, alarms, dead letters."""
+
+from __future__ import annotations
+
+import time
+
+from recorder.bad_rows import BadRow
+from recorder.flush_worker import WorkerState
+from recorder.log import get_logger
+from recorder.metrics import RecorderMetrics
+from recorder.own_writer import OwnWriter
+from recorder.recorded_table import RecordedTables
+from recorder.sink.errors import SinkError
+
+log = get_logger("recorder")
+
+HELD_ALARM_S = 60.0
+"""A table that stays held is told again this often at most, whatever its reason becomes."""
+
+
+class Observer:
+    """The `PipelineObserver` of all tables. Called on the recorder's loop."""
+
+    def __init__(self, tables: RecordedTables, metrics: RecorderMetrics, own: OwnWriter):
+        self._tables = tables
+        self._metrics = metrics
+        self._own = own
+        self._alarmed: dict[str, float] = {}  # when a table that does not flow was last told to be held
+
+    def inserted(self, table: str, rows: int, seconds: float) -> None:
+        """An insert of so many rows took so long."""
+        self._metrics.observe_insert(table, rows, seconds)
+
+    def lag(self, table: str, seconds: float, rows: int) -> None:
+        """So many rows became queryable so long after their acceptance."""
+        self._tables[table].lag.add(seconds, rows)
+        self._metrics.observe_lag(table, seconds, rows)
+
+    def sink_error(self, table: str, error: SinkError) -> None:
+        """An attempt failed."""
+        self._metrics.sink_error(table, error.code, type(error).__name__)
+
+    def worker_state(self, table: str, state: WorkerState, why: str) -> None:
+        """A table's worker changed its state."""
+        if state is WorkerState.HELD:
+            now_s = time.monotonic()
+            if now_s - self._alarmed.get(table, -HELD_ALARM_S) < HELD_ALARM_S:
+                return
+            self._alarmed[table] = now_s
+            log.error("table is held", table=table, why=why)
+            self._own.event("RecorderFailure", "error", table, f"{table} is held: {why}")
+        elif state is WorkerState.RETRYING:
+            if table not in self._alarmed:
+                log.warning("inserts fail, retrying", table=table, why=why)
+        else:
+            self._alarmed.pop(table, None)
+            log.info("inserts go through again", table=table)
+
+    def dead_letter(self, table: str, row: BadRow) -> None:
+        """A row can never be inserted."""
+        self._own.dead_letter(table, row)

@@ -1,0 +1,136 @@
+"""What a recorder tells of itself: to the health port, to the metrics, to who asks. It only reads.
+
+On the recorder's loop, where no row is between two counts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from recorder.balance import Balance
+from recorder.flush_worker import WorkerState
+from recorder.metrics import RecorderMetrics, RecorderStats, SourceCounts, TableStats
+from recorder.recorded_table import RecordedTable, RecordedTables
+from recorder.settings import Settings
+from recorder.version import version
+
+Sources = Mapping[str, Callable[[], SourceCounts]]
+"""By source, what it left out before it made rows."""
+
+
+class Status:
+    """The `HealthProvider` of one recorder. `server` and `health_url` are filled in as it starts."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        tables: RecordedTables,
+        metrics: RecorderMetrics,
+        *,
+        run_id: str,
+        recorder_run_id: str,
+    ):
+        self.metrics = metrics
+        self.server = ""
+        """Version of the database's engine."""
+        self.health_url: str | None = None
+        self._settings = settings
+        self._tables = tables
+        self._run_id = run_id
+        self._recorder_run_id = recorder_run_id
+        self._started_ns = time.time_ns()
+
+    def balance(self) -> dict[str, Balance]:
+        """Where every table's rows are."""
+        return {name: recorded.pipeline.balance() for name, recorded in self._tables.items()}
+
+    def sick(self) -> list[str]:
+        """What is broken inside the process; empty when all is well."""
+        return [
+            f"{name}: {fault}"
+            for name, recorded in self._tables.items()
+            if (fault := recorded.pipeline.fault())
+        ]
+
+    def unready(self) -> list[str]:
+        """Why rows do not reach the database; empty when they do."""
+        return [
+            f"{name} is {pipeline.state.value}: {pipeline.why_held or pipeline.last_error}"
+            for name, recorded in self._tables.items()
+            if (pipeline := recorded.pipeline).state is not WorkerState.FLOWING and recorded.door.enabled
+        ]
+
+    def status(self) -> dict[str, Any]:
+        """State of everything, ready for JSON."""
+        return {
+            "version": version(),
+            "recorder_run_id": self._recorder_run_id,
+            "run_id": self._run_id,
+            "started_ns": self._started_ns,
+            "target": str(self._settings.target),
+            "database": self._settings.database,
+            "server": self.server,
+            "config_hash": self._settings.config_hash,
+            "health": self.health_url,
+            "balance": {name: balance.as_dict() for name, balance in self.balance().items()},
+            "tables": {name: _table_status(recorded) for name, recorded in self._tables.items()},
+        }
+
+
+def _table_status(recorded: RecordedTable) -> dict[str, Any]:
+    door, pipeline = recorded.door, recorded.pipeline
+    return {
+        "enabled": door.enabled,
+        "critical": recorded.table.policy.critical,
+        "state": pipeline.state.value,
+        "held_because": pipeline.why_held,
+        "queue_rows": pipeline.queue.waiting_rows,
+        "queue_bytes": pipeline.queue.waiting_bytes,
+        "queue_usage": round(pipeline.queue.usage(), 4),
+        "inserts": pipeline.inserts,
+        "lag": recorded.lag.summary(),
+        "shed": dict(pipeline.queue.shed.totals),
+        "filtered_rows": door.filtered_rows,
+        "unknown_fields": pipeline.unknown_fields,
+        "errors": {str(code): count for code, count in pipeline.errors.items()},
+        "last_error": pipeline.last_error,
+        "last_insert_ns": pipeline.last_insert_ns,
+    }
+
+
+def stats(tables: RecordedTables, sources: Sources) -> RecorderStats:
+    """What the metrics show."""
+    filtered, ignored = Counter[str](), Counter[str]()
+    undecodable: dict[str, int] = {}
+    for source, ask in sources.items():
+        counts = ask()
+        filtered.update(counts.filtered)
+        ignored.update(counts.ignored)
+        undecodable[source] = counts.undecodable
+    return RecorderStats(
+        tables=[_table_stats(name, recorded) for name, recorded in tables.items()],
+        filtered=filtered,
+        ignored=ignored,
+        undecodable=undecodable,
+    )
+
+
+def _table_stats(name: str, recorded: RecordedTable) -> TableStats:
+    door, pipeline = recorded.door, recorded.pipeline
+    rows = pipeline.balance().as_dict()
+    pending = rows.pop("pending")
+    return TableStats(
+        table=name,
+        critical=recorded.table.policy.critical,
+        queue_rows=pipeline.queue.waiting_rows,
+        queue_bytes=pipeline.queue.waiting_bytes,
+        queue_usage=pipeline.queue.usage(),
+        pending_rows=pending,
+        rows=rows | {"filtered": door.filtered_rows},
+        shed=dict(pipeline.queue.shed.totals),
+        held=pipeline.state is WorkerState.HELD,
+        last_insert_s=(pipeline.last_insert_ns or 0) / 1e9,
+    )
