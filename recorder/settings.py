@@ -38,6 +38,7 @@ from recorder.settings_fields import (
     Ratio,
     Seconds,
     UnknownFields,
+    byte_count,
     database_name,
     default_database,
     default_target,
@@ -157,6 +158,11 @@ class Settings(BaseSettings):
         default=None,
         description="Whether tables that are created carry their time to live; unset means yes. "
         "With `false` rows stay until someone deletes them.",
+    )
+    engine_keep_free_bytes: Annotated[int, BeforeValidator(byte_count), Field(ge=0)] | None = Field(
+        default=None,
+        description="What the embedded engine leaves free on its disk; inserts wait while it cannot. Unset means "
+        "64 MiB, at most an eighth of the disk; 0 is off.",
     )
     insert_timeout_s: Seconds = Field(
         default=30.0, description="Time after which a running insert is killed."

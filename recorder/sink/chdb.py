@@ -14,6 +14,7 @@ thread inherits from the one that starts it. So each thread of the sink lowers i
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pathlib
 import sys
@@ -24,12 +25,14 @@ from typing import Any
 import clickhouse_connect
 from clickhouse_connect.driver.binding import quote_identifier
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ProgrammingError
+from clickhouse_connect.driver.exceptions import DatabaseError, ProgrammingError
 
 from recorder.batch import Batch
-from recorder.sink import carrier, folder
+from recorder.sink import carrier, engine_config, folder
+from recorder.sink.clean_client import CleanClient
 from recorder.sink.client_sink import ClientSink
-from recorder.sink.errors import SinkUnavailable
+from recorder.sink.errors import Retryable, SinkUnavailable
+from recorder.sink.sound_parts import NOT_ENOUGH_SPACE, SoundParts, guard_of
 
 ENGINE_NICE = 10
 TURN_WAIT_S = 0.1
@@ -42,11 +45,12 @@ class ChdbSink(ClientSink):
     `create_database` makes the database where it is missing. `tmp_dir` is used where the system has no anonymous
     files; by default it lies beside the folder, under its name with `.tmp`. `settings` are session settings of
     every handle. `engine_nice` (0 to 19) is the nice value of the engine's threads and of those that call it, on
-    Linux; 0 leaves it alone. It holds for an engine that this sink is the first to open. The bounds are those of
-    `ClientSink`.
+    Linux; 0 leaves it alone. `keep_free_bytes` is what the engine leaves free on the disk: it refuses inserts and
+    merges that would use more of it; None stands for `engine_config.KEEP_FREE_BYTES`, less on a small disk, and 0
+    for nothing. Both hold for an engine that this sink is the first to open. The bounds are those of `ClientSink`.
 
     Raises:
-        ValueError: `engine_nice` is out of its range.
+        ValueError: `engine_nice` or `keep_free_bytes` is out of its range.
     """
 
     def __init__(
@@ -58,8 +62,11 @@ class ChdbSink(ClientSink):
         tmp_dir: str | os.PathLike[str] | None = None,
         settings: Mapping[str, Any] | None = None,
         engine_nice: int = ENGINE_NICE,
+        keep_free_bytes: int | None = None,
         **bounds: Any,
     ):
+        if keep_free_bytes is not None and keep_free_bytes < 0:
+            raise ValueError(f"keep_free_bytes is {keep_free_bytes}; it is 0 (nothing) or more")
         if not 0 <= engine_nice <= 19:
             raise ValueError(f"engine_nice is {engine_nice}; it is 0 (leave it alone) to 19")
         super().__init__(**bounds)
@@ -72,6 +79,7 @@ class ChdbSink(ClientSink):
         self._create_database = create_database
         self._turn = threading.Lock()
         self._settings = dict(settings or {})
+        self._wanted_free_bytes = keep_free_bytes
 
     @property
     def database(self) -> str:
@@ -84,13 +92,20 @@ class ChdbSink(ClientSink):
         folder.check(self._path)
         carrier.sweep(self._tmp_dir)
         await super().start()
+        await self._ask(self._commands, self._guard.recall, "start")
 
     def _open(self, settings: Mapping[str, Any]) -> Client:
         _lower_priority(self._engine_nice)  # before the engine is there: its threads inherit it
         try:
-            client = clickhouse_connect.get_client(
-                interface="chdb", path=str(self._path), settings={**settings, **self._settings}
-            )
+            with engine_config.as_file(self._keep_free_bytes, self._tmp_dir) as config:
+                client = CleanClient.around(
+                    clickhouse_connect.get_client(
+                        interface="chdb",
+                        path=str(self._path),
+                        settings={**settings, **self._settings},
+                        chdb_options={"config-file": config},
+                    )
+                )
         except ProgrammingError as error:
             raise folder.reason_after(self._path, error) from error
         try:
@@ -117,11 +132,40 @@ class ChdbSink(ClientSink):
     def _send(self, client: Client, batch: Batch, settings: Mapping[str, Any]) -> None:
         columns = ", ".join(quote_identifier(name) for name in batch.data.schema.names)
         pinned = ", ".join(f"{name} = '{value}'" for name, value in settings.items())
-        with carrier.as_file(batch.data, self._tmp_dir) as path, self._in_turn():
-            client.command(
-                f"INSERT INTO {quote_identifier(batch.table)} ({columns}) FROM INFILE '{path}' "
-                f"SETTINGS {pinned} FORMAT ArrowStream"
-            )
+        try:
+            with (
+                self._guard.inserting(client, (self._database, batch.table)),
+                carrier.as_file(batch.data, self._tmp_dir) as path,
+                self._in_turn(),
+            ):
+                client.command(
+                    f"INSERT INTO {quote_identifier(batch.table)} ({columns}) FROM INFILE '{path}' "
+                    f"SETTINGS {pinned} FORMAT ArrowStream"
+                )
+        except DatabaseError as error:
+            if error.code == NOT_ENOUGH_SPACE:
+                raise self._no_room(batch, error) from error
+            raise
+
+    def _looking_up(self, client: Client, table: str) -> contextlib.AbstractContextManager[None]:
+        return self._guard.reading(client, (self._database, table))
+
+    @functools.cached_property
+    def _keep_free_bytes(self) -> int:
+        return engine_config.keep_free_on(self._path, self._wanted_free_bytes)
+
+    @functools.cached_property
+    def _guard(self) -> SoundParts:
+        return guard_of(self._path, self._keep_free_bytes)
+
+    def _no_room(self, batch: Batch, error: Exception) -> Retryable:
+        """What to say when the engine refused an insert because the disk is too full."""
+        free, kept = self._guard.free_bytes() / (1 << 20), self._keep_free_bytes / (1 << 20)
+        return Retryable(
+            f"{batch.table}: the disk of {self._path} has {free:.1f} MiB free, and the engine keeps {kept:.1f} MiB "
+            f"free; free space there, or lower engine_keep_free_bytes ({str(error).splitlines()[0]})",
+            code=NOT_ENOUGH_SPACE,
+        )
 
     @contextlib.contextmanager
     def _in_turn(self) -> Iterator[None]:

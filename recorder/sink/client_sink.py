@@ -97,6 +97,10 @@ class ClientSink(abc.ABC):
     def _server_uuid(self, client: Client) -> str:
         """What tells this server from another one."""
 
+    def _looking_up(self, client: Client, table: str) -> contextlib.AbstractContextManager[None]:
+        """Around a look-up in the table: may refuse it, or its answer."""
+        return contextlib.nullcontext()
+
     # The protocol.
 
     async def start(self) -> None:
@@ -233,8 +237,12 @@ class ClientSink(abc.ABC):
         self._check_process()
         await self._see_it_ended(batch)
         question = statements.look_up(batch, quote_identifier(batch.table))
-        answer = await self._ask_arrow(self._look_ups, question.sql, question.parameters, batch.table)
-        return statements.present(batch, answer)
+
+        def ask(client: Client) -> pa.Table:
+            with self._looking_up(client, batch.table):
+                return _as_arrow(client, question.sql, question.parameters)
+
+        return statements.present(batch, await self._ask(self._look_ups, ask, batch.table))
 
     async def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[Sequence[Any]]:
         """Rows of a statement; parameters are bound on the server (`{name:Type}`)."""
@@ -246,25 +254,13 @@ class ClientSink(abc.ABC):
 
     async def query_arrow(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
         """The same as an Arrow table; String columns come as binary, so that every byte survives."""
-        return await self._ask_arrow(self._queries, sql, parameters, "query")
+        return await self._ask(self._queries, lambda client: _as_arrow(client, sql, parameters), "query")
 
     async def command(self, sql: str) -> None:
         """Run a statement that returns nothing; it takes as long as it takes."""
         await self._ask(self._commands, lambda client: client.command(sql), "command", timeout_s=LONGEST_S)
 
     # How it is done.
-
-    async def _ask_arrow(
-        self, handles: Handles, sql: str, parameters: Mapping[str, Any] | None, what: str
-    ) -> pa.Table:
-        bound = dict(parameters or {})
-
-        def ask(client: Client) -> pa.Table:
-            raw = client.raw_query(sql, parameters=bound, fmt="ArrowStream")
-            with pa.ipc.open_stream(raw) as reader:
-                return reader.read_all()
-
-        return await self._ask(handles, ask, what)
 
     async def _ask(
         self, handles: Handles, work: Callable[[Client], T], what: str, *, timeout_s: float | None = None
@@ -332,6 +328,12 @@ class ClientSink(abc.ABC):
                 f"this sink belongs to process {self._pid} and process {os.getpid()} was forked from it; "
                 "open a new sink in the child, or start it with the spawn method"
             )
+
+
+def _as_arrow(client: Client, sql: str, parameters: Mapping[str, Any] | None) -> pa.Table:
+    raw = client.raw_query(sql, parameters=dict(parameters or {}), fmt="ArrowStream")
+    with pa.ipc.open_stream(raw) as reader:
+        return reader.read_all()
 
 
 def _still_running(batch: Batch, how: str) -> InsertStillRunning:

@@ -20,7 +20,11 @@ def open_sink(settings: Settings) -> Sink:
     target = settings.target
     if target.embedded:
         return ChdbSink(
-            target.path, settings.database, tmp_dir=settings.data_dir / "tmp", close_wait_s=CLOSE_WAIT_S
+            target.path,
+            settings.database,
+            tmp_dir=settings.data_dir / "tmp",
+            keep_free_bytes=settings.engine_keep_free_bytes,
+            close_wait_s=CLOSE_WAIT_S,
         )
     raise SettingsError(
         f"target {target}: this version records into the embedded engine; set target to chdb:///path/to/db"

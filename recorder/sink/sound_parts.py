@@ -1,0 +1,344 @@
+"""What the full disk broke is found and mended before anybody relies on it.
+
+The embedded engine does not notice that a `write()` failed: on a full disk it confirms an insert, or ends a merge,
+whose part lacks data. So the disk is looked at after each insert. While it has room, nothing that was written can have
+failed for want of it, and nothing more is done. From the moment it was seen short until it has room again and all
+parts written meanwhile were checked, the disk is *in doubt*: inserts and look-ups go through `settle` first, which
+checks those parts and mends the broken ones:
+
+- a part that an insert wrote is taken out of its table, and every insert into that table that is under way is told
+  so by a `Retryable`: the caller's look-up finds its rows absent, and sends them again;
+- a part that a merge wrote is replaced by the parts it was made of, which the engine keeps for a while.
+
+Where that cannot be done yet the table's calls raise `Retryable`, where it can never be done `HoldError`. Invariants:
+one thread mends at a time; nothing is deleted; a look-up during which parts of its table were exchanged gives no
+answer; with room on the disk no lock is taken and nothing asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pathlib
+import threading
+import time
+import weakref
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+
+from clickhouse_connect.driver.client import Client
+
+from recorder.sink import parts
+from recorder.sink.errors import HoldError, Retryable, SinkError
+from recorder.sink.parts import Part
+
+log = logging.getLogger(__name__)
+
+LEAST_ROOM_BYTES = 4 << 20
+"""With less than this free the disk is short, however little the engine was told to keep free."""
+SLACK_S = 60.0
+"""Parts written so long before the disk was last seen with room are checked too, because clocks are set."""
+AFTER_READ_ERROR_S = 600.0
+"""How far back parts are checked when a table cannot be read though the disk was never seen short."""
+UNREADABLE = frozenset({33, 40, 49, 117, 226, 228, 246, 271})
+"""Codes with which reading a broken part fails."""
+NOT_ENOUGH_SPACE = 243
+_ROUNDS = 5
+
+Table = tuple[str, str]
+"""Database and table."""
+
+_guards: weakref.WeakValueDictionary[str, SoundParts] = weakref.WeakValueDictionary()
+_guards_lock = threading.Lock()
+
+
+def guard_of(path: pathlib.Path, keep_free_bytes: int) -> SoundParts:
+    """The one guard of an engine folder in this process, whoever has handles on it."""
+    with _guards_lock:
+        guard = _guards.get(str(path))
+        if guard is None:
+            guard = _guards[str(path)] = SoundParts(path)
+        guard.expect(keep_free_bytes)
+        return guard
+
+
+class SoundParts:
+    """Watches over the parts of one engine folder. Its methods may be called from any thread."""
+
+    def __init__(self, path: pathlib.Path):
+        self._path = path
+        self._enough = LEAST_ROOM_BYTES
+        self._lock = threading.RLock()  # whoever has it checks and mends
+        self._last_room_s = time.time()
+        self._last_short_s = 0.0
+        self._doubt_since_s: float | None = None
+        self._sound: set[tuple[str, str, str, int]] = set()  # parts that were checked since
+        self._aside: defaultdict[Table, int] = defaultdict(int)  # parts taken out that inserts had written
+        self._exchanges: defaultdict[Table, int] = defaultdict(int)  # odd while parts are exchanged
+        self._barred: dict[Table, SinkError] = {}
+        self._lost: dict[Table, dict[str, tuple[str, Callable[[Client], bool]]]] = {}
+        self._restoring: dict[Table, dict[Part, pathlib.Path]] = {}
+        self._stopped: dict[Table, str] = {}  # tables whose merges are stopped
+
+    def expect(self, keep_free_bytes: int) -> None:
+        """Take less than half of what the engine keeps free as short: it begins no write that would leave so little,
+        so until then nothing but other programs can have used up the other half."""
+        self._enough = max(self._enough, keep_free_bytes // 2)
+
+    # -- what calls go through ----------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def inserting(self, client: Client, table: Table) -> Iterator[None]:
+        """Around an insert into the table.
+
+        Raises:
+            Retryable: the table has broken parts, or a part that may be the insert's was taken out of it.
+            HoldError: the table has a broken part that cannot be replaced.
+        """
+        if self._doubt_since_s is not None or self._lost:
+            self.settle(client, table)
+        aside = self._aside.get(table, 0)
+        try:
+            yield
+        except Exception as error:
+            self.look()
+            if getattr(error, "code", None) == NOT_ENOUGH_SPACE:
+                self._doubt(self._last_room_s)
+            raise
+        if not self.look():
+            self.settle(client, table)
+        if self._aside.get(table, 0) != aside:
+            raise Retryable(
+                f"{_name(table)}: a part that was written on the full disk was broken and taken out of the table; "
+                "its rows are looked up and sent again"
+            )
+
+    @contextlib.contextmanager
+    def reading(self, client: Client, table: Table) -> Iterator[None]:
+        """Around a look-up in the table.
+
+        Raises:
+            Retryable: parts of the table were exchanged meanwhile, or have to be.
+            HoldError: the table has a broken part that cannot be replaced.
+        """
+        if not self.look() or self._lost:
+            self.settle(client, table)
+        exchanges = self._exchanges.get(table, 0)
+        if exchanges % 2:
+            with self._lock:
+                exchanges = self._exchanges[table]
+        try:
+            yield
+        except Exception as error:
+            if getattr(error, "code", None) in UNREADABLE:
+                self._doubt(time.time() - AFTER_READ_ERROR_S)
+                self.settle(client, table)
+            if self._exchanges.get(table, 0) == exchanges:
+                raise
+        if self._exchanges.get(table, 0) != exchanges:
+            raise Retryable(
+                f"{_name(table)}: broken parts of the table were replaced meanwhile; to be asked again"
+            )
+
+    def look(self) -> bool:
+        """Whether the disk has room and is not in doubt."""
+        now_s = time.time()
+        try:
+            disk = os.statvfs(self._path)
+        except OSError:
+            short = True
+        else:
+            short = disk.f_bavail * disk.f_frsize < self._enough
+        if short:
+            self._doubt(self._last_room_s)
+        elif self._doubt_since_s is None:
+            self._last_room_s = now_s
+        return self._doubt_since_s is None
+
+    def free_bytes(self) -> int:
+        """What the disk has free for the engine's user."""
+        disk = os.statvfs(self._path)
+        return disk.f_bavail * disk.f_frsize
+
+    def _doubt(self, since_s: float) -> None:
+        earlier = self._doubt_since_s
+        self._last_short_s = time.time()
+        self._doubt_since_s = since_s if earlier is None else min(earlier, since_s)
+
+    # -- checking and mending -----------------------------------------------------------------------------------
+
+    def settle(self, client: Client, table: Table) -> None:
+        """Check what was written since the disk is in doubt, and mend what is broken.
+
+        Raises:
+            Retryable: this table's broken parts cannot be mended yet, or nothing could be checked.
+            HoldError: it has a broken part that cannot be replaced.
+        """
+        with self._lock:
+            if self._doubt_since_s is not None:
+                try:
+                    self._settle(client)
+                except SinkError:
+                    raise
+                except Exception as error:
+                    raise Retryable(
+                        f"{_name(table)}: the disk of {self._path} was full, and what was written meanwhile could "
+                        f"not be checked: {' '.join(str(error).split())[:300]}",
+                        code=getattr(error, "code", None) or 0,
+                    ) from error
+            self._see_mended_by_hand(client, table)
+            if why := self._lost.get(table):
+                raise HoldError("; ".join(told for told, _ in why.values()))
+            if barred := self._barred.get(table):
+                raise barred
+
+    def _settle(self, client: Client) -> None:
+        self._barred.clear()
+        for _ in range(_ROUNDS):
+            began_s = time.time()
+            self.look()
+            # Asked before the parts: what is not running any more has left its part.
+            still_writing = parts.writing_for(client, max(0.0, began_s - self._last_short_s - 1.0))
+            broken = self._broken(client)
+            if not broken and not self._restoring:
+                self._start_merges(client)
+                self.look()
+                if self._last_short_s < began_s and not still_writing:
+                    self._doubt_since_s = None
+                    self._sound.clear()
+                    self._last_room_s = began_s
+                return
+            if not self._mend(client, broken):
+                return
+        raise parts.CheckFailedError(
+            f"{sum(map(len, broken.values()))} parts are broken after {_ROUNDS} rounds"
+        )
+
+    def _broken(self, client: Client) -> dict[Table, list[Part]]:
+        """The broken parts among those written since the disk is in doubt, but those known to be beyond mending."""
+        assert self._doubt_since_s is not None
+        broken: dict[Table, list[Part]] = {}
+        for part in parts.written_since(client, self._doubt_since_s - SLACK_S):
+            table = part.database, part.table
+            key = (*table, part.name, part.written_at_s)
+            if key in self._sound or part.name in self._lost.get(table, {}):
+                continue
+            # Asked twice: a part is not taken out of its table for a check that failed by accident.
+            if (why := parts.fault_of(client, part)) and parts.fault_of(client, part):
+                log.error("%s: part %s of %d rows is broken: %s", _name(table), part.name, part.rows, why)
+                broken.setdefault(table, []).append(part)
+            else:
+                self._sound.add(key)
+        return broken
+
+    def _mend(self, client: Client, broken: dict[Table, list[Part]]) -> bool:
+        """Mend what can be; whether it is worth looking again."""
+        again = False
+        for table in {*broken, *self._restoring}:
+            self._exchanges[table] += 1
+            try:
+                self._mend_table(client, table, broken.get(table, []))
+                self._barred.pop(table, None)
+                again = True
+            except Exception as error:  # noqa: BLE001 - whatever it is, the table waits and the others go on
+                self._barred[table] = Retryable(
+                    f"{_name(table)}: parts that were written while the disk was full are broken and are replaced "
+                    f"once there is room: free space on the disk of {self._path} "
+                    f"({_mib(self.free_bytes())} are free; {' '.join(str(error).split())[:300]})",
+                    code=getattr(error, "code", None) or 0,
+                )
+            finally:
+                self._exchanges[table] += 1
+        return again
+
+    def _mend_table(self, client: Client, table: Table, broken: list[Part]) -> None:
+        if broken:
+            # A merge of a broken part could pass for sound, and one that began later would hide this one's sources.
+            parts.stop_merges(client, broken[0])
+            self._stopped[table] = broken[0].table_name
+        # Before any part is taken out: the engine deletes the inactive ones then.
+        staged = {part: parts.stage(client, part) for part in broken if part.made_of_parts}
+        for part in broken:
+            if part.made_of_parts:
+                folder = staged[part]
+                if folder is None:
+                    self._give_up(table, part)
+                else:
+                    parts.set_aside(client, part)
+                    self._restoring.setdefault(table, {})[part] = folder
+            else:
+                parts.set_aside(client, part)
+                self._aside[table] += 1
+                log.error(
+                    "%s: part %s of %d rows, broken by the full disk, was moved to %s; an insert under way sends its "
+                    "rows again, and rows confirmed before are in that folder alone",
+                    _name(table), part.name, part.rows, part.folder / "detached" / part.name,
+                )  # fmt: skip
+        for part, folder in list(self._restoring.get(table, {}).items()):
+            if not folder.exists():  # the table was dropped
+                del self._restoring[table][part]
+                continue
+            for source in parts.put_back(client, part, folder):
+                if why := parts.fault_of(client, source):
+                    self._give_up(table, source, why)
+            del self._restoring[table][part]
+            log.error(
+                "%s: part %s of %d rows, which a merge wrote on the full disk, was broken; the parts it was made of "
+                "are in its place, and it lies in %s",
+                _name(table), part.name, part.rows, part.folder / "detached" / part.name,
+            )  # fmt: skip
+        if not self._restoring.get(table):
+            self._restoring.pop(table, None)
+
+    def _give_up(self, table: Table, part: Part, why: str = "the parts it was made of are gone") -> None:
+        told = (
+            f"{_name(table)}: part {part.name} of {part.rows} rows was broken by the full disk, and {why}. Restore "
+            f"{part.folder / part.name} from a backup, or give its rows up: "
+            f"ALTER TABLE {part.table_name} DETACH PART '{part.name}'"
+        )
+        log.critical(told)
+        self._lost.setdefault(table, {})[part.name] = told, lambda client: not parts.is_active(client, part)
+
+    def _start_merges(self, client: Client) -> None:
+        for table, quoted in list(self._stopped.items()):
+            if table not in self._lost:
+                with contextlib.suppress(Exception):  # the table may be gone
+                    parts.start_merges(client, quoted)
+                del self._stopped[table]
+
+    # -- what only a person can mend ----------------------------------------------------------------------------
+
+    def recall(self, client: Client) -> None:
+        """Hold the tables in which a process ended while it undid a merge. Called once the engine is open."""
+        for folder in parts.staged_folders(self._path):
+            for database, name in client.query(
+                "SELECT database, name FROM system.tables WHERE uuid = {uuid:UUID}",
+                parameters={"uuid": folder.parent.parent.name},
+            ).result_rows:
+                told = (
+                    f"{database}.{name}: the process ended while it put back the parts in {folder}. For each whose "
+                    "rows the table lacks: move it up into detached, and ALTER TABLE … ATTACH PART its name; then "
+                    "delete the folder"
+                )
+                log.critical(told)
+                self._lost.setdefault((database, name), {})[folder.name] = told, _is_gone(folder)
+
+    def _see_mended_by_hand(self, client: Client, table: Table) -> None:
+        lost = self._lost.get(table, {})
+        for name in [name for name, (_, mended) in lost.items() if mended(client)]:
+            del lost[name]
+        if not lost and self._lost.pop(table, None) is not None:
+            self._start_merges(client)
+
+
+def _is_gone(folder: pathlib.Path) -> Callable[[Client], bool]:
+    return lambda _: not folder.exists()
+
+
+def _name(table: Table) -> str:
+    return ".".join(table)
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):.1f} MiB"
