@@ -19,6 +19,7 @@ import recorder.build
 from benchmarks import ingest, rig
 from benchmarks.gcstate import gc_state
 from benchmarks.machine import describe_machine
+from benchmarks.options import rounds_option, seconds_option
 from benchmarks.report import Report, Section, publish, row_of_quantiles
 from benchmarks.stats import QUANTILES, quantiles, spread
 from benchmarks.steps import no_recorder, take_steps
@@ -80,8 +81,8 @@ def inserts(arena: ingest.Arena, batch_rows: int) -> Work:
 
 
 @click.command("alone")
-@click.option("--seconds", "seconds_", default=3.0, show_default=True, help="Length of each run.")
-@click.option("--rounds", default=3, show_default=True, help="Turns of all parts.")
+@seconds_option(3.0, "Length of each run.")
+@rounds_option(3, "Turns of all parts.")
 @pass_invocation
 def command(invocation: Invocation, seconds_: float, rounds: int) -> None:
     """See which part of the recorder's work makes a producer late.

@@ -21,8 +21,17 @@ from typing import Any
 import click
 
 from benchmarks import hang, rig
-from benchmarks.gcstate import STATES, GcState, gc_state
+from benchmarks.gcstate import GcState, gc_state
 from benchmarks.machine import describe_machine
+from benchmarks.options import (
+    check_option,
+    gc_option,
+    rate_option,
+    rounds_option,
+    seconds_option,
+    switch_interval_option,
+    wait_option,
+)
 from benchmarks.report import (
     Report,
     Section,
@@ -36,7 +45,7 @@ from benchmarks.report import (
 )
 from benchmarks.rows import ALL_TABLES, make_rows
 from benchmarks.stats import QUANTILES, Nanoseconds, Spread, differences, quantiles, spread
-from benchmarks.steps import WAITS, Steps, Wait, no_recorder, take_steps, timer_cost_ns
+from benchmarks.steps import Steps, Wait, no_recorder, take_steps, timer_cost_ns
 from recorder import Recorder
 from recorder.balance import Balance
 from recorder.cli.options import Invocation, equip, pass_invocation
@@ -404,50 +413,19 @@ def hang_report(result: HangResult, settings: Settings, what: str, conditions: s
 
 
 @click.command("hotpath")
-@click.option(
-    "--rate",
-    default=None,
-    type=click.FloatRange(min=1),
-    help="Rows/s of the producer; 25,000, or 10,000 with --engine-hangs.",
+@rate_option(None, "Rows/s of the producer; 25,000, or 10,000 with --engine-hangs.")
+@seconds_option(
+    20.0, "Length of each side of each round; with --engine-hangs half of it before and half after."
 )
-@click.option(
-    "--seconds",
-    "seconds_",
-    default=20.0,
-    show_default=True,
-    type=click.FloatRange(min=0.05),
-    help="Length of each side of each round; with --engine-hangs half of it before and half after.",
-)
-@click.option(
-    "--rounds", default=3, show_default=True, type=click.IntRange(min=1), help="Turns of all sides."
-)
-@click.option(
-    "--switch-interval",
-    default=1e-4,
-    show_default=True,
-    type=click.FloatRange(min=0, min_open=True, max=1),
-    help="sys.setswitchinterval of the side that sets it.",
-)
-@click.option(
-    "--wait",
-    default="spin",
-    show_default=True,
-    type=click.Choice(WAITS),
-    help="How the producer waits: holding the interpreter's lock, or letting go of it.",
-)
-@click.option(
-    "--gc",
-    "collector",
-    default="freeze",
-    show_default=True,
-    type=click.Choice(STATES),
-    help="State of the garbage collector, the same for all sides.",
-)
+@rounds_option(3)
+@switch_interval_option(1e-4, "sys.setswitchinterval of the side that sets it.")
+@wait_option()
+@gc_option()
 @click.option("--engine-hangs", is_flag=True, help="Let the engine's inserts hang in the middle, instead.")
 @click.option(
     "--hang-seconds", default=30.0, show_default=True, type=click.FloatRange(min=0.5), help="For how long."
 )
-@click.option("--check", is_flag=True, help="End with exit code 1 when a target is missed.")
+@check_option()
 @pass_invocation
 def command(
     invocation: Invocation,

@@ -27,8 +27,9 @@ import pyarrow as pa
 from clickhouse_connect.driver.client import Client
 
 from benchmarks import rig
-from benchmarks.gcstate import STATES, GcState, gc_state
+from benchmarks.gcstate import GcState, gc_state
 from benchmarks.machine import describe_machine
+from benchmarks.options import check_option, gc_option, rounds_option, switch_interval_option
 from benchmarks.pack.tables import BENCH_TICKS
 from benchmarks.pack.tables import PACK as BENCH_PACK
 from benchmarks.report import Report, Section, Verdict, count, publish, spread_of_numbers
@@ -375,9 +376,7 @@ def _table_names(
 @click.option(
     "--batch-rows", default=10_000, show_default=True, type=click.IntRange(min=1), help="Rows an insert."
 )
-@click.option(
-    "--rounds", default=5, show_default=True, type=click.IntRange(min=1), help="Turns of all sides."
-)
+@rounds_option(5)
 @click.option(
     "--table",
     "tables",
@@ -385,22 +384,9 @@ def _table_names(
     callback=_table_names,
     help="Table, may be given again; the plain bench_ticks where none is.",
 )
-@click.option(
-    "--switch-interval",
-    default=1e-3,
-    show_default=True,
-    type=click.FloatRange(min=0, min_open=True, max=1),
-    help="sys.setswitchinterval beside the recorder, as recorder ingest sets it.",
-)
-@click.option(
-    "--gc",
-    "collector",
-    default="freeze",
-    show_default=True,
-    type=click.Choice(STATES),
-    help="State of the garbage collector, the same for all sides.",
-)
-@click.option("--check", is_flag=True, help="End with exit code 1 when a target is missed.")
+@switch_interval_option(1e-3, "sys.setswitchinterval beside the recorder, as recorder ingest sets it.")
+@gc_option()
+@check_option()
 @pass_invocation
 def command(
     invocation: Invocation,

@@ -18,8 +18,15 @@ from typing import Any
 import click
 
 from benchmarks import rig
-from benchmarks.gcstate import STATES, GcState, gc_state
+from benchmarks.gcstate import GcState, gc_state
 from benchmarks.machine import describe_machine
+from benchmarks.options import (
+    check_option,
+    gc_option,
+    rate_option,
+    seconds_option,
+    switch_interval_option,
+)
 from benchmarks.report import Report, Section, Verdict, count, mebibytes, publish, seconds
 from benchmarks.rows import ALL_TABLES, make_reel
 from recorder import Recorder
@@ -306,17 +313,8 @@ def _tables(_ctx: click.Context, _parameter: click.Parameter, value: str) -> tup
 
 
 @click.command("load")
-@click.option(
-    "--rate", default=25_000.0, show_default=True, type=click.FloatRange(min=1), help="Rows/s, steady."
-)
-@click.option(
-    "--seconds",
-    "steady_s",
-    default=60.0,
-    show_default=True,
-    type=click.FloatRange(min=0.1),
-    help="Length of the steady phase.",
-)
+@rate_option(25_000.0, "Rows/s, steady.")
+@seconds_option(60.0, "Length of the steady phase.", least_s=0.1)
 @click.option(
     "--burst-rate",
     default=50_000.0,
@@ -337,27 +335,14 @@ def _tables(_ctx: click.Context, _parameter: click.Parameter, value: str) -> tup
 @click.option(
     "--target", default=None, help="An existing database, such as chdb:///path/to/db; else a fresh one."
 )
-@click.option(
-    "--switch-interval",
-    default=1e-4,
-    show_default=True,
-    type=click.FloatRange(min=0, min_open=True, max=1),
-    help="sys.setswitchinterval of the process.",
-)
-@click.option(
-    "--gc",
-    "collector",
-    default="freeze",
-    show_default=True,
-    type=click.Choice(STATES),
-    help="State of the garbage collector.",
-)
-@click.option("--check", is_flag=True, help="End with exit code 1 when a target is missed.")
+@switch_interval_option(1e-4, "sys.setswitchinterval of the process.")
+@gc_option("State of the garbage collector.")
+@check_option()
 @pass_invocation
 def command(
     invocation: Invocation,
     rate: float,
-    steady_s: float,
+    seconds_: float,
     burst_rate: float,
     burst_seconds: float,
     tables: tuple[str, ...],
@@ -375,10 +360,10 @@ def command(
         recorder bench load
         recorder bench load --rate 10000 --seconds 10 --burst-seconds 0 --json
     """
-    phases = [Phase(rate, steady_s)]
+    phases = [Phase(rate, seconds_)]
     if burst_seconds:
         phases.append(Phase(burst_rate, burst_seconds))
-    what = f"{count(rate)} rows/s for {steady_s:g} s"
+    what = f"{count(rate)} rows/s for {seconds_:g} s"
     if burst_seconds:
         what += f", then {count(burst_rate)} rows/s for {burst_seconds:g} s"
     what += f", over {len(tables)} table{'s' if len(tables) > 1 else ''}"
@@ -395,7 +380,7 @@ def command(
             tables={"book_deltas": {"enabled": True}},
         )
         if sys.stderr.isatty():
-            note(f"{what}: about {steady_s + burst_seconds:.0f} s …")
+            note(f"{what}: about {seconds_ + burst_seconds:.0f} s …")
         result = run_load(settings, Schedule(tuple(phases)), tables, gc=collector)
         publish(report(result, settings, what, conditions), as_json=invocation.json, check=check)
 

@@ -22,10 +22,11 @@ from benchmarks import rig
 from benchmarks.gcstate import gc_state
 from benchmarks.load import merged
 from benchmarks.machine import describe_machine
+from benchmarks.options import rate_option, rounds_option, seconds_option, wait_option
 from benchmarks.report import Report, Section, count, publish, seconds, spread_of_seconds
 from benchmarks.rows import ALL_TABLES, make_rows
 from benchmarks.stats import QUANTILES, differences, quantiles, spread
-from benchmarks.steps import WAITS, Wait, no_recorder, take_steps
+from benchmarks.steps import Wait, no_recorder, take_steps
 from recorder import Recorder
 from recorder.cli.options import Invocation, equip, pass_invocation
 from recorder.cli.output import note
@@ -109,12 +110,10 @@ def in_force(variant: Variant) -> Iterator[None]:
 
 
 @click.command("threads")
-@click.option("--rate", default=25_000.0, show_default=True, help="Rows/s of the producer.")
-@click.option("--seconds", "seconds_", default=5.0, show_default=True, help="Length of each variant's run.")
-@click.option("--rounds", default=3, show_default=True, help="Turns of all variants.")
-@click.option(
-    "--wait", default="spin", show_default=True, type=click.Choice(WAITS), help="How the producer waits."
-)
+@rate_option(25_000.0, "Rows/s of the producer.")
+@seconds_option(5.0, "Length of each variant's run.")
+@rounds_option(3, "Turns of all variants.")
+@wait_option()
 @pass_invocation
 def command(invocation: Invocation, rate: float, seconds_: float, rounds: int, wait: Wait) -> None:
     """Compare ways to share the interpreter between producer and recorder.
