@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,7 +31,7 @@ from benchmarks.machine import describe_machine
 from benchmarks.options import check_option, gc_option, rounds_option, switch_interval_option
 from benchmarks.pack.tables import BENCH_TICKS
 from benchmarks.pack.tables import PACK as BENCH_PACK
-from benchmarks.report import Report, Section, Verdict, count, publish, spread_of_numbers
+from benchmarks.report import Report, Section, Verdict, announce, count, publish, spread_of_numbers
 from benchmarks.rows import ALL_TABLES, make_reel
 from benchmarks.stats import Spread, ratios, spread
 from recorder import Recorder
@@ -40,7 +39,6 @@ from recorder.batch import Batch
 from recorder.build import BatchBuilder
 from recorder.cli.errors import Failure
 from recorder.cli.options import Invocation, equip, pass_invocation
-from recorder.cli.output import note
 from recorder.identity import new_epoch
 from recorder.settings import Settings
 from recorder.sink.open import open_sink
@@ -435,8 +433,7 @@ def command(
 
         results = []
         for name in tables:
-            if sys.stderr.isatty():
-                note(f"{name}: {what} …")
+            announce(f"{name}: {what}")
             results.append(
                 run_table(
                     settings,

@@ -8,7 +8,6 @@ database, asked after the recorder has closed, has what the recorder says it ins
 from __future__ import annotations
 
 import itertools
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -27,12 +26,11 @@ from benchmarks.options import (
     seconds_option,
     switch_interval_option,
 )
-from benchmarks.report import Report, Section, Verdict, count, mebibytes, publish, seconds
+from benchmarks.report import Report, Section, Verdict, announce, count, mebibytes, publish, seconds
 from benchmarks.rows import ALL_TABLES, make_reel
 from recorder import Recorder
 from recorder.balance import Balance
 from recorder.cli.options import Invocation, equip, pass_invocation
-from recorder.cli.output import note
 from recorder.latency import LatencyHistogram
 from recorder.own_rows import OWN_TABLES
 from recorder.settings import Settings
@@ -379,8 +377,7 @@ def command(
             switch_interval_s=switch_interval,
             tables={"book_deltas": {"enabled": True}},
         )
-        if sys.stderr.isatty():
-            note(f"{what}: about {seconds_ + burst_seconds:.0f} s …")
+        announce(f"{what}: about {seconds_ + burst_seconds:.0f} s")
         result = run_load(settings, Schedule(tuple(phases)), tables, gc=collector)
         publish(report(result, settings, what, conditions), as_json=invocation.json, check=check)
 

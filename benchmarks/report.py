@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ from rich.text import Text
 
 from benchmarks.machine import Machine
 from benchmarks.stats import Spread
-from recorder.cli.output import emit_json
+from recorder.cli.output import emit_json, note
 
 WIDTH = 100
 
@@ -74,6 +75,12 @@ class Report:
             "targets": [verdict.as_dict() for verdict in self.verdicts],
             **self.data,
         }
+
+
+def announce(what: str) -> None:
+    """Say on a terminal what runs now, because it takes a while."""
+    if sys.stderr.isatty():
+        note(f"{what} …")
 
 
 def publish(report: Report, *, as_json: bool, check: bool) -> None:

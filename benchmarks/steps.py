@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from benchmarks.gcstate import GcState
 from benchmarks.stats import Nanoseconds
 
 Record = Callable[[str, Any], object]
@@ -38,6 +39,20 @@ class Steps:
 
     costs: Nanoseconds
     lateness: Nanoseconds
+
+
+@dataclass(frozen=True)
+class Producer:
+    """What a producer hands over, how many rows/s, how it waits, and the state of the garbage collector meanwhile."""
+
+    rows: Sequence[tuple[str, Any]]
+    rate: float
+    wait: Wait
+    collector: GcState
+
+    def take(self, record: Record, *, steps: int, skip: int = 0) -> Steps:
+        """Its steps; see `take_steps`."""
+        return take_steps(record, self.rows, rate=self.rate, steps=steps, skip=skip, wait=self.wait)
 
 
 def take_steps(
@@ -91,3 +106,8 @@ def timer_cost_ns(pairs: int = 200_000) -> float:
         after = now()
         found[pair] = after - before
     return float(np.median(np.array(found)))
+
+
+def without_timer(costs: Nanoseconds, timer_ns: float) -> Nanoseconds:
+    """What the calls took beside the clock readings around them."""
+    return (costs - int(timer_ns)).clip(min=0)

@@ -23,13 +23,12 @@ from benchmarks.gcstate import gc_state
 from benchmarks.load import merged
 from benchmarks.machine import describe_machine
 from benchmarks.options import rate_option, rounds_option, seconds_option, wait_option
-from benchmarks.report import Report, Section, count, publish, seconds, spread_of_seconds
+from benchmarks.report import Report, Section, announce, count, publish, seconds, spread_of_seconds
 from benchmarks.rows import ALL_TABLES, make_rows
 from benchmarks.stats import QUANTILES, differences, quantiles, spread
 from benchmarks.steps import Wait, no_recorder, take_steps
 from recorder import Recorder
 from recorder.cli.options import Invocation, equip, pass_invocation
-from recorder.cli.output import note
 from recorder.pipeline import TablePipeline
 from recorder.queue import Waiting, rows_in
 
@@ -137,8 +136,7 @@ def command(invocation: Invocation, rate: float, seconds_: float, rounds: int, w
                     )
                 )
             for number, variant in enumerate(VARIANTS):
-                if sys.stderr.isatty():
-                    note(f"round {turn + 1} of {rounds}: {variant.name}")
+                announce(f"round {turn + 1} of {rounds}: {variant.name}")
                 database = f"threads_{turn}_{number}"
                 settings = rig.settings_of(
                     invocation,

@@ -1,0 +1,212 @@
+"""The hot path while the engine's inserts hang: calls stay as cheap, memory within its bounds, and afterwards every
+row is accounted for, in the database once or in a gap row.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from benchmarks import hang, rig
+from benchmarks.gcstate import gc_state
+from benchmarks.hotpath_sides import NS, P999_TARGET_S, Quantiles
+from benchmarks.machine import describe_machine
+from benchmarks.report import Report, Section, Verdict, count, mebibytes, seconds
+from benchmarks.stats import QUANTILES, quantiles
+from benchmarks.steps import Producer, timer_cost_ns, without_timer
+from recorder import Recorder
+from recorder.balance import Balance
+from recorder.own_rows import GAPS
+from recorder.settings import Settings
+
+
+@dataclass(frozen=True)
+class HangResult:
+    """What the calls took before, during and after the hang, and where every row is."""
+
+    calls: Mapping[str, Quantiles]
+    timer_ns: float
+    hang_s: float
+    drain_s: float
+    offered: Mapping[str, int]
+    balance: Mapping[str, Balance]
+    stored: Mapping[str, rig.Stored]
+    gap_rows: Mapping[str, int]
+    rss_before_bytes: int
+    peaks: rig.Peaks
+    queue_bound_bytes: int
+
+    def problems(self) -> list[str]:
+        """Where counts do not agree; empty when all do."""
+        found = []
+        for name, balance in self.balance.items():
+            if not balance.exact or balance.pending:
+                found.append(f"{name}: balance {balance.as_dict()}")
+            if balance.received < self.offered.get(name, 0):
+                found.append(f"{name}: offered {self.offered[name]}, received {balance.received}")
+            there = self.stored.get(name, rig.Stored(0, 0))
+            if not balance.inserted == there.rows == there.identities:
+                found.append(
+                    f"{name}: inserted {balance.inserted}, the database has {there.rows}, {there.identities} different"
+                )
+            if balance.shed != self.gap_rows.get(name, 0) and name != GAPS:
+                found.append(f"{name}: shed {balance.shed}, told in gap rows {self.gap_rows.get(name, 0)}")
+        return found
+
+
+def run_hang(
+    settings: Settings, producer: Producer, *, before_s: float, hang_s: float, after_s: float
+) -> HangResult:
+    """Record; for `hang_s` the engine's inserts hang; then drain, close, and count."""
+    rows, timer_ns = producer.rows, timer_cost_ns()
+    rss_before = rig.rss_bytes()
+    tables = sorted({table for table, _ in rows})
+    with Recorder(settings) as recorder:
+        recorder.flush(60)
+        with rig.Probe(recorder) as probe:
+            # A row in every table, so that each has a part for the brake to count.
+            for table in tables:
+                recorder.record(table, next(row for name, row in rows if name == table))
+            recorder.flush(60)
+            moments: dict[str, int] = {}
+
+            def engine() -> None:
+                time.sleep(before_s)
+                hang.hang(recorder, tables, hang_s)
+                moments["hung"] = time.perf_counter_ns()
+                time.sleep(hang_s)
+                hang.release(recorder, tables)
+                moments["released"] = time.perf_counter_ns()
+
+            total_s = before_s + hang_s + after_s
+            steps = int(producer.rate * total_s)
+            trouble = threading.Thread(target=engine, name="bench-trouble")
+            with gc_state(producer.collector):
+                trouble.start()
+                began = time.perf_counter_ns()
+                taken = producer.take(recorder.record, steps=steps)
+                trouble.join()
+            drain_began = time.perf_counter()
+            recorder.flush(hang_s * 2 + 120)
+            drain_s = time.perf_counter() - drain_began
+            peaks = probe.take()
+        bound = sum(
+            own.queue_bytes + 3 * own.batch_bytes
+            for own in (
+                settings.for_table(table) for name, table in recorder.tables.items() if name in tables
+            )
+        )
+    balance = recorder.balance()
+    gaps = rig.ask(settings, {"": f"SELECT table_name, sum(rows) FROM {GAPS} GROUP BY table_name"})[""]
+    costs = without_timer(taken.costs, timer_ns)
+    at = [min(steps, int((moments[name] - began) / 1e9 * producer.rate)) for name in ("hung", "released")]
+    offered: dict[str, int] = {}
+    for step in range(steps):
+        name = rows[step % len(rows)][0]
+        offered[name] = offered.get(name, 0) + 1
+    parts = {"before": costs[: at[0]], "hanging": costs[at[0] : at[1]], "after": costs[at[1] :]}
+    return HangResult(
+        calls={name: quantiles(part) for name, part in parts.items() if len(part)},
+        timer_ns=timer_ns,
+        hang_s=hang_s,
+        drain_s=drain_s,
+        offered=offered,
+        balance=balance,
+        stored=rig.stored(settings, list(balance)),
+        gap_rows={name: int(rows_) for name, rows_ in gaps},
+        rss_before_bytes=rss_before,
+        peaks=peaks,
+        queue_bound_bytes=bound,
+    )
+
+
+def hang_report(result: HangResult, settings: Settings, what: str, conditions: str) -> Report:
+    """The run as people and programs read it."""
+    shown = [
+        [
+            name,
+            count(balance.received),
+            count(balance.inserted),
+            count(balance.shed),
+            count(result.gap_rows.get(name, 0)),
+            count(result.stored[name].rows if name in result.stored else 0),
+            count(result.peaks.queue_rows.get(name, 0)),
+            "exact" if balance.exact else "WRONG",
+        ]
+        for name, balance in sorted(result.balance.items(), key=lambda item: -item[1].received)
+        if balance.received
+    ]
+    p999 = result.calls["hanging"]["p999"] * NS if "hanging" in result.calls else 0.0
+    grown = max(0, result.peaks.rss_bytes - result.rss_before_bytes)
+    problems = result.problems()
+    return Report(
+        "hotpath --engine-hangs",
+        what,
+        conditions,
+        describe_machine(rig.engine_version(settings)),
+        [
+            Section(
+                "A call of record()",
+                ("", "p50", "p99", "p99.9", "max"),
+                [
+                    [name, *(seconds(found[quantile] * NS) for quantile in QUANTILES)]
+                    for name, found in result.calls.items()
+                ],
+                f"The clock's own {result.timer_ns:.0f} ns are taken off.",
+            ),
+            Section(
+                "Tables",
+                ("table", "received", "inserted", "shed", "in gaps", "stored", "queue", "balance"),
+                shown,
+                f"Drained in {seconds(result.drain_s)} after the last row. RSS was "
+                f"{mebibytes(result.rss_before_bytes)} before the recorder started, "
+                f"{mebibytes(result.peaks.rss_bytes)} at most; the bounds of queues and batches allow "
+                f"{mebibytes(result.queue_bound_bytes)} more.",
+            ),
+        ],
+        [
+            Verdict(
+                "record() p99.9 while it hangs",
+                seconds(p999),
+                f"≤ {seconds(P999_TARGET_S)}",
+                p999 <= P999_TARGET_S,
+            ),
+            Verdict(
+                "memory grew by",
+                mebibytes(grown),
+                f"≤ {mebibytes(result.queue_bound_bytes)}",
+                grown <= result.queue_bound_bytes,
+            ),
+            Verdict(
+                "fullest queue",
+                f"{result.peaks.queue_usage:.1%}",
+                "≤ 100 %",
+                result.peaks.queue_usage <= 1.001,
+            ),
+            Verdict("counts agree, each row once", "; ".join(problems) or "all", "all", not problems),
+        ],
+        {
+            "timer_ns": result.timer_ns,
+            "hang_s": result.hang_s,
+            "drain_s": result.drain_s,
+            "calls_s": {
+                name: {q: value * NS for q, value in found.items()} for name, found in result.calls.items()
+            },
+            "rss_before_bytes": result.rss_before_bytes,
+            "rss_peak_bytes": result.peaks.rss_bytes,
+            "queue_bound_bytes": result.queue_bound_bytes,
+            "queue_peak_rows": result.peaks.queue_rows,
+            "problems": problems,
+            "tables": {
+                name: {
+                    **balance.as_dict(),
+                    "exact": balance.exact,
+                    "in_gap_rows": result.gap_rows.get(name, 0),
+                    "stored_rows": result.stored[name].rows if name in result.stored else 0,
+                }
+                for name, balance in result.balance.items()
+            },
+        },
+    )
