@@ -144,22 +144,40 @@ def stage(client: Client, part: Part) -> pathlib.Path | None:
     if not staged.exists():
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
-        for one in sources:
-            if one.rows:
-                _link(part.folder / one.name, unfinished / one.name)
+        try:
+            for one in sources:
+                if one.rows:
+                    _link(part.folder / one.name, unfinished / one.name)
+        except FileNotFoundError:  # deleted meanwhile
+            shutil.rmtree(unfinished)
+            return None
         unfinished.rename(staged)
     return staged
 
 
-def put_back(client: Client, part: Part, staged: pathlib.Path) -> list[Part]:
-    """Attach the parts of a staged folder to the table, each once however often this is called; the attached ones.
+def staged_before(client: Client, engine: pathlib.Path) -> Iterator[tuple[Part, pathlib.Path]]:
+    """What a process that ended while it undid merges has left in an engine's folder: parts, with their folders."""
+    for staged in engine.glob(f"store/*/*/detached/{STAGED}*"):
+        if staged.suffix == _UNFINISHED:  # its part was not taken out: these are but second names of files
+            shutil.rmtree(staged)
+            continue
+        home = staged.parent.parent
+        for database, table in client.query(
+            "SELECT database, name FROM system.tables WHERE uuid = {uuid:UUID}",
+            parameters={"uuid": home.name},
+        ).result_rows:
+            yield Part(database, table, home, staged.name.removeprefix(STAGED), "", False, 0, 0), staged
 
-    Merges of the table must be stopped since the first call.
+
+def put_back(client: Client, part: Part, staged: pathlib.Path) -> list[Part]:
+    """Attach the parts of a staged folder to the table, each once however often this is called; what became of them.
+
+    Merges of the table should be stopped since the first call: a part is known by its files, for as long as they lie
+    in the table's folder.
     """
     attached = []
     for source in sorted(staged.iterdir()):
-        of_table = _of_table(client, part)
-        found = _with_files_of(source, of_table)
+        found = _home_of(source, _of_table(client, part))
         if found is None:
             waiting = staged.parent / source.name
             if not waiting.exists():
@@ -169,7 +187,7 @@ def put_back(client: Client, part: Part, staged: pathlib.Path) -> list[Part]:
                     f"{waiting} is in the way of a part that has to be put back; move it away"
                 )
             client.command(f"ALTER TABLE {part.table_name} ATTACH PART '{source.name}'", settings=_UNBOUNDED)
-            found = _with_files_of(source, _of_table(client, part))
+            found = _home_of(source, _of_table(client, part))
             if found is None:
                 raise CheckFailedError(f"{part.table_name}: part {source.name} was attached and is not there")
         attached.append(found)
@@ -195,17 +213,6 @@ def writing_for(client: Client, seconds: float) -> int:
         parameters={"s": seconds},
     ).result_rows
     return int(rows[0][0])
-
-
-def staged_folders(engine: pathlib.Path) -> Iterator[pathlib.Path]:
-    """What a process that ended while it undid a merge has left, in an engine's folder."""
-    for folder in engine.glob(f"store/*/*/detached/{STAGED}*"):
-        if (
-            folder.suffix == _UNFINISHED
-        ):  # the merge was not undone yet: these are but second names of its files
-            shutil.rmtree(folder)
-        else:
-            yield folder
 
 
 def _of_table(client: Client, part: Part) -> list[Part]:
@@ -243,13 +250,14 @@ def _link(source: pathlib.Path, target: pathlib.Path) -> None:
     shutil.copytree(source, target, copy_function=os.link)
 
 
-def _with_files_of(source: pathlib.Path, of_table: Sequence[Part]) -> Part | None:
-    """The active part that has the very files of a folder, whatever it is called now."""
+def _home_of(source: pathlib.Path, of_table: Sequence[Part]) -> Part | None:
+    """The active part with the rows of a folder: one that has its very files, or what such a one was merged into."""
+    homes = []
     for one in of_table:
-        with contextlib.suppress(FileNotFoundError):  # merged away meanwhile
-            if one.active and _same_files(source, one.folder / one.name):
-                return one
-    return None
+        with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+            if _same_files(source, one.folder / one.name):
+                homes += [one] if one.active else [other for other in of_table if other.covers(one)]
+    return next((one for one in homes if one.active and one.rows), None)
 
 
 def _same_files(one: pathlib.Path, other: pathlib.Path) -> bool:

@@ -21,6 +21,7 @@ import contextlib
 import logging
 import os
 import pathlib
+import shutil
 import threading
 import time
 import weakref
@@ -78,7 +79,10 @@ class SoundParts:
         self._exchanges: defaultdict[Table, int] = defaultdict(int)  # odd while parts are exchanged
         self._barred: dict[Table, SinkError] = {}
         self._lost: dict[Table, dict[str, tuple[str, Callable[[Client], bool]]]] = {}
-        self._restoring: dict[Table, dict[Part, pathlib.Path]] = {}
+        self._staged: set[pathlib.Path] = set()  # folders of parts that wait until theirs can be taken out
+        self._restoring: dict[
+            Table, dict[Part, pathlib.Path]
+        ] = {}  # parts taken out, and those to put back for them
         self._stopped: dict[Table, str] = {}  # tables whose merges are stopped
 
     def expect(self, keep_free_bytes: int) -> None:
@@ -165,6 +169,19 @@ class SoundParts:
         earlier = self._doubt_since_s
         self._last_short_s = time.time()
         self._doubt_since_s = since_s if earlier is None else min(earlier, since_s)
+
+    def recall(self, client: Client) -> None:
+        """Take up what a process that ended while it undid a merge has left. Called once the engine is open."""
+        with self._lock:
+            for part, folder in parts.staged_before(client, self._path):
+                table = part.database, part.table
+                if not parts.is_active(client, part):
+                    log.warning("%s: the parts in %s are put back", _name(table), folder)
+                    self._stop_merges(client, part)
+                    self._restoring.setdefault(table, {})[part] = folder
+                    self._doubt(time.time())
+                elif folder not in self._staged:  # the engine found the part sound
+                    shutil.rmtree(folder)
 
     # -- checking and mending -----------------------------------------------------------------------------------
 
@@ -255,10 +272,10 @@ class SoundParts:
     def _mend_table(self, client: Client, table: Table, broken: list[Part]) -> None:
         if broken:
             # A merge of a broken part could pass for sound, and one that began later would hide this one's sources.
-            parts.stop_merges(client, broken[0])
-            self._stopped[table] = broken[0].table_name
+            self._stop_merges(client, broken[0])
         # Before any part is taken out: the engine deletes the inactive ones then.
         staged = {part: parts.stage(client, part) for part in broken if part.made_of_parts}
+        self._staged.update(folder for folder in staged.values() if folder is not None)
         for part in broken:
             if part.made_of_parts:
                 folder = staged[part]
@@ -283,6 +300,7 @@ class SoundParts:
                 if why := parts.fault_of(client, source):
                     self._give_up(table, source, why)
             del self._restoring[table][part]
+            self._staged.discard(folder)
             log.error(
                 "%s: part %s of %d rows, which a merge wrote on the full disk, was broken; the parts it was made of "
                 "are in its place, and it lies in %s",
@@ -300,6 +318,10 @@ class SoundParts:
         log.critical(told)
         self._lost.setdefault(table, {})[part.name] = told, lambda client: not parts.is_active(client, part)
 
+    def _stop_merges(self, client: Client, part: Part) -> None:
+        parts.stop_merges(client, part)
+        self._stopped[part.database, part.table] = part.table_name
+
     def _start_merges(self, client: Client) -> None:
         for table, quoted in list(self._stopped.items()):
             if table not in self._lost:
@@ -307,33 +329,12 @@ class SoundParts:
                     parts.start_merges(client, quoted)
                 del self._stopped[table]
 
-    # -- what only a person can mend ----------------------------------------------------------------------------
-
-    def recall(self, client: Client) -> None:
-        """Hold the tables in which a process ended while it undid a merge. Called once the engine is open."""
-        for folder in parts.staged_folders(self._path):
-            for database, name in client.query(
-                "SELECT database, name FROM system.tables WHERE uuid = {uuid:UUID}",
-                parameters={"uuid": folder.parent.parent.name},
-            ).result_rows:
-                told = (
-                    f"{database}.{name}: the process ended while it put back the parts in {folder}. For each whose "
-                    "rows the table lacks: move it up into detached, and ALTER TABLE … ATTACH PART its name; then "
-                    "delete the folder"
-                )
-                log.critical(told)
-                self._lost.setdefault((database, name), {})[folder.name] = told, _is_gone(folder)
-
     def _see_mended_by_hand(self, client: Client, table: Table) -> None:
         lost = self._lost.get(table, {})
         for name in [name for name, (_, mended) in lost.items() if mended(client)]:
             del lost[name]
         if not lost and self._lost.pop(table, None) is not None:
             self._start_merges(client)
-
-
-def _is_gone(folder: pathlib.Path) -> Callable[[Client], bool]:
-    return lambda _: not folder.exists()
 
 
 def _name(table: Table) -> str:

@@ -5,17 +5,15 @@ What needs an engine of its own runs in a child process, because a process has o
 
 from __future__ import annotations
 
-import os
 import pathlib
 import signal
 import subprocess
-import sys
-import textwrap
 import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import pytest
+from harness.sink_children import answers, child
 from harness.sink_tables import create, plain
 
 from recorder.sink.chdb import ChdbSink
@@ -23,49 +21,6 @@ from recorder.sink.errors import InsertStillRunning, Retryable
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
-
-TESTS = pathlib.Path(__file__).parents[1]
-
-PRELUDE = """
-import asyncio, os, pathlib, subprocess, sys
-from harness.sink_tables import create, plain
-from recorder.sink.chdb import ChdbSink
-from recorder.sink.errors import *
-
-async def count(sink, table):
-    return (await sink.query(f"SELECT count() FROM {table}"))[0][0]
-
-async def attempt(call):
-    try:
-        await call
-    except SinkError as error:
-        print(type(error).__name__, error.code, error)
-    else:
-        print("done")
-"""
-
-
-def child(body: str, *arguments: object, tmpdir: pathlib.Path | None = None) -> subprocess.Popen[str]:
-    """A process that runs `async def main()` of `body`."""
-    script = PRELUDE + textwrap.dedent(body) + "\nasyncio.run(main())\n"
-    environment = os.environ | {"PYTHONPATH": str(TESTS)}
-    if tmpdir is not None:
-        environment["TMPDIR"] = str(tmpdir)
-    return subprocess.Popen(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-
-
-def answers(process: subprocess.Popen[str]) -> list[str]:
-    """The lines a child printed; it must have ended well."""
-    out, error = process.communicate(timeout=120)
-    assert process.returncode == 0, error
-    return out.splitlines()
 
 
 @pytest.fixture
