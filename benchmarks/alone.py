@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 import click
 
 import recorder.build
-from benchmarks import ingest, rig
+from benchmarks import ingest_sides, rig
 from benchmarks.gcstate import gc_state
 from benchmarks.machine import describe_machine
 from benchmarks.options import rounds_option, seconds_option
@@ -46,14 +46,16 @@ def beside(work: Work | None) -> Iterator[None]:
         thread.join()
 
 
-def builds(rows: ingest.Rows, slice_rows: int) -> Work:
+def builds(rows: ingest_sides.Rows, slice_rows: int) -> Work:
     """`RATE` rows/s into columns, a thousand at a time, letting go of the lock after each slice."""
     entries = [(row, 1, None, 0) for row in rows[:1_000]]
 
     def work(stop: threading.Event) -> None:
         recorder.build.SLICE_ROWS = slice_rows
         while not stop.wait(len(entries) / RATE):
-            builder = BatchBuilder(ingest.TABLES[TABLE], epoch=1, run_id="bench", on_bad=lambda bad: None)
+            builder = BatchBuilder(
+                ingest_sides.TABLES[TABLE], epoch=1, run_id="bench", on_bad=lambda bad: None
+            )
             for _ in builder.add(entries):
                 time.sleep(1e-6)
             builder.seal()
@@ -62,9 +64,9 @@ def builds(rows: ingest.Rows, slice_rows: int) -> Work:
     return work
 
 
-def inserts(arena: ingest.Arena, batch_rows: int) -> Work:
+def inserts(arena: ingest_sides.Arena, batch_rows: int) -> Work:
     """`RATE` rows/s as ready batches of so many."""
-    batches = ingest.arrow_batches(arena.table, arena.rows, batch_rows * 8, batch_rows)
+    batches = ingest_sides.arrow_batches(arena.table, arena.rows, batch_rows * 8, batch_rows)
 
     async def insert(stop: threading.Event) -> None:
         sink = open_sink(arena.settings)
@@ -91,13 +93,13 @@ def command(invocation: Invocation, seconds_: float, rounds: int) -> None:
     Example:
         python -m benchmarks.alone --seconds 3 --rounds 3
     """
-    table = ingest.TABLES[TABLE]
-    rows = ingest.make_rows(table)
+    table = ingest_sides.TABLES[TABLE]
+    rows = ingest_sides.make_rows(table)
     own = sys.getswitchinterval()
     late: dict[tuple[str, float], list[dict[str, float]]] = {}
     with rig.scratch_folder() as folder:
         settings = rig.settings_of(invocation, folder, database="bench")
-        arena = ingest.Arena(settings, table, rows, [], 0, 0, "freeze")
+        arena = ingest_sides.Arena(settings, table, rows, [], 0, 0, "freeze")
         client = arena.client()
         arena.create(client)
         parts: dict[str, Work | None] = {"nothing": None}

@@ -8,12 +8,13 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from benchmarks import hang, rig
 from benchmarks.gcstate import gc_state
 from benchmarks.hotpath_sides import NS, P999_TARGET_S, Quantiles
 from benchmarks.machine import describe_machine
-from benchmarks.report import Report, Section, Verdict, count, mebibytes, seconds
+from benchmarks.report import Report, Section, Verdict, count, mebibytes, seconds, within
 from benchmarks.stats import QUANTILES, quantiles
 from benchmarks.steps import Producer, timer_cost_ns, without_timer
 from recorder import Recorder
@@ -54,6 +55,35 @@ class HangResult:
             if balance.shed != self.gap_rows.get(name, 0) and name != GAPS:
                 found.append(f"{name}: shed {balance.shed}, told in gap rows {self.gap_rows.get(name, 0)}")
         return found
+
+    def stored_rows(self, table: str) -> int:
+        """Rows that the database has of a table."""
+        return self.stored[table].rows if table in self.stored else 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "timer_ns": self.timer_ns,
+            "hang_s": self.hang_s,
+            "drain_s": self.drain_s,
+            "calls_s": {
+                name: {q: value * NS for q, value in found.items()} for name, found in self.calls.items()
+            },
+            "rss_before_bytes": self.rss_before_bytes,
+            "rss_peak_bytes": self.peaks.rss_bytes,
+            "queue_bound_bytes": self.queue_bound_bytes,
+            "queue_peak_rows": self.peaks.queue_rows,
+            "problems": self.problems(),
+            "tables": {
+                name: {
+                    **balance.as_dict(),
+                    "exact": balance.exact,
+                    "in_gap_rows": self.gap_rows.get(name, 0),
+                    "stored_rows": self.stored_rows(name),
+                }
+                for name, balance in self.balance.items()
+            },
+        }
 
 
 def run_hang(
@@ -124,23 +154,6 @@ def run_hang(
 
 def hang_report(result: HangResult, settings: Settings, what: str, conditions: str) -> Report:
     """The run as people and programs read it."""
-    shown = [
-        [
-            name,
-            count(balance.received),
-            count(balance.inserted),
-            count(balance.shed),
-            count(result.gap_rows.get(name, 0)),
-            count(result.stored[name].rows if name in result.stored else 0),
-            count(result.peaks.queue_rows.get(name, 0)),
-            "exact" if balance.exact else "WRONG",
-        ]
-        for name, balance in sorted(result.balance.items(), key=lambda item: -item[1].received)
-        if balance.received
-    ]
-    p999 = result.calls["hanging"]["p999"] * NS if "hanging" in result.calls else 0.0
-    grown = max(0, result.peaks.rss_bytes - result.rss_before_bytes)
-    problems = result.problems()
     return Report(
         "hotpath --engine-hangs",
         what,
@@ -156,57 +169,46 @@ def hang_report(result: HangResult, settings: Settings, what: str, conditions: s
                 ],
                 f"The clock's own {result.timer_ns:.0f} ns are taken off.",
             ),
-            Section(
-                "Tables",
-                ("table", "received", "inserted", "shed", "in gaps", "stored", "queue", "balance"),
-                shown,
-                f"Drained in {seconds(result.drain_s)} after the last row. RSS was "
-                f"{mebibytes(result.rss_before_bytes)} before the recorder started, "
-                f"{mebibytes(result.peaks.rss_bytes)} at most; the bounds of queues and batches allow "
-                f"{mebibytes(result.queue_bound_bytes)} more.",
-            ),
+            _table_section(result),
         ],
-        [
-            Verdict(
-                "record() p99.9 while it hangs",
-                seconds(p999),
-                f"≤ {seconds(P999_TARGET_S)}",
-                p999 <= P999_TARGET_S,
-            ),
-            Verdict(
-                "memory grew by",
-                mebibytes(grown),
-                f"≤ {mebibytes(result.queue_bound_bytes)}",
-                grown <= result.queue_bound_bytes,
-            ),
-            Verdict(
-                "fullest queue",
-                f"{result.peaks.queue_usage:.1%}",
-                "≤ 100 %",
-                result.peaks.queue_usage <= 1.001,
-            ),
-            Verdict("counts agree, each row once", "; ".join(problems) or "all", "all", not problems),
-        ],
-        {
-            "timer_ns": result.timer_ns,
-            "hang_s": result.hang_s,
-            "drain_s": result.drain_s,
-            "calls_s": {
-                name: {q: value * NS for q, value in found.items()} for name, found in result.calls.items()
-            },
-            "rss_before_bytes": result.rss_before_bytes,
-            "rss_peak_bytes": result.peaks.rss_bytes,
-            "queue_bound_bytes": result.queue_bound_bytes,
-            "queue_peak_rows": result.peaks.queue_rows,
-            "problems": problems,
-            "tables": {
-                name: {
-                    **balance.as_dict(),
-                    "exact": balance.exact,
-                    "in_gap_rows": result.gap_rows.get(name, 0),
-                    "stored_rows": result.stored[name].rows if name in result.stored else 0,
-                }
-                for name, balance in result.balance.items()
-            },
-        },
+        _verdicts(result),
+        result.as_dict(),
     )
+
+
+def _table_section(result: HangResult) -> Section:
+    rows = [
+        [
+            name,
+            count(balance.received),
+            count(balance.inserted),
+            count(balance.shed),
+            count(result.gap_rows.get(name, 0)),
+            count(result.stored_rows(name)),
+            count(result.peaks.queue_rows.get(name, 0)),
+            "exact" if balance.exact else "WRONG",
+        ]
+        for name, balance in sorted(result.balance.items(), key=lambda item: -item[1].received)
+        if balance.received
+    ]
+    return Section(
+        "Tables",
+        ("table", "received", "inserted", "shed", "in gaps", "stored", "queue", "balance"),
+        rows,
+        f"Drained in {seconds(result.drain_s)} after the last row. RSS was "
+        f"{mebibytes(result.rss_before_bytes)} before the recorder started, "
+        f"{mebibytes(result.peaks.rss_bytes)} at most; the bounds of queues and batches allow "
+        f"{mebibytes(result.queue_bound_bytes)} more.",
+    )
+
+
+def _verdicts(result: HangResult) -> list[Verdict]:
+    p999_s = result.calls["hanging"]["p999"] * NS if "hanging" in result.calls else 0.0
+    grown, bound = max(0, result.peaks.rss_bytes - result.rss_before_bytes), result.queue_bound_bytes
+    usage, problems = result.peaks.queue_usage, result.problems()
+    return [
+        within("record() p99.9 while it hangs", p999_s, P999_TARGET_S),
+        Verdict("memory grew by", mebibytes(grown), f"≤ {mebibytes(bound)}", grown <= bound),
+        Verdict("fullest queue", f"{usage:.1%}", "≤ 100 %", usage <= 1.001),
+        Verdict("counts agree, each row once", "; ".join(problems) or "all", "all", not problems),
+    ]

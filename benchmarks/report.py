@@ -34,6 +34,13 @@ class Verdict:
         return {"name": self.name, "value": self.value, "target": self.target, "met": self.met}
 
 
+def within(name: str, value: Spread | float, limit_s: float) -> Verdict:
+    """A duration, or the median of several, against the most it may be; in seconds."""
+    if isinstance(value, Spread):
+        return Verdict(name, spread_of_seconds(value), f"≤ {seconds(limit_s)}", value.median <= limit_s)
+    return Verdict(name, seconds(value), f"≤ {seconds(limit_s)}", value <= limit_s)
+
+
 @dataclass(frozen=True)
 class Section:
     """A table: the first column names, the others are numbers."""

@@ -20,7 +20,7 @@ import click
 import recorder.build
 from benchmarks import rig
 from benchmarks.gcstate import gc_state
-from benchmarks.load import merged
+from benchmarks.load_run import merged
 from benchmarks.machine import describe_machine
 from benchmarks.options import rate_option, rounds_option, seconds_option, wait_option
 from benchmarks.report import Report, Section, announce, count, publish, seconds, spread_of_seconds
