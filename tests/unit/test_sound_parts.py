@@ -1,0 +1,233 @@
+"""When the disk is looked at, when it is in doubt, and what a look-up or an insert may rely on meanwhile."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from recorder.sink import parts, sound_parts
+from recorder.sink.errors import Retryable
+from recorder.sink.parts import Part
+from recorder.sink.sound_parts import LEAST_ROOM_BYTES, SoundParts, guard_of
+
+T = ("d", "t")
+CLIENT: Any = None
+ROOM = 1 << 40
+PART = Part("d", "t", pathlib.Path("/nowhere"), "202601_3_3_0", "202601", active=True, rows=5, written_at_s=1)
+
+
+class Disk:
+    """The free space, and what the engine has and does."""
+
+    free = ROOM
+    writing = 0
+    broken: tuple[Part, ...] = ()
+    sound: tuple[Part, ...] = ()
+    checked: list[str]
+    since_s: list[float]
+    aside: list[str]
+
+    def __init__(self) -> None:
+        self.checked, self.since_s, self.aside = [], [], []
+
+    def fault_of(self, _: object, part: Part) -> str:
+        self.checked.append(part.name)
+        return "torn" if part in self.broken else ""
+
+    def written_since(self, _: object, moment_s: float) -> list[Part]:
+        self.since_s.append(moment_s)
+        return [*self.broken, *self.sound]
+
+    def set_aside(self, _: object, part: Part) -> None:
+        self.aside.append(part.name)
+        self.broken = tuple(one for one in self.broken if one is not part)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    disk = Disk()
+    monkeypatch.setattr(
+        sound_parts.os, "statvfs", lambda _: SimpleNamespace(f_bavail=disk.free // 4096, f_frsize=4096)
+    )
+    monkeypatch.setattr(parts, "fault_of", disk.fault_of)
+    monkeypatch.setattr(parts, "written_since", disk.written_since)
+    monkeypatch.setattr(parts, "writing_for", lambda *_: disk.writing)
+    monkeypatch.setattr(parts, "set_aside", disk.set_aside)
+    monkeypatch.setattr(parts, "stop_merges", lambda *_: None)
+    monkeypatch.setattr(parts, "start_merges", lambda *_: None)
+    return disk
+
+
+@pytest.fixture
+def guard(tmp_path: pathlib.Path) -> SoundParts:
+    return SoundParts(tmp_path)
+
+
+def inserting(guard: SoundParts, meanwhile: Callable[[], None]) -> None:
+    with guard.inserting(CLIENT, T):
+        meanwhile()
+
+
+def reading(guard: SoundParts, meanwhile: Callable[[], None]) -> None:
+    with guard.reading(CLIENT, T):
+        meanwhile()
+
+
+def call(guard: SoundParts) -> None:
+    inserting(guard, lambda: None)
+    reading(guard, lambda: None)
+
+
+def test_with_room_nothing_is_asked_and_nobody_waited_for(disk: Disk, guard: SoundParts) -> None:
+    """Also while another thread holds the lock."""
+    with guard._lock:
+        thread = threading.Thread(target=call, args=(guard,))
+        thread.start()
+        thread.join(30)
+        assert not thread.is_alive()
+    assert disk.since_s == disk.checked == []
+
+
+@pytest.mark.parametrize(
+    ("kept", "enough"),
+    [(0, LEAST_ROOM_BYTES), (LEAST_ROOM_BYTES, LEAST_ROOM_BYTES), (100 << 20, 50 << 20)],
+)
+def test_short_is_less_than_half_of_what_is_kept_free(
+    disk: Disk, tmp_path: pathlib.Path, kept: int, enough: int
+) -> None:
+    """And less than `LEAST_ROOM_BYTES` however little that is."""
+    guard = guard_of(tmp_path, kept)
+    assert guard is guard_of(tmp_path, 0)
+    disk.free = enough
+    assert guard.look()
+    disk.free = enough - 4096
+    assert not guard.look()
+
+
+def test_doubt_lasts_until_there_is_room_and_all_was_checked(disk: Disk, guard: SoundParts) -> None:
+    """Each part is checked once, back to before the disk was last seen with room."""
+    assert guard.look()
+    seen_s = guard._last_room_s
+    disk.sound = (PART,)
+    disk.free = 0
+    call(guard)
+    call(guard)
+    assert disk.checked == [PART.name]
+    assert max(disk.since_s) <= seen_s - sound_parts.SLACK_S
+    disk.free = ROOM
+    assert not guard.look()
+    call(guard)
+    assert guard.look()
+    asked = len(disk.since_s)
+    call(guard)
+    assert len(disk.since_s) == asked
+
+
+def test_what_was_being_written_keeps_the_doubt(disk: Disk, guard: SoundParts) -> None:
+    """A merge that ran while the disk was short may leave its part when there is room again."""
+    disk.free, disk.writing = 0, 1
+    call(guard)
+    disk.free = ROOM
+    call(guard)
+    assert not guard.look()
+    disk.writing = 0
+    call(guard)
+    assert guard.look()
+
+
+def test_every_insert_under_way_is_told_of_a_part_set_aside(disk: Disk, guard: SoundParts) -> None:
+    """Not only the one that found it."""
+
+    def meanwhile() -> None:
+        disk.free, disk.broken = 0, (PART,)
+        with guard.reading(CLIENT, ("d", "other")):
+            pass
+        assert disk.aside == [PART.name]
+        disk.free = ROOM
+        with guard.inserting(CLIENT, ("d", "other")):
+            pass
+        assert guard.look()
+
+    with pytest.raises(Retryable, match="looked up and sent again"):
+        inserting(guard, meanwhile)
+    call(guard)
+
+
+def test_a_look_up_gives_no_answer_when_parts_were_exchanged_meanwhile(disk: Disk, guard: SoundParts) -> None:
+    """It may have seen the table without them."""
+
+    def meanwhile() -> None:
+        disk.free, disk.broken = 0, (PART,)
+        with guard.reading(CLIENT, ("d", "other")):
+            pass
+
+    with pytest.raises(Retryable, match="asked again"):
+        reading(guard, meanwhile)
+    reading(guard, lambda: None)
+
+
+def test_a_table_that_cannot_be_read_is_checked_though_the_disk_had_room(
+    disk: Disk, guard: SoundParts
+) -> None:
+    """An error of reading is one of the table's parts until it was seen to be none."""
+
+    class ReadError(Exception):
+        code = 246
+
+    disk.broken = (PART,)
+    with pytest.raises(Retryable, match="asked again"), guard.reading(CLIENT, T):
+        raise ReadError
+    assert disk.aside == [PART.name]
+    with pytest.raises(ReadError), guard.reading(CLIENT, T):
+        raise ReadError
+
+
+def test_a_refusal_for_want_of_space_is_a_short_disk(disk: Disk, guard: SoundParts) -> None:
+    """Whatever is free by the time it is looked at."""
+
+    class FullError(Exception):
+        code = 243
+
+    with pytest.raises(FullError), guard.inserting(CLIENT, T):
+        raise FullError
+    assert not guard.look()
+
+
+def test_a_disk_that_cannot_be_looked_at_is_short(guard: SoundParts, tmp_path: pathlib.Path) -> None:
+    """Nothing is known of it."""
+    assert guard.look()
+    os.rmdir(tmp_path)
+    assert not guard.look()
+
+
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [("202601_3_3_0", False), ("202601_1_3_1", True), ("202601_3_3_0_9", True)],
+)
+def test_a_part_that_was_made_of_parts_is_known_by_its_name(name: str, made: bool) -> None:
+    """Merged, or mutated."""
+    assert replace(PART, name=name).made_of_parts is made
+
+
+@pytest.mark.parametrize(
+    ("name", "partition", "covered"),
+    [
+        ("202601_1_5_2", "202601", False),
+        ("202601_1_5_1", "202601", True),
+        ("202601_3_3_0", "202601", True),
+        ("202601_3_6_1", "202601", False),
+        ("202602_3_3_0", "202602", False),
+        ("202601_1_5_2_7", "202601", False),
+    ],
+)
+def test_a_part_covers_those_it_was_made_of(name: str, partition: str, covered: bool) -> None:
+    """By partition, blocks, merges and mutation."""
+    whole = replace(PART, name="202601_1_5_2")
+    assert whole.covers(replace(PART, name=name, partition=partition)) is covered
