@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from recorder.bad_rows import BadRow, row_bytes, said_by
 from recorder.batch import Batch, cut_by_partitions, local_times_ns, partition_keys
+from recorder.breather import NEVER
 from recorder.convert import BadColumn, Converter, bad_values, converter
 from recorder.log import get_logger
 from recorder.queue import ArrowBlock, Block, Entry, Waiting
@@ -40,7 +41,7 @@ class BatchBuilder:
     """Collects one table's rows until they are sealed. Owned by one task; no thread safety.
 
     `run_id` fills in rows that name none. `ignore_unknown` counts and drops fields that the table does not have,
-    instead of refusing the row.
+    instead of refusing the row. `breathe` is called between the columns of a slice, for other threads' sake.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class BatchBuilder:
         run_id: str,
         ignore_unknown: bool = False,
         on_bad: Callable[[BadRow], None],
+        breathe: Callable[[], None] = NEVER,
     ):
         self.table = table
         self.epoch = epoch
@@ -68,6 +70,7 @@ class BatchBuilder:
         self._refused: list[BadRow] = []  # told once their slice is kept
         self._run_id = run_id
         self._on_bad = on_bad
+        self._breathe = breathe
         self._next_seq = 0
         self._slices: list[_Slice] = []
         self._from_source = False
@@ -177,7 +180,9 @@ class BatchBuilder:
         columns: list[Sequence[Any]] = list(zip(*tuples, strict=True))
         self._fill_in(columns, unbuilt.times_ns, unbuilt.correlations)
         arrays: list[pa.Array] = []
+        breathe = self._breathe
         for convert, values in zip(self._converters, columns, strict=True):
+            breathe()
             try:
                 arrays.append(convert(values))
             except BadColumn:

@@ -15,6 +15,7 @@ from typing import Any
 from recorder.backoff import Backoff
 from recorder.bad_rows import refused_row
 from recorder.balance import Balance
+from recorder.breather import Breather
 from recorder.budget import InsertBudget
 from recorder.build import BatchBuilder
 from recorder.door import Door, key_of
@@ -74,6 +75,7 @@ class Runtime:
         self._recorder_run_id = recorder_run_id
         self._loop = asyncio.get_running_loop()
         self._budget = InsertBudget(settings.insert_budget_per_s)
+        self._breathe = Breather.of_switch_interval(settings.switch_interval_s)
         self._schema = SchemaStart(sink, settings, self._packs)
         metrics = RecorderMetrics(
             read=partial(stats, self.tables, self.sources),
@@ -115,6 +117,7 @@ class Runtime:
                 run_id=self._run_id,
                 ignore_unknown=settings.unknown_fields == "ignore",
                 on_bad=lambda bad: pipeline.bad_row(bad),
+                breathe=self._breathe,
             ),
             policy=FlushPolicy(
                 batch_rows=settings.batch_rows,
