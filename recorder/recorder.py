@@ -16,8 +16,6 @@ import atexit
 import concurrent.futures
 import contextlib
 import os
-import sys
-import threading
 import time
 import types
 import uuid
@@ -35,11 +33,11 @@ from recorder.door import Door
 from recorder.errors import NotDurable, RecorderClosed, RecorderForked, SettingsError, UnknownTable
 from recorder.identity import letter_log
 from recorder.log import get_logger
-from recorder.loop import new_loop
 from recorder.metrics import SourceCounts
 from recorder.own_rows import DEAD_LETTERS, OWN_TABLES
 from recorder.queue import ArrowBlock, Block, Entry, Watched
 from recorder.runtime import Runtime
+from recorder.runtime_thread import RuntimeThread
 from recorder.settings import Settings
 from recorder.sink.base import Sink
 from recorder.sink.open import open_sink
@@ -52,8 +50,6 @@ T = TypeVar("T")
 
 ARROW_BLOCK_ROWS = 2_048
 """Arrow rows are taken up in blocks of so many, so that a full queue sheds blocks and not whole tables."""
-ALIVE_CHECK_S = 0.1
-"""How often who waits for the recorder's thread sees whether it is still there."""
 
 _live: weakref.WeakSet[Recorder] = weakref.WeakSet()
 
@@ -103,10 +99,7 @@ class Recorder:
                 'add "core" to packs'
             )
         self._state: Literal["new", "running", "closing", "closed", "forked", "failed"] = "new"
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._runtime: Runtime | None = None
-        self._thread: threading.Thread | None = None
-        self._old_switch_interval: float | None = None
+        self._thread: RuntimeThread | None = None
 
     # -- lifecycle ----------------------------------------------------------------------------------------------
 
@@ -121,55 +114,31 @@ class Recorder:
         if self._state != "new":
             raise RecorderClosed(f"this recorder is {self._state}; make a new Recorder to start again")
         sink = self._sink if self._sink is not None else open_sink(self.settings)
-        started: threading.Event = threading.Event()
-        failure: list[BaseException] = []
-        self._thread = threading.Thread(
-            target=self._run, args=(sink, started, failure), name="recorder", daemon=True
+        thread = RuntimeThread(
+            lambda: Runtime(
+                self.settings, self.packs, sink, run_id=self.run_id, recorder_run_id=self.recorder_run_id
+            ),
+            shutdown_timeout_s=self.settings.shutdown_timeout_s,
+            switch_interval_s=self.settings.switch_interval_s,
+            ended=self._thread_ended,
         )
-        if self.settings.switch_interval_s is not None:
-            self._old_switch_interval = sys.getswitchinterval()
-            sys.setswitchinterval(self.settings.switch_interval_s)
-        self._thread.start()
-        started.wait()
-        if failure:
-            self._thread.join()
-            self._restore_switch_interval()
+        try:
+            thread.start()
+        except BaseException:
             self._state = "closed"
-            self._runtime = None
-            raise failure[0]
-        assert self._runtime is not None
+            raise
+        self._thread = thread
         self._state = "running"
-        self._doors = self._runtime.doors
+        self._doors = thread.runtime.doors
         _live.add(self)
         # After the sink's own guard, so before it: the last comes first. Threads that are no daemons have ended then.
         atexit.register(self._close_at_exit)
         return self
 
-    def _run(self, sink: Sink, started: threading.Event, failure: list[BaseException]) -> None:
-        """The recorder's thread: one event loop, from start to close."""
-        try:
-            with asyncio.Runner(loop_factory=new_loop) as runner:
-                self._loop = runner.get_loop()
-                runner.run(self._live(sink, started))
-        except BaseException as error:
-            failure.append(error)  # for the thread that called `start`
-            if started.is_set():
-                log.critical("the recorder ended unexpectedly", error=repr(error), exc_info=True)
-        finally:
-            if self._state == "running":
-                self._doors = {}
-                self._state = "failed"
-            started.set()
-
-    async def _live(self, sink: Sink, started: threading.Event) -> None:
-        self._stop = asyncio.Event()
-        self._runtime = Runtime(
-            self.settings, self.packs, sink, run_id=self.run_id, recorder_run_id=self.recorder_run_id
-        )
-        await self._runtime.start()
-        started.set()
-        await self._stop.wait()
-        await self._runtime.close(self.settings.shutdown_timeout_s)
+    def _thread_ended(self) -> None:
+        if self._state == "running":
+            self._doors = {}
+            self._state = "failed"
 
     def close(self) -> None:
         """Stop taking rows, flush within `shutdown_timeout_s`, count what is left, release everything.
@@ -184,14 +153,12 @@ class Recorder:
         if self._state == "running":
             self._state = "closing"
             self._doors = {}
-            assert self._loop is not None
-            with contextlib.suppress(RuntimeError):  # it failed just now, and its loop is gone
-                self._loop.call_soon_threadsafe(self._stop.set)
+            assert self._thread is not None
+            self._thread.stop()
         if self._thread is not None:
             self._thread.join()
         if self._state == "closing":
             self._state = "closed"
-        self._restore_switch_interval()
         _live.discard(self)
         atexit.unregister(self._close_at_exit)
 
@@ -199,11 +166,6 @@ class Recorder:
         if self._state == "running":
             log.warning("the recorder was not closed; closing it as the interpreter exits")
         self.close()
-
-    def _restore_switch_interval(self) -> None:
-        before, self._old_switch_interval = self._old_switch_interval, None
-        if before is not None:
-            sys.setswitchinterval(before)
 
     def _after_fork(self) -> None:
         self._doors = {}
@@ -452,31 +414,15 @@ class Recorder:
         return f"not all rows are {state} after {timeout_s} s; still on their way: {', '.join(waiting)}"
 
     def _running(self) -> tuple[Runtime, asyncio.AbstractEventLoop]:
-        if self._state != "running" or self._runtime is None or self._loop is None:
+        if self._state != "running" or self._thread is None:
             raise self._shut("recorder")
-        return self._runtime, self._loop
+        return self._thread.runtime, self._thread.loop
 
     def _on_loop(self, ask: Callable[[Runtime], T]) -> T:
-        """An answer of the runtime, taken on its loop, where no row is between two counts; or after its end."""
-        runtime, loop, thread = self._runtime, self._loop, self._thread
-        if self._state in ("new", "forked") or runtime is None or loop is None or thread is None:
+        """An answer of the runtime; also of one that has ended."""
+        if self._state in ("new", "forked") or self._thread is None:
             raise self._shut("recorder")
-
-        future: concurrent.futures.Future[T] = concurrent.futures.Future()
-
-        def answer() -> None:
-            try:
-                future.set_result(ask(runtime))
-            except Exception as error:  # noqa: BLE001 - it belongs to who asks
-                future.set_exception(error)
-
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(answer)
-            while thread.is_alive() or future.done():
-                with contextlib.suppress(TimeoutError):
-                    return future.result(ALIVE_CHECK_S)
-        thread.join()
-        return ask(runtime)
+        return self._thread.ask(ask)
 
     # -- what it tells ------------------------------------------------------------------------------------------------
 

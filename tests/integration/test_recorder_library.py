@@ -501,7 +501,7 @@ def test_a_closing_recorder_answers(make: Make) -> None:
         assert recorder.balance()["orders"].exact
     second.join(WAIT_S)
     assert recorder._thread is not None
-    assert not recorder._thread.is_alive()
+    assert not recorder._thread.alive
     recorder.close()
     balance = recorder.balance()["orders"]
     assert (balance.received, balance.shed, balance.pending) == (1, 1, 0)
@@ -510,8 +510,8 @@ def test_a_closing_recorder_answers(make: Make) -> None:
 def test_a_recorder_that_failed_is_closed_and_counts(make: Make) -> None:
     """Its doors are shut, its balance is there, and `close` waits for its thread."""
     recorder = make().start()
-    loop, stop = recorder._loop, recorder._stop
-    assert loop is not None
+    assert recorder._thread is not None
+    loop, stop = recorder._thread.loop, recorder._thread._stop
 
     async def broken() -> None:
         raise RuntimeError("a fault")
@@ -524,7 +524,7 @@ def test_a_recorder_that_failed_is_closed_and_counts(make: Make) -> None:
         recorder.record("orders", order(0))
     recorder.close()
     assert recorder._thread is not None
-    assert not recorder._thread.is_alive()
+    assert not recorder._thread.alive
     assert recorder.balance()["orders"].received == 0
 
 
