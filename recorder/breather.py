@@ -14,6 +14,8 @@ from collections.abc import Callable
 
 REST_S = 50e-6
 """How long a pause asks to sleep; with the system's timer slack about twice that passes."""
+SHORT_INTERVAL_S = 5e-4
+"""A switch interval up to here is set for producers that must not wait; a longer one is for throughput."""
 HOLD_INTERVALS = 2
 """Work goes on for so many switch intervals between two pauses: each pause is two changes of thread."""
 
@@ -41,8 +43,10 @@ class Breather:
 
     @classmethod
     def of_switch_interval(cls, switch_interval_s: float | None) -> Breather:
-        """One that suits a switch interval in seconds; None, where it was left alone, never pauses."""
-        return cls(None if switch_interval_s is None else HOLD_INTERVALS * switch_interval_s)
+        """One that suits a switch interval in seconds, None where it was left alone: it pauses for a short one only."""
+        if switch_interval_s is None or switch_interval_s > SHORT_INTERVAL_S:
+            return NEVER
+        return cls(HOLD_INTERVALS * switch_interval_s)
 
     def __call__(self) -> None:
         """Pause, if it is time to."""

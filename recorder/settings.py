@@ -197,7 +197,9 @@ class Settings(BaseSettings):
         description="What a field the table lacks does to its row: `dead_letter`, or `ignore` (counted).",
     )
     switch_interval_s: Annotated[float, BeforeValidator(number), Field(gt=0, le=1)] | None = Field(
-        default=None, description="`sys.setswitchinterval` of the process; unset leaves it alone."
+        default=None,
+        description="`sys.setswitchinterval` of the process; unset leaves it alone. "
+        "0.0001 suits a producer that must not wait (`docs/threads.md`).",
     )
     health_addr: Annotated[str | None, BeforeValidator(health_addr_of)] = Field(
         default=None, description='Address of metrics and health as `host:port`; "off" for none.'

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recorder.breather import HOLD_INTERVALS, REST_S, Breather
+from recorder.breather import HOLD_INTERVALS, NEVER, REST_S, Breather
 
 
 class Clock:
@@ -40,8 +41,8 @@ def test_work_goes_on_for_no_longer_than_the_hold_and_one_step(hold: float, step
             assert worked <= hold * (1 + 1e-6) + 1e-9
 
 
-def test_where_no_interval_was_asked_for_nothing_pauses() -> None:
-    """Whoever did not set `switch_interval_s` pays nothing."""
+def test_without_a_hold_nothing_pauses() -> None:
+    """Work that nobody waits for pays nothing."""
     clock = Clock()
     breathe = Breather(None, clock=clock, sleep=clock.sleep)
     for _ in range(10):
@@ -50,9 +51,13 @@ def test_where_no_interval_was_asked_for_nothing_pauses() -> None:
     assert clock.rests == []
 
 
-def test_the_hold_follows_the_switch_interval() -> None:
+@pytest.mark.parametrize("interval", [None, 1e-3, 5e-3])
+def test_who_did_not_ask_for_short_waits_gets_no_pauses(interval: float | None) -> None:
+    """The interpreter's own interval, or one set for throughput, leaves the builder alone."""
+    assert Breather.of_switch_interval(interval) is NEVER
+
+
+def test_the_hold_follows_a_short_switch_interval() -> None:
     """A pause comes after `HOLD_INTERVALS` intervals, and lasts long enough for another thread to wake up."""
-    breathe = Breather.of_switch_interval(1e-4)
-    assert breathe._hold_s == HOLD_INTERVALS * 1e-4
-    assert Breather.of_switch_interval(None)._hold_s is None
+    assert Breather.of_switch_interval(1e-4)._hold_s == HOLD_INTERVALS * 1e-4
     assert REST_S >= 2e-5
