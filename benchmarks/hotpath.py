@@ -41,6 +41,13 @@ from recorder.settings import Settings
     20.0, "Length of each side of each round; with --engine-hangs half of it before and half after."
 )
 @rounds_option(3)
+@click.option(
+    "--table",
+    "tables",
+    multiple=True,
+    type=click.Choice(sorted(ALL_TABLES)),
+    help="Table whose rows are recorded, may be given again; all of a trading session's where none is.",
+)
 @switch_interval_option(1e-4, "sys.setswitchinterval of the side that sets it.")
 @wait_option()
 @gc_option()
@@ -55,6 +62,7 @@ def command(
     rate: float | None,
     seconds_: float,
     rounds: int,
+    tables: tuple[str, ...],
     switch_interval: float,
     wait: Wait,
     collector: GcState,
@@ -67,12 +75,14 @@ def command(
     \b
     Example:
         recorder bench hotpath
+        recorder bench hotpath --table market_data
         recorder bench hotpath --engine-hangs --hang-seconds 30 --json
     """
     rate = rate or (10_000.0 if engine_hangs else 25_000.0)
-    producer = Producer(make_rows(ALL_TABLES, rate), rate, wait, collector)
+    producer = Producer(make_rows(tables or ALL_TABLES, rate), rate, wait, collector)
+    whose = " and ".join(tables) if tables else "all tables'"
     conditions = (
-        f"all tables' rows, made beforehand; the producer waits by {wait}; garbage collector: {collector}"
+        f"{whose} rows, made beforehand; the producer waits by {wait}; garbage collector: {collector}"
     )
     with rig.scratch_folder() as folder:
 
