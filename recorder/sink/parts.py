@@ -125,7 +125,7 @@ class CheckFailedError(Exception):
 def set_aside(client: Client, part: Part) -> None:
     """Take an active part out of its table. It lies in `detached` then, and the tokens of its rows are forgotten.
 
-    The engine deletes the table's inactive parts on this occasion: `stage` what is needed of them before.
+    The engine may delete the table's inactive parts on this occasion: `stage` what is needed of them before.
     """
     client.command(f"ALTER TABLE {part.table_name} DETACH PART '{part.name}'", settings=_UNBOUNDED)
 

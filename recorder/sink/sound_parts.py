@@ -12,7 +12,7 @@ checks those parts and mends the broken ones:
 
 Where that cannot be done yet the table's calls raise `Retryable`, where it can never be done `HoldError`. Invariants:
 one thread mends at a time; nothing is deleted; a look-up during which parts of its table were exchanged gives no
-answer; with room on the disk no lock is taken and nothing asked.
+answer; with room on the disk, and no table held, no lock is taken and nothing asked.
 """
 
 from __future__ import annotations
@@ -71,18 +71,18 @@ class SoundParts:
         self._path = path
         self._enough = LEAST_ROOM_BYTES
         self._lock = threading.RLock()  # whoever has it checks and mends
-        self._last_room_s = time.time()
-        self._last_short_s = 0.0
+        self._state = threading.Lock()  # for the two that tell of doubt, and never while something is asked
+        self._last_short_s = 0.0  # monotonic; what follows is compared with times of files
         self._doubt_since_s: float | None = None
+        self._last_room_s = time.time()
         self._sound: set[tuple[str, str, str, int]] = set()  # parts that were checked since
         self._aside: defaultdict[Table, int] = defaultdict(int)  # parts taken out that inserts had written
         self._exchanges: defaultdict[Table, int] = defaultdict(int)  # odd while parts are exchanged
         self._barred: dict[Table, SinkError] = {}
         self._lost: dict[Table, dict[str, tuple[str, Callable[[Client], bool]]]] = {}
         self._staged: set[pathlib.Path] = set()  # folders of parts that wait until theirs can be taken out
-        self._restoring: dict[
-            Table, dict[Part, pathlib.Path]
-        ] = {}  # parts taken out, and those to put back for them
+        # Parts that were taken out, and the folders of those to put back for them.
+        self._restoring: dict[Table, dict[Part, pathlib.Path]] = {}
         self._stopped: dict[Table, str] = {}  # tables whose merges are stopped
 
     def expect(self, keep_free_bytes: int) -> None:
@@ -166,9 +166,10 @@ class SoundParts:
         return disk.f_bavail * disk.f_frsize
 
     def _doubt(self, since_s: float) -> None:
-        earlier = self._doubt_since_s
-        self._last_short_s = time.time()
-        self._doubt_since_s = since_s if earlier is None else min(earlier, since_s)
+        with self._state:
+            earlier = self._doubt_since_s
+            self._last_short_s = time.monotonic()
+            self._doubt_since_s = since_s if earlier is None else min(earlier, since_s)
 
     def recall(self, client: Client) -> None:
         """Take up what a process that ended while it undid a merge has left. Called once the engine is open."""
@@ -213,7 +214,7 @@ class SoundParts:
     def _settle(self, client: Client) -> None:
         self._barred.clear()
         for _ in range(_ROUNDS):
-            began_s = time.time()
+            began_s, began_at_s = time.monotonic(), time.time()
             self.look()
             # Asked before the parts: what is not running any more has left its part.
             still_writing = parts.writing_for(client, max(0.0, began_s - self._last_short_s - 1.0))
@@ -221,10 +222,11 @@ class SoundParts:
             if not broken and not self._restoring:
                 self._start_merges(client)
                 self.look()
-                if self._last_short_s < began_s and not still_writing:
-                    self._doubt_since_s = None
-                    self._sound.clear()
-                    self._last_room_s = began_s
+                with self._state:
+                    if self._last_short_s < began_s and not still_writing:
+                        self._doubt_since_s = None
+                        self._sound.clear()
+                        self._last_room_s = began_at_s
                 return
             if not self._mend(client, broken):
                 return
@@ -273,7 +275,7 @@ class SoundParts:
         if broken:
             # A merge of a broken part could pass for sound, and one that began later would hide this one's sources.
             self._stop_merges(client, broken[0])
-        # Before any part is taken out: the engine deletes the inactive ones then.
+        # Before any part is taken out: the engine may delete the inactive ones then.
         staged = {part: parts.stage(client, part) for part in broken if part.made_of_parts}
         self._staged.update(folder for folder in staged.values() if folder is not None)
         for part in broken:

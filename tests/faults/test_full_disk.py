@@ -157,10 +157,27 @@ def test_an_engine_left_alone_confirms_what_it_did_not_write(mount: pathlib.Path
     assert lines[0] in ("33", "246")
 
 
-def test_the_part_of_one_partition_breaks_and_the_other_stays(mount: pathlib.Path) -> None:
-    """Only what is broken is set aside, and only its rows are absent."""
+@pytest.mark.parametrize(
+    ("file", "size"),
+    [
+        ("data.bin", 1000),
+        ("data.bin", 0),
+        ("data.cmrk4", 0),
+        ("checksums.txt", 0),
+        ("columns.txt", 0),
+        ("columns_substreams.txt", 0),
+        ("count.txt", 0),
+        ("default_compression_codec.txt", 0),
+        ("metadata_version.txt", 0),
+        ("primary.cidx", 0),
+    ],
+)
+def test_the_part_of_one_partition_breaks_and_the_other_stays(
+    mount: pathlib.Path, file: str, size: int
+) -> None:
+    """Only what is broken is set aside, whatever of it is missing, and only its rows are absent."""
     lines = full_disk(
-        """
+        f"""
         async def main():
             sink = ChdbSink(disk / "db", "d")
             await sink.start()
@@ -168,9 +185,9 @@ def test_the_part_of_one_partition_breaks_and_the_other_stays(mount: pathlib.Pat
             batch = plain("t", 4_000, days=2)
             await sink.insert(batch, timeout_s=30)
             part, other = await parts(sink, "t")
-            [file] = disk.glob(f"db/store/*/*/{part}/data.bin")
+            [file] = disk.glob(f"db/store/*/*/{{part}}/{file}")
             fill()
-            os.truncate(file, 1000)
+            os.truncate(file, {size})
             await attempt(sink.look_up(batch))
             filler.unlink()
             print(len(await sink.look_up(batch)), (await parts(sink, "t")) == [other])

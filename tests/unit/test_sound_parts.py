@@ -231,3 +231,25 @@ def test_a_part_covers_those_it_was_made_of(name: str, partition: str, covered: 
     """By partition, blocks, merges and mutation."""
     whole = replace(PART, name="202601_1_5_2")
     assert whole.covers(replace(PART, name=name, partition=partition)) is covered
+
+
+@pytest.mark.parametrize("there", [(), (1,), (1, 2)])
+def test_what_a_part_was_made_of_is_kept_whole_or_not_at_all(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, there: tuple[int, ...]
+) -> None:
+    """Of two parts of five rows; the links are the very files, and outlive them."""
+    whole = replace(PART, folder=tmp_path, name="202601_1_2_1", rows=10)
+    sources = [replace(PART, folder=tmp_path, name=f"202601_{n}_{n}_0", active=False) for n in there]
+    (tmp_path / "detached").mkdir()
+    for source in sources:
+        (tmp_path / source.name).mkdir()
+        (tmp_path / source.name / "count.txt").write_text(source.name)
+    monkeypatch.setattr(parts, "_of_table", lambda *_: [whole, *sources])
+    staged = parts.stage(CLIENT, whole)
+    if len(there) < 2:
+        assert staged is None
+        assert list((tmp_path / "detached").iterdir()) == []
+    else:
+        assert staged is not None
+        assert {file.read_text() for file in staged.glob("*/count.txt")} == {one.name for one in sources}
+        assert parts.stage(CLIENT, whole) == staged
