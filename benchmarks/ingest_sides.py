@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import pathlib
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import clickhouse_connect
 import pyarrow as pa
 from clickhouse_connect.driver.client import Client
 
@@ -24,6 +24,8 @@ from recorder.build import BatchBuilder
 from recorder.cli.errors import Failure
 from recorder.identity import new_epoch
 from recorder.settings import Settings
+from recorder.sink.engine import open_engine
+from recorder.sink.engine_config import keep_free_on
 from recorder.sink.open import open_sink
 from schemas.core.tables import PACK as CORE_PACK
 from schemas.render import RenderContext, created_table, render
@@ -108,7 +110,12 @@ class Arena:
 
     def client(self) -> Client:
         """A client of the driver, on the round's database."""
-        client = clickhouse_connect.get_client(interface="chdb", path=self.settings.target.path)
+        path = pathlib.Path(self.settings.target.path)
+        client = open_engine(
+            path,
+            keep_free_bytes=keep_free_on(path, self.settings.engine_keep_free_bytes),
+            tmp_dir=self.settings.data_dir / "tmp",
+        )
         client.command(f"CREATE DATABASE IF NOT EXISTS {self.settings.database}")
         client.database = self.settings.database
         return client

@@ -11,7 +11,7 @@ import pathlib
 import re
 import tempfile
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from recorder.cli.errors import Failure
 from recorder.errors import SettingsError
@@ -68,20 +68,20 @@ def client_of(settings: Settings, *, create: bool) -> Iterator[Client]:
     Without `create`, a database that is not there is stood in for by an empty one in a temporary folder, so that
     asking changes nothing.
     """
-    import clickhouse_connect
-    from clickhouse_connect.driver.exceptions import ProgrammingError
-
+    from recorder.sink import engine_config
     from recorder.sink import folder as sink_folder
+    from recorder.sink.engine import open_engine
 
     path = folder_of(settings)
     with contextlib.ExitStack() as stack:
         if not create and not exists(path):
             path = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recorder-"))) / "db"
         sink_folder.check(path)
-        try:
-            client: Any = clickhouse_connect.get_client(interface="chdb", path=str(path))
-        except ProgrammingError as error:
-            raise sink_folder.reason_after(path, error) from error
+        client = open_engine(
+            path,
+            keep_free_bytes=engine_config.keep_free_on(path, settings.engine_keep_free_bytes),
+            tmp_dir=settings.data_dir / "tmp",
+        )
         stack.callback(client.close)
         yield client
 

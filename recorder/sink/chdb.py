@@ -22,15 +22,14 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import clickhouse_connect
 from clickhouse_connect.driver.binding import quote_identifier
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import DatabaseError, ProgrammingError
+from clickhouse_connect.driver.exceptions import DatabaseError
 
 from recorder.batch import Batch
 from recorder.sink import carrier, engine_config, folder
-from recorder.sink.clean_client import CleanClient
 from recorder.sink.client_sink import ClientSink
+from recorder.sink.engine import open_engine
 from recorder.sink.errors import Retryable, SinkUnavailable
 from recorder.sink.sound_parts import NOT_ENOUGH_SPACE, SoundParts, guard_of
 
@@ -96,18 +95,12 @@ class ChdbSink(ClientSink):
 
     def _open(self, settings: Mapping[str, Any]) -> Client:
         _lower_priority(self._engine_nice)  # before the engine is there: its threads inherit it
-        try:
-            with engine_config.as_file(self._keep_free_bytes, self._tmp_dir) as config:
-                client = CleanClient.around(
-                    clickhouse_connect.get_client(
-                        interface="chdb",
-                        path=str(self._path),
-                        settings={**settings, **self._settings},
-                        chdb_options={"config-file": config},
-                    )
-                )
-        except ProgrammingError as error:
-            raise folder.reason_after(self._path, error) from error
+        client = open_engine(
+            self._path,
+            keep_free_bytes=self._keep_free_bytes,
+            tmp_dir=self._tmp_dir,
+            settings={**settings, **self._settings},
+        )
         try:
             self._use_database(client)
         except BaseException:
