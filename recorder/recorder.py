@@ -143,8 +143,8 @@ class Recorder:
     def close(self) -> None:
         """Stop taking rows, flush within `shutdown_timeout_s`, count what is left, release everything.
 
-        May be called again, and from another thread: each call returns when the recorder has ended. One that nobody
-        closed is closed when the interpreter exits.
+        May be called again, and from another thread: each call returns when the recorder has ended, and raises an
+        interrupt (Ctrl-C) then. One that nobody closed is closed when the interpreter exits.
         """
         if self._state == "forked":
             return
@@ -155,12 +155,14 @@ class Recorder:
             self._doors = {}
             assert self._thread is not None
             self._thread.stop()
-        if self._thread is not None:
-            self._thread.join()
-        if self._state == "closing":
-            self._state = "closed"
-        _live.discard(self)
-        atexit.unregister(self._close_at_exit)
+        try:
+            if self._thread is not None:
+                self._thread.join()
+        finally:
+            if self._state == "closing":
+                self._state = "closed"
+            _live.discard(self)
+            atexit.unregister(self._close_at_exit)
 
     def _close_at_exit(self) -> None:
         if self._state == "running":

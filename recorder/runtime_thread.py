@@ -42,6 +42,8 @@ class RuntimeThread:
         self._old_switch_interval_s: float | None = None
         self._ended = ended
         self._started = threading.Event()
+        # Not the thread's word: a `Thread.join` that a signal interrupts may take a running thread for an ended one.
+        self._finished = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self.loop: asyncio.AbstractEventLoop
@@ -49,12 +51,17 @@ class RuntimeThread:
         self.runtime: Runtime
 
     def start(self) -> None:
-        """Return when the runtime has started; raise what it raised."""
+        """Return when the runtime has started; raise what it raised. Interrupted, it is closed before that is told."""
         if self._switch_interval_s is not None:
             self._old_switch_interval_s = sys.getswitchinterval()
             sys.setswitchinterval(self._switch_interval_s)
         self._thread.start()
-        self._started.wait()
+        interrupted = _waited_out(self._started)
+        if interrupted is not None:
+            if not self._finished.is_set():
+                self.stop()
+            self.join()
+            raise interrupted
         if self._failure is not None:
             self.join()
             raise self._failure
@@ -62,7 +69,7 @@ class RuntimeThread:
     @property
     def alive(self) -> bool:
         """Whether it still runs."""
-        return self._thread.is_alive()
+        return not self._finished.is_set()
 
     def stop(self) -> None:
         """Begin to close. From any thread."""
@@ -70,11 +77,17 @@ class RuntimeThread:
             self.loop.call_soon_threadsafe(self._stop.set)
 
     def join(self) -> None:
-        """Return when the thread has ended."""
+        """Return when the thread has ended. An interrupt (Ctrl-C, SIGTERM) is raised then, and not before.
+
+        Whoever closes a recorder waits for accepted rows, for a bounded time: leaving earlier loses them uncounted.
+        """
+        interrupted = _waited_out(self._finished)
         self._thread.join()
         before, self._old_switch_interval_s = self._old_switch_interval_s, None
         if before is not None:
             sys.setswitchinterval(before)
+        if interrupted is not None:
+            raise interrupted
 
     def ask(self, question: Callable[[Runtime], T]) -> T:
         """An answer of the runtime, taken on its loop, where no row is between two counts; or after its end."""
@@ -88,10 +101,9 @@ class RuntimeThread:
 
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self.loop.call_soon_threadsafe(answer)
-            while self.alive or future.done():
-                with contextlib.suppress(TimeoutError):
-                    return future.result(ALIVE_CHECK_S)
-        self._thread.join()
+        while not self._finished.is_set():
+            if concurrent.futures.wait([future], ALIVE_CHECK_S).done:
+                return future.result()
         return question(self.runtime)
 
     def _run(self) -> None:
@@ -106,6 +118,7 @@ class RuntimeThread:
         finally:
             self._ended()
             self._started.set()
+            self._finished.set()
 
     async def _live(self) -> None:
         self._stop = asyncio.Event()
@@ -114,3 +127,14 @@ class RuntimeThread:
         self._started.set()
         await self._stop.wait()
         await self.runtime.close(self._shutdown_timeout_s)
+
+
+def _waited_out(event: threading.Event) -> BaseException | None:
+    """Wait for an event to the end; what interrupted the wait, the first of it."""
+    interrupted: BaseException | None = None
+    while not event.is_set():
+        try:
+            event.wait()
+        except BaseException as error:  # noqa: BLE001 - raised by who called, when it may be
+            interrupted = interrupted or error
+    return interrupted

@@ -93,6 +93,8 @@ class _Run:
                 name for name, table in resolved.items() if table.unknown_fields == "ignore"
             ),
         )
+        # Not the thread's own word: a `Thread.join` that Ctrl-C interrupts may take a running thread for an ended one.
+        self._worked = threading.Event()
         recorder.watch("ingest", self._feed.counts)
 
     def over(self, files: Sequence[pathlib.Path | str]) -> IngestResult:
@@ -107,7 +109,7 @@ class _Run:
         )
         worker.start()
         try:
-            self._look_after(worker)
+            self._look_after()
         finally:
             self._feed.stop.set()  # also where this thread gave up and the worker waits on
         if failure:
@@ -173,13 +175,15 @@ class _Run:
                 self._feed.file_bytes = 0
         except BaseException as error:  # noqa: BLE001 - handed to the thread that looks after the run
             failure.append(error)
+        finally:
+            self._worked.set()
 
-    def _look_after(self, worker: threading.Thread) -> None:
+    def _look_after(self) -> None:
         """Until the worker is done: tell progress, pass a stop on, give up on a table that stays held."""
         deadline_s = None
-        while worker.is_alive():
+        while not self._worked.is_set():
             try:
-                worker.join(TICK_S)
+                self._worked.wait(TICK_S)
                 self._tell()
                 self._check_held()
             except KeyboardInterrupt:

@@ -507,6 +507,19 @@ def test_a_closing_recorder_answers(make: Make) -> None:
     assert (balance.received, balance.shed, balance.pending) == (1, 1, 0)
 
 
+@pytest.mark.parametrize("kind", [RuntimeError, TimeoutError, LookupError])
+def test_a_question_that_fails_is_told_its_error(kind: type[Exception], make: Make) -> None:
+    """What the asking does raise is not taken for a loop that has gone."""
+    recorder = make().start()
+
+    def ask(_: object) -> None:
+        raise kind("of the question")
+
+    with pytest.raises(kind, match="of the question"):
+        recorder._on_loop(ask)
+    assert recorder.balance()["orders"].exact
+
+
 def test_a_recorder_that_failed_is_closed_and_counts(make: Make) -> None:
     """Its doors are shut, its balance is there, and `close` waits for its thread."""
     recorder = make().start()
@@ -665,3 +678,41 @@ async def test_a_block_policy_never_waits_on_the_users_loop(make: Make) -> None:
                 recorder.record("market_data", {"symbol": "A"})
             await recorder.flush(WAIT_S)
         assert (await recorder.balance())["market_data"].exact
+
+
+BAD_OF_EVERY_TABLE = sorted({table.name for table in PACK.tables} - {"dead_letters"})
+
+
+@pytest.mark.parametrize("way", ["record", "record_source"])
+def test_flush_waits_for_the_dead_letters_of_every_table(make: Make, way: str) -> None:
+    """After `flush` a bad row of any table, of the recorder's own too, is a queryable dead letter."""
+    # Nothing goes out by itself meanwhile, so only what `flush` waits for is there.
+    slow = {"linger_ms": 10_000, "linger_max_ms": 10_000}
+    with make(defaults=slow, gap_window_s=60, tables={"book_deltas": {"enabled": True}}) as recorder:
+        for seq, table in enumerate(BAD_OF_EVERY_TABLE):
+            bad = {"no_such_column": 1, "ts_local": NOW_NS}
+            if way == "record":
+                assert recorder.record(table, bad)
+            else:
+                assert recorder.record_source(77, [SourceRow(table, seq, bad)]) == 1
+        recorder.flush(WAIT_S)
+        letters = rows(recorder, "SELECT table_name, count() FROM dead_letters GROUP BY 1 ORDER BY 1")
+        assert letters == [(table, 1) for table in BAD_OF_EVERY_TABLE]
+        assert recorder.balance()["dead_letters"].pending == 0
+
+
+def test_flush_waits_for_the_gap_rows_of_every_table(make: Make) -> None:
+    """After `flush` what a table shed is a queryable gap row, also where it is one of the recorder's own."""
+    small = {"queue_rows": 10, "linger_ms": 10_000, "linger_max_ms": 10_000}
+    with make(gap_window_s=60, tables={"metrics_timeseries": small, "market_data": small}) as recorder:
+        for table, row in (
+            ("metrics_timeseries", {"ts": NOW_NS, "name": "n", "value": 1.0, "labels": {}}),
+            ("market_data", {"symbol": "B"}),
+        ):
+            for _ in range(5):
+                recorder.record_batch(table, pa.Table.from_pylist([row] * 10))
+        recorder.flush(WAIT_S)
+        told = dict(rows(recorder, "SELECT table_name, sum(rows) FROM recorder_gaps GROUP BY 1"))
+        balance = recorder.balance()
+        assert told == {name: entry.shed for name, entry in balance.items() if entry.shed}
+        assert "metrics_timeseries" in told
