@@ -75,3 +75,14 @@ def test_resolved_packs_say_what_for_table_says(table: str) -> None:
     assert resolved.migrations == pack.migrations
     assert resolved.table(table).schema == pack.table(table).schema
     assert settings.resolve_packs([resolved]) == (resolved,)
+
+
+def test_a_short_switch_interval_makes_all_builders_pause(
+    chdb_path: pathlib.Path, engine: Client, database: str, tmp_path: pathlib.Path
+) -> None:
+    """They share one clock of pauses, since they share a thread; without the setting none pauses."""
+    for interval, hold in ((1e-4, 2e-4), (None, None)):
+        with Recorder(settings_for(chdb_path, database, tmp_path, switch_interval_s=interval)) as recorder:
+            assert recorder._thread is not None
+            pauses = {pipeline._builder._breathe for pipeline in recorder._thread.runtime.pipelines.values()}
+            assert [pause._hold_s for pause in pauses] == [hold]  # type: ignore[attr-defined]

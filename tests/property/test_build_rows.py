@@ -97,6 +97,15 @@ def good(n: int = 0, **fields: Any) -> dict[str, Any]:
     return {"ts_local": NOW_NS + n, "symbol": f"S{n}", "qty": f"{n}.5", "count": n} | fields
 
 
+@pytest.mark.parametrize("rows", [1, SLICE_ROWS + 1])
+def test_it_pauses_between_the_columns_of_each_slice(rows: int) -> None:
+    """However few its rows: a column at a time is the longest that other threads wait."""
+    pauses: list[int] = []
+    built = Built(breathe=lambda: pauses.append(1))
+    built.add(*(good(n) for n in range(rows)))
+    assert len(pauses) == len(NAMES) * -(-rows // SLICE_ROWS)
+
+
 def full(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         column.name: row.get(column.name, {} if column.name == "tags" else column.default)
