@@ -14,8 +14,8 @@ DEAD_LETTERS = "dead_letters"
 RUNS = "recorder_runs"
 EVENTS = "system_events"
 METRICS = "metrics_timeseries"
-OWN_TABLES = (GAPS, DEAD_LETTERS, RUNS, EVENTS, METRICS)
-"""Flushed last, in this order: flushing the others may still write rows here."""
+OWN_TABLES = (RUNS, EVENTS, METRICS, GAPS, DEAD_LETTERS)
+"""Flushed last, in this order: flushing the others may still write rows here, and each of these may have bad rows."""
 
 Fields = dict[str, Any]
 

@@ -27,7 +27,7 @@ from recorder.identity import new_epoch
 from recorder.log import get_logger
 from recorder.metrics import RecorderMetrics, SourceCounts
 from recorder.observer import Observer
-from recorder.own_rows import DEAD_LETTERS, EVENTS, OWN_TABLES, RUNS
+from recorder.own_rows import DEAD_LETTERS, EVENTS, GAPS, OWN_TABLES, RUNS
 from recorder.own_writer import OwnWriter
 from recorder.pipeline import TablePipeline
 from recorder.queue import QueueLimits, TableQueue
@@ -224,13 +224,21 @@ class Runtime:
     # -- waiting for rows -------------------------------------------------------------------------------------------
 
     async def flush(self, tables: Iterable[str] | None = None) -> None:
-        """Return when every row accepted before the call is queryable (or a queryable dead letter)."""
+        """Return when every row accepted before the call is queryable (or a queryable dead letter).
+
+        So are the gap rows and dead letters that these rows caused, whatever table they are of.
+        """
         names = list(self.pipelines if tables is None else tables)
         await asyncio.gather(*(self._resolved_now(name) for name in names if name not in OWN_TABLES))
         self._housekeeping.report_gaps()
-        if EVENTS in names:
-            await self._resolved_now(EVENTS)
         for name in OWN_TABLES:
+            if name == GAPS:
+                self._housekeeping.report_gaps()  # of the recorder's own tables before it
+            if name in names:
+                await self._resolved_now(name)
+        # Dead letters that found no room are gaps too, and told in an event.
+        self._housekeeping.report_gaps()
+        for name in (GAPS, EVENTS):
             if name in names:
                 await self._resolved_now(name)
 
