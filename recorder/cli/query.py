@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import pathlib
+import re
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from recorder.cli.database import error_code, folder_of, must_exist, plain_message
+from recorder.cli.database import connect_quietly, error_code, folder_of, must_exist, plain_message
 from recorder.cli.errors import Failure
 from recorder.cli.options import Invocation, pass_invocation
 from recorder.cli.output import emit_table, note, write_bytes
@@ -49,6 +50,13 @@ BINARY = (
     "CapnProto",
 )
 
+_OUTPUT_WORDS = re.compile(r"\b(?:format|outfile)\b", re.IGNORECASE)
+"""Without one of these words there is no such clause, and nothing to ask the parser."""
+_FORMAT_CLAUSE = re.compile(r" FORMAT `?(\w+)`?(?: SETTINGS .*)?\s*$", re.DOTALL)
+_OUTFILE_CLAUSE = re.compile(r" INTO OUTFILE '")
+_NO_ANSWER = re.compile(r"INSERT ")
+"""Its FORMAT is that of the rows it brings, and it is refused for other reasons."""
+_SEVERAL = "Multi-statements are not allowed"
 _NO_STREAM = "Streaming query is not supported"
 _READ_ONLY = 164
 _UNKNOWN_FORMAT = 73
@@ -71,9 +79,10 @@ _UNKNOWN_DATABASE = 81
 def query(
     invocation: Invocation, sql: str | None, file: pathlib.Path | None, format_: str | None, max_rows: int
 ) -> None:
-    """Ask the database with SQL ("-" reads it from standard input). Nothing can be changed.
+    """Ask the database with SQL ("-" reads it from standard input). No statement can change a table or its rows.
 
-    Values leave as the bytes they are; a table shows bytes that are no text as escapes.
+    The answer has the form of --format: SQL with a FORMAT or INTO OUTFILE of its own is refused. Values leave as the
+    bytes they are; a table shows bytes that are no text as escapes.
 
     \b
     Example:
@@ -89,6 +98,7 @@ def query(
     settings = invocation.settings()
     engine = _Reader(settings)
     try:
+        engine.refuse_own_output(text)
         if name == TABLE:
             _show(engine, text, max_rows)
         elif name == "json":
@@ -124,16 +134,7 @@ class _Reader:
     def __init__(self, settings: Settings):
         folder = folder_of(settings)
         must_exist(folder)
-        import chdb
-
-        connect: Any = chdb.connect
-
-        from recorder.sink import folder as sink_folder
-
-        try:
-            self._connection: Any = connect(str(folder))
-        except RuntimeError as error:
-            raise sink_folder.reason_after(folder, error) from error
+        self._connection = connect_quietly(folder, settings)
         try:
             self._connection.query(f"USE `{settings.database}`")
             # The engine refuses every change from here on, of this setting too.
@@ -146,6 +147,45 @@ class _Reader:
                     'or make it with "recorder migrate up"'
                 ) from error
             raise Failure(plain_message(error)) from error
+
+    def refuse_own_output(self, sql: str) -> None:
+        """See that a statement leaves the form and the place of its answer to the options.
+
+        Only the engine's parser can tell: `format` is also a function, a good name of a column, and text in strings
+        and comments. Its formatter takes comments away and writes each clause in one way, and the tree it explains
+        has what the clauses name right below the statement; a clause is where both say so.
+
+        Raises:
+            click.UsageError: it has a FORMAT or an INTO OUTFILE, or is more than one statement, which may.
+        """
+        if not _OUTPUT_WORDS.search(sql):
+            return
+        try:
+            plain = self._text(f"SELECT formatQuerySingleLine({_quoted(sql)})")
+        except Exception as error:
+            if _SEVERAL in str(error):
+                raise click.UsageError("give one statement at a time; here are several") from error
+            return  # it cannot be parsed: asking it says why
+        clauses = _FORMAT_CLAUSE.search(plain), _OUTFILE_CLAUSE.search(plain)
+        if not any(clauses) or _NO_ANSWER.match(plain):
+            return
+        tree = [
+            line[1:]
+            for line in self._text(f"EXPLAIN AST {sql}").splitlines()
+            if line[:2].strip() and line[0] == " "
+        ]
+        if clauses[1] and any(node.startswith("Literal ") for node in tree):
+            raise click.UsageError(
+                "query writes no files of its own; leave INTO OUTFILE out and redirect the answer with >"
+            )
+        if clauses[0] and f"Identifier {clauses[0][1]}" in tree:
+            raise click.UsageError(
+                f"leave FORMAT {clauses[0][1]} out of the SQL and give it as --format {clauses[0][1]}"
+            )
+
+    def _text(self, sql: str) -> str:
+        answer: bytes = self._connection.query(sql, "TSVRaw").bytes()
+        return answer.decode("utf-8", "replace")
 
     def limit(self, rows: int) -> None:
         """Let the engine end every further answer soon after so many rows."""
@@ -187,6 +227,11 @@ class _Reader:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def _quoted(text: str) -> str:
+    """A text as a literal of SQL."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _header_lines(clickhouse_format: str) -> int | None:

@@ -158,6 +158,95 @@ def test_nothing_can_be_changed(made: pathlib.Path, sql: str) -> None:
     assert len(refused.stderr.splitlines()) == 1
 
 
+MANY_PARTS = """
+import sys, chdb
+engine = chdb.connect(sys.argv[1])
+engine.query("CREATE TABLE parts_of (a Int32) ENGINE = MergeTree ORDER BY a")
+engine.query("SYSTEM STOP MERGES")
+for n in range(12):
+    engine.query(f"INSERT INTO parts_of VALUES ({n})")
+engine.close()
+"""
+
+
+def test_asking_merges_nothing(made: pathlib.Path) -> None:
+    """Parts that an engine would merge as it opens are the same after queries of some time as before."""
+    subprocess.run(
+        [sys.executable, "-c", MANY_PARTS, str(made / "db")], check=True, timeout=60, env=ENVIRONMENT
+    )
+    parts = "SELECT name, active FROM system.parts WHERE table = 'parts_of' ORDER BY name"
+    before = _recorder(made, "query", "--format", "tsv", parts).stdout
+    assert before.count(b"\t1\n") == 12
+    slow = _recorder(
+        made,
+        "query",
+        "--format",
+        "tsv",
+        "SELECT sum(sleepEachRow(1)) FROM numbers(3) SETTINGS max_block_size = 1",
+    )
+    assert slow.returncode == 0, slow.stderr
+    assert _recorder(made, "query", "--format", "tsv", parts).stdout == before
+
+
+def test_the_engine_keeps_its_disk_free_while_it_is_asked(made: pathlib.Path) -> None:
+    """`query` opens the engine with the configuration that a recorder opens it with."""
+    sql = (
+        "SELECT (SELECT value FROM system.merge_tree_settings WHERE name = 'old_parts_lifetime'), keep_free_space "
+        "FROM system.disks WHERE name = 'default'"
+    )
+    answer = _recorder(
+        made, "query", "--format", "tsv", sql, RECORDER_ENGINE_KEEP_FREE_BYTES="12345678"
+    ).stdout
+    assert answer.splitlines()[1] == b"480\t12345678"
+
+
+@pytest.mark.parametrize(
+    ("sql", "words"),
+    [
+        ("SELECT 1 FORMAT CSV", b"--format CSV"),
+        ("select 1 format JSONEachRow", b"--format JSONEachRow"),
+        ("SELECT 1 FORMAT Null", b"--format Null"),
+        ("SELECT 1 FORMAT CSV SETTINGS max_threads = 1", b"--format CSV"),
+        ("SELECT 1 /* FORMAT */ FORMAT TSV -- that", b"--format TSV"),
+        ("SHOW TABLES FORMAT CSV", b"--format CSV"),
+        ("DESCRIBE fills FORMAT CSV", b"--format CSV"),
+        ("SELECT 1 INTO OUTFILE 'never.csv'", b"INTO OUTFILE"),
+        ("SELECT 1 INTO OUTFILE 'never.csv' FORMAT CSV", b"INTO OUTFILE"),
+        ("SELECT 1; SELECT 2 FORMAT CSV", b"one statement"),
+    ],
+)
+@pytest.mark.parametrize("option", [[], ["--json"], ["--format", "csv"]])
+def test_sql_with_an_output_of_its_own_is_refused(
+    made: pathlib.Path, sql: str, words: bytes, option: list[str]
+) -> None:
+    """A statement's own FORMAT or INTO OUTFILE is wrong use, said in one line, and writes no file."""
+    refused = _recorder(made, "query", *option, sql)
+    assert refused.returncode == 2
+    assert words in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    assert refused.stdout == b""
+    assert not (made / "never.csv").exists()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 7 AS format",
+        "SELECT format FROM (SELECT 7 AS format)",
+        "SELECT FORMAT FROM (SELECT 7 AS FORMAT)",
+        "SELECT format('{}', 7) -- FORMAT CSV",
+        "SELECT 7 AS a WHERE ' FORMAT CSV' != ' INTO OUTFILE \\'a\\''",
+        "SELECT 7 AS outfile /* INTO OUTFILE 'x' FORMAT CSV */",
+        'SELECT 7 AS " FORMAT CSV"',
+    ],
+)
+def test_format_is_also_a_name(made: pathlib.Path, sql: str) -> None:
+    """Columns, functions, strings and comments may say FORMAT and OUTFILE."""
+    answer = _recorder(made, "query", "--format", "tsv", sql)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.splitlines()[1] == b"7"
+
+
 @pytest.mark.parametrize("sql", ["SET readonly = 0", "SELECT 1 SETTINGS readonly = 0"])
 def test_the_guard_cannot_be_taken_off(made: pathlib.Path, sql: str) -> None:
     """The setting that makes the handle read-only cannot be changed by a statement."""
