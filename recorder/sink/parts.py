@@ -25,7 +25,7 @@ STAGED = "recorder-restoring_"
 """Prefix of the folder in `detached` where the parts a merge was made from wait while the merge is undone."""
 
 _UNFINISHED = ".tmp"
-_NO_SUCH_PART = 232
+_GONE = frozenset({60, 81, 232})  # no such table, database, part
 _UNBOUNDED = {"max_execution_time": 0}
 _IN_ROWS = {**_UNBOUNDED, "check_query_single_value_result": 0}
 # CHECK TABLE does not look into these. They are written by one call each, so one that failed is empty.
@@ -33,10 +33,18 @@ _UNCHECKED = ("columns_substreams.txt", "default_compression_codec.txt", "metada
 # Codes with which a check fails though the part may be sound.
 _NOT_ITS_FAULT = ("Code: 241.", "Code: 159.", "Code: 394.", "Code: 76.", "Code: 473.", "Code: 243.")
 
+Table = tuple[str, str]
+"""Database and table."""
+Key = tuple[str, str, str, int]
+"""Database, table, part, and when it was written."""
+
 
 @dataclass(frozen=True)
 class Part:
-    """A part: `folder` is the table's; the numbers say which inserts' rows it holds, and after how many merges."""
+    """A part: `folder` is the table's; the numbers say which inserts' rows it holds, and after how many merges.
+
+    `rows` is 0 where it is not known.
+    """
 
     database: str
     table: str
@@ -51,6 +59,21 @@ class Part:
     def table_name(self) -> str:
         """The table as a statement names it."""
         return f"{quote_identifier(self.database)}.{quote_identifier(self.table)}"
+
+    @property
+    def of(self) -> Table:
+        """Its table."""
+        return self.database, self.table
+
+    @property
+    def key(self) -> Key:
+        """Tells it from the engine's other parts, also from one that has its name at another time."""
+        return self.database, self.table, self.name, self.written_at_s
+
+    @property
+    def told(self) -> str:
+        """What messages call it."""
+        return f"part {self.name} of {self.rows} rows" if self.rows else f"part {self.name}"
 
     @property
     def numbers(self) -> tuple[int, int, int, int]:
@@ -101,7 +124,7 @@ def fault_of(client: Client, part: Part) -> str:
             f"CHECK TABLE {part.table_name} PART '{part.name}'", settings=_IN_ROWS
         ).result_rows
     except Exception as error:
-        if getattr(error, "code", None) == _NO_SUCH_PART:
+        if getattr(error, "code", None) in _GONE:
             return ""
         raise
     for *_, passed, told in rows:

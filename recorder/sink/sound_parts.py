@@ -10,9 +10,11 @@ checks those parts and mends the broken ones:
   so by a `Retryable`: the caller's look-up finds its rows absent, and sends them again;
 - a part that a merge wrote is replaced by the parts it was made of, which the engine keeps for a while.
 
-Where that cannot be done yet the table's calls raise `Retryable`, where it can never be done `HoldError`. Invariants:
-one thread mends at a time; nothing is deleted; a look-up during which parts of its table were exchanged gives no
-answer; with room on the disk, and no table held, no lock is taken and nothing asked.
+Where that cannot be done yet, or a part cannot be checked, the table's calls raise `Retryable`, where it can never be
+done `HoldError`; other tables go on. Only tables that sinks of this process have inserted into or looked up are mended:
+broken parts of others are named in the log, and left alone until one does. Invariants: one thread mends at a time;
+nothing is deleted; a look-up during which parts of its table were exchanged gives no answer; with room on the disk,
+and no table held, no lock is taken and nothing asked.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ from clickhouse_connect.driver.client import Client
 
 from recorder.sink import parts
 from recorder.sink.errors import HoldError, Retryable, SinkError
-from recorder.sink.parts import Part
+from recorder.sink.left_parts import LeftParts
+from recorder.sink.parts import Key, Part, Table
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +49,7 @@ UNREADABLE = frozenset({33, 40, 49, 117, 226, 228, 246, 271})
 """Codes with which reading a broken part fails."""
 NOT_ENOUGH_SPACE = 243
 _ROUNDS = 5
-
-Table = tuple[str, str]
-"""Database and table."""
+_THEN = "written while the disk was full or nearly so"
 
 _guards: weakref.WeakValueDictionary[str, SoundParts] = weakref.WeakValueDictionary()
 _guards_lock = threading.Lock()
@@ -75,7 +76,12 @@ class SoundParts:
         self._last_short_s = 0.0  # monotonic; what follows is compared with times of files
         self._doubt_since_s: float | None = None
         self._last_room_s = time.time()
-        self._sound: set[tuple[str, str, str, int]] = set()  # parts that were checked since
+        self._sound: set[Key] = set()  # parts that were checked since
+        # A table is noted as this process's before its call reads whether there is doubt; a part that is not mended
+        # because its table was not noted yet is left here before the doubt ends. So whatever the order, the first
+        # call for a table sees the doubt, or finds the part here and brings the doubt back (`settle`).
+        self._ours: set[Table] = set()
+        self._left = LeftParts()
         self._aside: defaultdict[Table, int] = defaultdict(int)  # parts taken out that inserts had written
         self._exchanges: defaultdict[Table, int] = defaultdict(int)  # odd while parts are exchanged
         self._barred: dict[Table, SinkError] = {}
@@ -100,7 +106,8 @@ class SoundParts:
             Retryable: the table has broken parts, or a part that may be the insert's was taken out of it.
             HoldError: the table has a broken part that cannot be replaced.
         """
-        if self._doubt_since_s is not None or self._lost:
+        self._ours.add(table)
+        if self._doubt_since_s is not None or self._lost or table in self._left:
             self.settle(client, table)
         aside = self._aside.get(table, 0)
         try:
@@ -114,8 +121,8 @@ class SoundParts:
             self.settle(client, table)
         if self._aside.get(table, 0) != aside:
             raise Retryable(
-                f"{_name(table)}: a part that was written on the full disk was broken and taken out of the table; "
-                "its rows are looked up and sent again"
+                f"{_name(table)}: a part {_THEN} was found broken and taken out of the table; its rows are looked up "
+                "and sent again"
             )
 
     @contextlib.contextmanager
@@ -126,7 +133,8 @@ class SoundParts:
             Retryable: parts of the table were exchanged meanwhile, or have to be.
             HoldError: the table has a broken part that cannot be replaced.
         """
-        if not self.look() or self._lost:
+        self._ours.add(table)
+        if not self.look() or self._lost or table in self._left:
             self.settle(client, table)
         exchanges = self._exchanges.get(table, 0)
         if exchanges % 2:
@@ -175,9 +183,10 @@ class SoundParts:
         """Take up what a process that ended while it undid a merge has left. Called once the engine is open."""
         with self._lock:
             for part, folder in parts.staged_before(client, self._path):
-                table = part.database, part.table
+                table = part.of
                 if not parts.is_active(client, part):
                     log.warning("%s: the parts in %s are put back", _name(table), folder)
+                    self._ours.add(table)
                     self._stop_merges(client, part)
                     self._restoring.setdefault(table, {})[part] = folder
                     self._doubt(time.time())
@@ -194,6 +203,8 @@ class SoundParts:
             HoldError: it has a broken part that cannot be replaced.
         """
         with self._lock:
+            if table in self._left and self._doubt_since_s is None:
+                self._doubt(time.time())
             if self._doubt_since_s is not None:
                 try:
                     self._settle(client)
@@ -201,9 +212,9 @@ class SoundParts:
                     raise
                 except Exception as error:
                     raise Retryable(
-                        f"{_name(table)}: the disk of {self._path} was full, and what was written meanwhile could "
-                        f"not be checked: {' '.join(str(error).split())[:300]}",
-                        code=getattr(error, "code", None) or 0,
+                        f"{_name(table)}: the disk of {self._path} was full or nearly so, and what was written "
+                        f"meanwhile could not be checked: {_short(error)}",
+                        code=_code(error),
                     ) from error
             self._see_mended_by_hand(client, table)
             if why := self._lost.get(table):
@@ -212,8 +223,8 @@ class SoundParts:
                 raise barred
 
     def _settle(self, client: Client) -> None:
-        self._barred.clear()
         for _ in range(_ROUNDS):
+            self._barred.clear()
             began_s, began_at_s = time.monotonic(), time.time()
             self.look()
             # Asked before the parts: what is not running any more has left its part.
@@ -223,33 +234,59 @@ class SoundParts:
                 self._start_merges(client)
                 self.look()
                 with self._state:
-                    if self._last_short_s < began_s and not still_writing:
+                    # Barred are the tables with parts that could not be checked.
+                    if self._last_short_s < began_s and not still_writing and not self._barred:
                         self._doubt_since_s = None
                         self._sound.clear()
                         self._last_room_s = began_at_s
                 return
             if not self._mend(client, broken):
                 return
-        raise parts.CheckFailedError(
-            f"{sum(map(len, broken.values()))} parts are broken after {_ROUNDS} rounds"
-        )
+        for table in {*broken, *self._restoring}:
+            self._barred[table] = Retryable(f"{_name(table)}: parts are broken still after {_ROUNDS} rounds")
 
     def _broken(self, client: Client) -> dict[Table, list[Part]]:
-        """The broken parts among those written since the disk is in doubt, but those known to be beyond mending."""
+        """This process's tables' broken parts among those written since the disk is in doubt, or left before, but
+        those known to be beyond mending. Bars the tables with a part that cannot be checked."""
         assert self._doubt_since_s is not None
+        written = parts.written_since(client, self._doubt_since_s - SLACK_S)
         broken: dict[Table, list[Part]] = {}
-        for part in parts.written_since(client, self._doubt_since_s - SLACK_S):
-            table = part.database, part.table
-            key = (*table, part.name, part.written_at_s)
-            if key in self._sound or part.name in self._lost.get(table, {}):
+        for part in {part.key: part for part in (*self._left.of(self._ours), *written)}.values():
+            ours = part.of in self._ours
+            if part.key in self._sound or part.name in self._lost.get(part.of, {}):
+                self._left.take(part)
                 continue
-            # Asked twice: a part is not taken out of its table for a check that failed by accident.
-            if (why := parts.fault_of(client, part)) and parts.fault_of(client, part):
-                log.error("%s: part %s of %d rows is broken: %s", _name(table), part.name, part.rows, why)
-                broken.setdefault(table, []).append(part)
+            if not ours and self._left.has(part):
+                continue
+            try:
+                # Asked twice: a part is not taken out of its table for a check that failed by accident.
+                why = parts.fault_of(client, part) and parts.fault_of(client, part)
+            except SinkError:  # of the handle
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, the table waits and the others go on
+                if ours:
+                    self._bar_unchecked(client, part, error)
+                else:
+                    self._left.leave(part, f"({_THEN}) could not be checked: {_short(error)}")
+                continue
+            if not why:
+                self._sound.add(part.key)
+                self._left.take(part)
+            elif ours:
+                log.error("%s: %s is broken: %s", _name(part.of), part.told, why)
+                broken.setdefault(part.of, []).append(part)
             else:
-                self._sound.add(key)
+                self._left.leave(part, f"({_THEN}) is broken: {why}")
         return broken
+
+    def _bar_unchecked(self, client: Client, part: Part, error: Exception) -> None:
+        self._barred[part.of] = Retryable(
+            f"{_name(part.of)}: {part.told}, {_THEN}, could not be checked: {_short(error)}",
+            code=_code(error),
+        )
+        if part.of not in self._stopped:  # merged with others it could pass for sound
+            with contextlib.suppress(Exception):
+                self._stop_merges(client, part)
 
     def _mend(self, client: Client, broken: dict[Table, list[Part]]) -> bool:
         """Mend what can be; whether it is worth looking again."""
@@ -258,14 +295,12 @@ class SoundParts:
             self._exchanges[table] += 1
             try:
                 self._mend_table(client, table, broken.get(table, []))
-                self._barred.pop(table, None)
                 again = True
             except Exception as error:  # noqa: BLE001 - whatever it is, the table waits and the others go on
                 self._barred[table] = Retryable(
-                    f"{_name(table)}: parts that were written while the disk was full are broken and are replaced "
-                    f"once there is room: free space on the disk of {self._path} "
-                    f"({_mib(self.free_bytes())} are free; {' '.join(str(error).split())[:300]})",
-                    code=getattr(error, "code", None) or 0,
+                    f"{_name(table)}: parts {_THEN} are broken and are replaced once there is room: free space on "
+                    f"the disk of {self._path} ({_mib(self.free_bytes())} are free; {_short(error)})",
+                    code=_code(error),
                 )
             finally:
                 self._exchanges[table] += 1
@@ -290,9 +325,9 @@ class SoundParts:
                 parts.set_aside(client, part)
                 self._aside[table] += 1
                 log.error(
-                    "%s: part %s of %d rows, broken by the full disk, was moved to %s; an insert under way sends its "
-                    "rows again, and rows confirmed before are in that folder alone",
-                    _name(table), part.name, part.rows, part.folder / "detached" / part.name,
+                    "%s: %s, %s and broken, was moved to %s; an insert under way sends its rows again, and rows "
+                    "confirmed before are in that folder alone",
+                    _name(table), part.told, _THEN, part.folder / "detached" / part.name,
                 )  # fmt: skip
         for part, folder in list(self._restoring.get(table, {}).items()):
             if not folder.exists():  # the table was dropped
@@ -304,29 +339,27 @@ class SoundParts:
             del self._restoring[table][part]
             self._staged.discard(folder)
             log.error(
-                "%s: part %s of %d rows, which a merge wrote on the full disk, was broken; the parts it was made of "
-                "are in its place, and it lies in %s",
-                _name(table), part.name, part.rows, part.folder / "detached" / part.name,
+                "%s: %s, %s by a merge, was broken; the parts it was made of are in its place, and it lies in %s",
+                _name(table), part.told, _THEN, part.folder / "detached" / part.name,
             )  # fmt: skip
         if not self._restoring.get(table):
             self._restoring.pop(table, None)
 
     def _give_up(self, table: Table, part: Part, why: str = "the parts it was made of are gone") -> None:
         told = (
-            f"{_name(table)}: part {part.name} of {part.rows} rows was broken by the full disk, and {why}. Restore "
-            f"{part.folder / part.name} from a backup, or give its rows up: "
-            f"ALTER TABLE {part.table_name} DETACH PART '{part.name}'"
+            f"{_name(table)}: {part.told}, {_THEN}, is broken, and {why}. Restore {part.folder / part.name} from a "
+            f"backup, or give its rows up: ALTER TABLE {part.table_name} DETACH PART '{part.name}'"
         )
         log.critical(told)
         self._lost.setdefault(table, {})[part.name] = told, lambda client: not parts.is_active(client, part)
 
     def _stop_merges(self, client: Client, part: Part) -> None:
         parts.stop_merges(client, part)
-        self._stopped[part.database, part.table] = part.table_name
+        self._stopped[part.of] = part.table_name
 
     def _start_merges(self, client: Client) -> None:
         for table, quoted in list(self._stopped.items()):
-            if table not in self._lost:
+            if table not in self._lost and table not in self._barred:
                 with contextlib.suppress(Exception):  # the table may be gone
                     parts.start_merges(client, quoted)
                 del self._stopped[table]
@@ -341,6 +374,14 @@ class SoundParts:
 
 def _name(table: Table) -> str:
     return ".".join(table)
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _code(error: Exception) -> int:
+    return getattr(error, "code", None) or 0
 
 
 def _mib(size: int) -> str:

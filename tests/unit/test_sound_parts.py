@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pathlib
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -14,12 +16,13 @@ import pytest
 
 from recorder.sink import parts, sound_parts
 from recorder.sink.errors import Retryable
-from recorder.sink.parts import Part
+from recorder.sink.parts import CheckFailedError, Part
 from recorder.sink.sound_parts import LEAST_ROOM_BYTES, SoundParts, guard_of
 
 T = ("d", "t")
 CLIENT: Any = None
 ROOM = 1 << 40
+OTHER = ("d", "other")
 PART = Part("d", "t", pathlib.Path("/nowhere"), "202601_3_3_0", "202601", active=True, rows=5, written_at_s=1)
 
 
@@ -30,6 +33,7 @@ class Disk:
     writing = 0
     broken: tuple[Part, ...] = ()
     sound: tuple[Part, ...] = ()
+    unchecked: tuple[Part, ...] = ()
     checked: list[str]
     since_s: list[float]
     aside: list[str]
@@ -39,11 +43,13 @@ class Disk:
 
     def fault_of(self, _: object, part: Part) -> str:
         self.checked.append(part.name)
+        if part in self.unchecked:
+            raise CheckFailedError("Code: 241. memory limit exceeded")
         return "torn" if part in self.broken else ""
 
     def written_since(self, _: object, moment_s: float) -> list[Part]:
         self.since_s.append(moment_s)
-        return [*self.broken, *self.sound]
+        return [*self.broken, *self.sound, *self.unchecked]
 
     def set_aside(self, _: object, part: Part) -> None:
         self.aside.append(part.name)
@@ -147,11 +153,11 @@ def test_every_insert_under_way_is_told_of_a_part_set_aside(disk: Disk, guard: S
 
     def meanwhile() -> None:
         disk.free, disk.broken = 0, (PART,)
-        with guard.reading(CLIENT, ("d", "other")):
+        with guard.reading(CLIENT, OTHER):
             pass
         assert disk.aside == [PART.name]
         disk.free = ROOM
-        with guard.inserting(CLIENT, ("d", "other")):
+        with guard.inserting(CLIENT, OTHER):
             pass
         assert guard.look()
 
@@ -165,7 +171,7 @@ def test_a_look_up_gives_no_answer_when_parts_were_exchanged_meanwhile(disk: Dis
 
     def meanwhile() -> None:
         disk.free, disk.broken = 0, (PART,)
-        with guard.reading(CLIENT, ("d", "other")):
+        with guard.reading(CLIENT, OTHER):
             pass
 
     with pytest.raises(Retryable, match="asked again"):
@@ -205,6 +211,125 @@ def test_a_disk_that_cannot_be_looked_at_is_short(guard: SoundParts, tmp_path: p
     assert guard.look()
     os.rmdir(tmp_path)
     assert not guard.look()
+
+
+def test_a_part_that_cannot_be_checked_holds_up_its_table_alone(disk: Disk, guard: SoundParts) -> None:
+    """The others go on, broken ones are mended, and it is checked again until that succeeds."""
+    call(guard)
+    disk.free, disk.unchecked = 0, (PART,)
+    disk.broken = (replace(PART, table="other", name="202601_1_1_0"),)
+    for _ in range(2):
+        with guard.reading(CLIENT, OTHER):
+            pass
+        with pytest.raises(
+            Retryable, match=rf"d\.t: part {PART.name} of 5 rows.*could not be checked.*memory limit"
+        ):
+            call(guard)
+        disk.free = ROOM
+    assert disk.aside == ["202601_1_1_0"]
+    assert not guard.look()
+    disk.unchecked, disk.sound = (), (PART,)
+    call(guard)
+    assert guard.look()
+
+
+def test_parts_that_break_again_and_again_hold_up_their_table_alone(
+    disk: Disk, guard: SoundParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many rounds: the others go on, and the doubt stays."""
+    call(guard)
+    disk.free, disk.broken = 0, (PART,)
+    monkeypatch.setattr(parts, "set_aside", lambda *_: None)
+    with guard.reading(CLIENT, OTHER):
+        pass
+    with pytest.raises(Retryable, match=r"d\.t: .*broken still"):
+        call(guard)
+    assert not guard.look()
+
+
+def test_a_table_that_nothing_here_uses_is_told_of_and_left_alone(
+    disk: Disk, guard: SoundParts, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, with its part and what to do; the disk is not in doubt for it."""
+    caplog.set_level(logging.WARNING)
+    disk.broken = (PART,)
+    for free in (0, 0, ROOM):
+        disk.free = free
+        with guard.inserting(CLIENT, OTHER):
+            pass
+    assert guard.look()
+    assert disk.aside == []
+    [told] = [record for record in caplog.records if PART.name in record.getMessage()]
+    assert told.levelname == "WARNING"
+    assert "d.t: part 202601_3_3_0 of 5 rows" in told.getMessage()
+    assert "while the disk was full or nearly so" in told.getMessage()
+    assert "ALTER TABLE `d`.`t` DETACH PART '202601_3_3_0'" in told.getMessage()
+
+
+@pytest.mark.parametrize("unchecked", [False, True])
+@pytest.mark.parametrize("use", [inserting, reading])
+def test_what_was_left_alone_is_mended_before_the_first_call_for_its_table(
+    disk: Disk,
+    guard: SoundParts,
+    monkeypatch: pytest.MonkeyPatch,
+    use: Callable[[SoundParts, Callable[[], None]], None],
+    unchecked: bool,
+) -> None:
+    """Broken or not checked: the doubt had ended, and no part is listed as written since."""
+    disk.free, disk.broken = 0, (PART,)
+    disk.unchecked = (PART,) if unchecked else ()
+    with guard.inserting(CLIENT, OTHER):
+        pass
+    disk.free, disk.unchecked = ROOM, ()
+    monkeypatch.setattr(parts, "written_since", lambda *_: [])
+    with guard.inserting(CLIENT, OTHER):
+        pass
+    assert guard.look()
+    assert disk.aside == []
+    use(guard, lambda: disk.aside.append("before the call"))
+    assert disk.aside == [PART.name, "before the call"]
+    assert guard.look()
+
+
+def test_a_table_used_for_the_first_time_while_its_part_is_checked_is_mended_first(
+    disk: Disk, guard: SoundParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check began before the table was known to be used here, and ended the doubt."""
+    threads = []
+
+    def fault_of(client: object, part: Part) -> str:
+        if not threads:
+            meanwhile = threading.Thread(target=call, args=(guard,))
+            meanwhile.start()
+            threads.append(meanwhile)
+            deadline = time.monotonic() + 30
+            while T not in guard._ours and time.monotonic() < deadline:
+                time.sleep(0.001)
+        return disk.fault_of(client, part)
+
+    monkeypatch.setattr(parts, "fault_of", fault_of)
+    disk.broken = (PART,)
+    guard._doubt(0.0)  # and the disk has room again
+    with guard.reading(CLIENT, OTHER):
+        pass
+    threads[0].join(30)
+    assert disk.aside == [PART.name]
+
+
+@pytest.mark.parametrize("code", [60, 81, 232])
+def test_a_part_that_is_gone_is_not_broken(code: int) -> None:
+    """Nor is one whose table or database was dropped: nobody waits for it."""
+
+    class GoneError(Exception):
+        pass
+
+    def query(*_: object, **__: object) -> None:
+        error = GoneError()
+        error.code = code  # type: ignore[attr-defined]
+        raise error
+
+    client: Any = SimpleNamespace(query=query)
+    assert parts.fault_of(client, PART) == ""
 
 
 @pytest.mark.parametrize(
