@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +14,7 @@ from clickhouse_connect.driver.exceptions import ProgrammingError
 
 from recorder.sink import engine_config, folder
 from recorder.sink.clean_client import CleanClient
+from recorder.sink.errors import SinkUnavailable
 
 
 def open_engine(
@@ -26,7 +29,11 @@ def open_engine(
     Raises:
         SinkUnavailable: the folder cannot be opened; the message says why and what to do.
     """
-    with engine_config.as_file(keep_free_bytes, tmp_dir) as config:
+    with contextlib.ExitStack() as stack:
+        try:
+            config = stack.enter_context(engine_config.as_file(keep_free_bytes, tmp_dir))
+        except OSError as error:
+            raise _no_config(path, tmp_dir, error) from error
         try:
             client = clickhouse_connect.get_client(
                 interface="chdb",
@@ -37,3 +44,18 @@ def open_engine(
         except ProgrammingError as error:
             raise folder.reason_after(path, error) from error
     return CleanClient.around(client)
+
+
+def _no_config(path: pathlib.Path, tmp_dir: pathlib.Path, error: OSError) -> SinkUnavailable:
+    """What to say when the engine's configuration could not be written."""
+    remedy = {
+        errno.EMFILE: "raise the limit of open files (ulimit -n)",
+        errno.ENFILE: "raise the system's limit of open files (fs.file-max)",
+        errno.ENOMEM: "free memory",
+        errno.ENOSPC: f"free space on the disk of {tmp_dir}",
+        errno.EDQUOT: f"free space on the disk of {tmp_dir}, or raise the quota",
+        errno.EROFS: f"mount the disk of {tmp_dir} writable",
+    }.get(error.errno or 0, f"make {tmp_dir} a folder that can be written")
+    return SinkUnavailable(
+        f"database {path}: the engine's configuration cannot be written: {error.strerror or error}; {remedy}"
+    )

@@ -43,7 +43,11 @@ def keep_free_on(path: pathlib.Path, wanted: int | None) -> int:
 def as_file(
     keep_free_bytes: int, tmp_dir: pathlib.Path, *, in_memory: bool = carrier.IN_MEMORY
 ) -> Iterator[str]:
-    """The path of a file with the engine's configuration, for as long as the context lasts."""
+    """The path of a file with the engine's configuration, for as long as the context lasts.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     if in_memory:
         descriptor = os.memfd_create("recorder-engine", os.MFD_CLOEXEC)
         path = f"/proc/self/fd/{descriptor}"
@@ -52,9 +56,11 @@ def as_file(
         descriptor, path = tempfile.mkstemp(suffix=".xml", prefix=f"engine-{os.getpid()}-", dir=tmp_dir)
     try:
         text = _CONFIG.format(keep_free_bytes=keep_free_bytes, lifetime_s=OLD_PARTS_LIFETIME_S)
-        os.write(descriptor, text.encode())
+        with open(descriptor, "wb", closefd=False) as file:  # unlike os.write, all of it or an error
+            file.write(text.encode())
         yield path
     finally:
         os.close(descriptor)
         if not in_memory:
-            os.unlink(path)
+            with contextlib.suppress(OSError):  # the engine is open, and has read it
+                os.unlink(path)
