@@ -19,9 +19,11 @@ def config(invocation: Invocation, changed: bool) -> None:
         recorder config
         RECORDER_TABLES__MARKET_DATA__LINGER_MS=500 recorder config --changed --json
     """
+    from recorder.cli.database import packs_of
     from recorder.settings_explain import explain
 
     settings = invocation.settings()
+    packs_of(settings)  # settings that other commands refuse are refused here too
     entries = [entry for entry in explain(settings) if not changed or entry.source != "default"]
     if invocation.json:
         emit_json(

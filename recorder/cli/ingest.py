@@ -7,11 +7,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from recorder.cli.database import packs_of
 from recorder.cli.errors import EXIT_INTERRUPTED, Failure
 from recorder.cli.options import Invocation, pass_invocation
 from recorder.cli.output import emit_json, emit_table, note, notes, progress
@@ -24,6 +25,8 @@ PLAIN_EVERY_S = 5.0
 SWITCH_INTERVAL_S = 1e-3
 """The reader and the recorder pass the interpreter's lock back and forth; at its own 5 ms an insert waits for it longer
 than it takes."""
+OWN_ROWS_S = 2.0
+"""How long a run waits at its start for the recorder's rows about itself."""
 FORMATS = ("binance-capture", "ndjson", "parquet")
 
 
@@ -100,8 +103,10 @@ def ingest(
         recorder ingest --table fills fills.ndjson
         recorder ingest --table market_data --json day.parquet
     """
+    from recorder.errors import NotDurable
     from recorder.ingest import Format, IngestOptions, WrongUse, run_ingest
     from recorder.ingest.errors import FileTruncated, RowsTooOld
+    from recorder.ingest.source import open_file
     from recorder.recorder import Recorder
 
     settings = invocation.settings(
@@ -130,12 +135,22 @@ def ingest(
         normaliser_options=given,
         skip_old=skip_old,
     )
+    packs = packs_of(settings)
     stop = threading.Event()
     try:
-        with _stop_on_terminate(stop), Recorder(settings) as recorder, _shown(invocation) as show:
+        for file in files:
+            open_file(file).close()  # before a database is made for files that are not there
+        with (
+            _stop_on_terminate(stop),
+            Recorder(settings, packs=packs) as recorder,
+            _shown(invocation) as show,
+        ):
+            with suppress(NotDurable):
+                # The recorder's row about this run would else be counted among the files' rows of that table.
+                recorder.flush(timeout_s=OWN_ROWS_S)
             result = run_ingest(recorder, files, options, show, stop=stop)
     except WrongUse as error:
-        raise click.UsageError(f"{error};" if ";" not in str(error) else str(error)) from error
+        raise click.UsageError(str(error)) from error
     if invocation.json:
         emit_json(result.as_dict())
     else:
@@ -153,6 +168,10 @@ def ingest(
     if result.truncated:
         raise FileTruncated(
             "; ".join(_truncated(file.name, file.notice, file.log) for file in result.truncated)
+        )
+    if table is None and not result.rows and set(result.bad_records) == {"no_table"}:
+        raise click.UsageError(
+            "no record says which table it is for; give --table (the records are kept as dead letters)"
         )
     if result.too_old:
         from recorder.ingest.age import remedy

@@ -81,7 +81,7 @@ def open_file(path: pathlib.Path) -> BinaryIO:
             )
         return path.open("rb")
     except FileNotFoundError:
-        raise WrongUse(f"{path}: no such file") from None
+        raise WrongUse(f"{path}: no such file; name files that are there") from None
     except OSError as error:
         raise FileUnreadable(f"{path}: cannot be read: {os.strerror(error.errno or 0)}") from error
 
@@ -140,7 +140,9 @@ def _format(path: pathlib.Path, first: bytes, compression: Compression, wanted: 
     if is_parquet and compression is not Compression.NONE:
         raise WrongUse(f"{path} is a Parquet file packed with {compression}; unpack it first")
     if wanted is Format.PARQUET and not is_parquet:
-        raise WrongUse(f"{path} is no Parquet file: it begins with {first[:4]!r}, not {_PARQUET_MAGIC!r}")
+        raise WrongUse(
+            f"{path} is no Parquet file: it begins with {first[:4]!r}, not {_PARQUET_MAGIC!r}; leave --format out"
+        )
     if is_parquet and wanted not in (None, Format.PARQUET):
         raise WrongUse(f"{path} is a Parquet file, not {wanted}; leave --format out")
     return wanted or guess_format(path, first)

@@ -274,6 +274,47 @@ def test_wrong_use(tmp_path: pathlib.Path) -> None:
         failed(done, 2, word)
 
 
+@pytest.mark.parametrize("name", ["missing", "."])
+def test_a_file_that_is_not_there_makes_no_database(tmp_path: pathlib.Path, name: str) -> None:
+    """Files are looked at before the engine is opened: one line with a remedy, and nothing is made."""
+    good = write_lines(tmp_path / "good", capture_lines(5))
+    done = run_command("--data-dir", "d", "ingest", good, name, cwd=tmp_path)
+    failed(done, 2, "; name ")
+    assert not (tmp_path / "d").exists()
+
+
+def test_content_that_is_no_parquet_says_what_to_do(tmp_path: pathlib.Path) -> None:
+    """The line ends with a remedy."""
+    good = write_lines(tmp_path / "good", capture_lines(5))
+    done = run_command("--data-dir", "d", "ingest", "--format", "parquet", good, cwd=tmp_path)
+    failed(done, 2, "is no Parquet file")
+    assert done.stderr.splitlines()[-1].endswith("; leave --format out")
+
+
+def test_rows_without_a_table_anywhere(tmp_path: pathlib.Path) -> None:
+    """Where no line says its table the command asks for one; with one line that does, the others are dead letters."""
+    bare = {name: value for name, value in FILL.items() if name != "table"}
+    path = write_rows(tmp_path / "f", [bare, bare | {"fill_id": "f-2"}])
+    done = run_command("--data-dir", "d", "ingest", "--format", "ndjson", path, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "give --table" in done.stderr.splitlines()[-1]
+    done = run_command("--data-dir", "d", "ingest", "--table", "fills", path, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    path = write_rows(tmp_path / "g", [bare, FILL])
+    assert run_command("--data-dir", "d", "ingest", path, cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("table", ["metrics_timeseries", "recorder_runs", "system_events"])
+def test_a_bad_row_of_the_recorders_own_tables(tmp_path: pathlib.Path, table: str) -> None:
+    """It is a dead letter that the command has waited for."""
+    path = write_rows(tmp_path / "f", [{"ts_local": START_NS, "no_such_column": 1}])
+    arguments = ["--format", "ndjson", "--table", table, path]
+    done = run_command("--data-dir", "d", "ingest", "--json", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert (answer["dead_letters"], answer["missing"]) == (1, {})
+
+
 def test_old_rows_in_a_database_with_ttl(tmp_path: pathlib.Path) -> None:
     """Refused with the remedy, and the remedy works."""
     path = write_lines(tmp_path / "f", capture_lines(50))

@@ -215,6 +215,24 @@ def test_config_names_values_and_sources() -> None:
     assert "hold_probe_s" not in table
 
 
+@pytest.mark.parametrize("command", [["config"], ["ingest", __file__]])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[tables.nope]\nlinger_ms = 5\n", "tables.nope: no loaded pack has this table"),
+        ('packs = ["core", "nope"]\n', "pack"),
+        ('packs = ["core", "no.such:PACK"]\n', "no.such"),
+    ],
+)
+def test_unknown_packs_and_tables_are_wrong_use(command: list[str], text: str, words: str) -> None:
+    """Settings of a table or pack that is not there are refused with exit code 2, by `config` too."""
+    pathlib.Path("recorder.toml").write_text(text)
+    result = _run(*command)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("target", [f"http://u:{SECRET}@host:8123", f"http://u:{SECRET}@host:x"])
 @pytest.mark.parametrize("flag", ["--debug", "--json"])
 def test_config_masks_secrets(target: str, flag: str) -> None:
