@@ -96,9 +96,9 @@ async def readable(sink, table):
 """
 
 
-def full_disk(body: str, mount: pathlib.Path) -> list[str]:
+def full_disk(body: str, mount: pathlib.Path, *more: pathlib.Path) -> list[str]:
     """What a child prints that can fill the mounted disk at will."""
-    return answers(child(body, mount, prelude=FULL))
+    return answers(child(body, mount, *more, prelude=FULL))
 
 
 @pytest.mark.parametrize("size", [0, 1_000, 6_000], ids=lambda size: f"{size}B")
@@ -238,7 +238,7 @@ def test_a_merge_that_broke_on_the_full_disk_is_undone(
     assert lines[0] in ("33", "246")
     assert lines[1].startswith("Retryable 243")
     assert lines[2].startswith("Retryable ")
-    assert "d.t: parts that were written while the disk was full are broken" in lines[2]
+    assert "d.t: parts written while the disk was full or nearly so are broken" in lines[2]
     assert lines[3:] == ["done", "True 5 True", "done", "True", "True 1"]
 
 
@@ -271,9 +271,47 @@ def test_a_broken_merge_whose_sources_are_gone_holds_its_table(mount: pathlib.Pa
     )
     for line in lines[:3]:
         assert line.startswith("HoldError"), line
-        assert "of 5000 rows was broken by the full disk, and the parts it was made of are gone" in line
+        assert "of 5000 rows, written while the disk was full or nearly so, is broken" in line
+        assert "and the parts it was made of are gone" in line
         assert "ALTER TABLE `d`.`t` DETACH PART" in line
     assert lines[3:] == ["done", "done", "True True"]
+
+
+def test_tables_that_the_process_does_not_record_into_are_left_alone(mount: pathlib.Path) -> None:
+    """Their parts stay as they are, in whatever database; once one is used it is mended before it answers."""
+    lines = full_disk(
+        """
+        async def by_hand(sink, table):
+            await sink.command("INSERT INTO " + table + " SELECT now64(9), rand64(), 1, number FROM numbers(1000)")
+
+        async def main():
+            sink = ChdbSink(disk / "db", "d")
+            await sink.start()
+            await sink.command("CREATE DATABASE mine")
+            await sink.command(create("other"))
+            for table in ("t", "mine.t"):
+                await sink.command(create(table))
+                await sink.command(f"SYSTEM STOP MERGES {table}")
+                for n in range(2):
+                    await by_hand(sink, table)
+                await sink.command(f"SYSTEM START MERGES {table}")
+            for table in ("t", "mine.t"):
+                await sink.command(f"OPTIMIZE TABLE {table} FINAL")
+            for file in disk.glob("db/store/*/*/*_1_2_1/data.bin"):
+                os.truncate(file, 1000)
+            fill()
+            await attempt(sink.look_up(plain("other")))
+            filler.unlink()
+            await attempt(sink.insert(plain("other"), timeout_s=30))
+            print(sink._guard._doubt_since_s, len(list(disk.glob("db/store/*/*/detached/*"))))
+            print(len(await sink.look_up(plain("t"))))
+            print(*[await readable(sink, table) is True for table in ("t", "mine.t")])
+            print(*(await sink.query("SELECT database, count() FROM system.detached_parts GROUP BY 1")))
+            await sink.close()
+        """,
+        mount,
+    )
+    assert lines == ["done", "done", "None 0", "0", "True False", "('d', 1)"]
 
 
 @pytest.mark.parametrize("ended", ["before", "after", "in the middle", "at the end"])
@@ -322,10 +360,15 @@ def test_a_process_that_ends_while_it_undoes_a_merge_loses_and_doubles_nothing(
     lines = answers(
         child(
             """
+        import logging
+
         async def main():
             sink = ChdbSink(sys.argv[1], "d")
             await sink.start()
+            logged = []
+            logging.getLogger("recorder.sink.sound_parts").addFilter(lambda r: logged.append(r.getMessage()) or True)
             await attempt(sink.insert(plain("t", log=8), timeout_s=30))
+            print(any("d.t: part " in told for told in logged), any(" 0 rows" in told for told in logged))
             print(*(await sink.query("SELECT count(), uniqExact(_log, _seq) FROM t"))[0])
             print([folder.name for folder in pathlib.Path(sys.argv[1]).glob("store/*/*/detached/rec*")])
             await sink.close()
@@ -333,7 +376,7 @@ def test_a_process_that_ends_while_it_undoes_a_merge_loses_and_doubles_nothing(
             tmp_path / "db",
         )
     )
-    assert lines == ["done", "5010 5010", "[]"]
+    assert lines == ["done", f"{ended in ('after', 'in the middle', 'at the end')} False", "5010 5010", "[]"]
 
 
 def test_room_is_kept_on_the_disk(mount: pathlib.Path) -> None:
@@ -376,3 +419,31 @@ def test_a_small_disk_keeps_an_eighth_free(mount: pathlib.Path) -> None:
         """
     for wanted, kept in (("None", 8 << 20), ("0", 0), ("1000", 1000)):
         assert answers(child(ask, mount, f"db{wanted}", wanted, prelude=FULL)) == [f"[({kept},)]"]
+
+
+def test_without_files_in_memory_a_full_disk_is_told_of_when_the_engine_opens(
+    mount: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """Its configuration needs a file then. Nothing is left behind, and with room it opens."""
+    lines = full_disk(
+        """
+        from recorder.sink import engine_config
+
+        async def main():
+            engine_config.as_file.__wrapped__.__kwdefaults__["in_memory"] = False
+            fill()
+            sink = ChdbSink(sys.argv[2], "d", tmp_dir=disk)
+            await attempt(sink.start())
+            filler.unlink()
+            print(list(disk.glob("engine-*")))
+            await attempt(sink.start())
+            print(list(disk.glob("engine-*")))
+            await sink.close()
+        """,
+        mount,
+        tmp_path / "db",
+    )
+    assert lines[0].startswith("SinkUnavailable 0")
+    assert f"{tmp_path}/db: the engine's configuration cannot be written: No space left on device" in lines[0]
+    assert f"free space on the disk of {mount}" in lines[0]
+    assert lines[1:] == ["[]", "done", "[]"]

@@ -295,7 +295,7 @@ def test_a_table_used_for_the_first_time_while_its_part_is_checked_is_mended_fir
     disk: Disk, guard: SoundParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The check began before the table was known to be used here, and ended the doubt."""
-    threads = []
+    threads: list[threading.Thread] = []
 
     def fault_of(client: object, part: Part) -> str:
         if not threads:
