@@ -35,6 +35,7 @@ from recorder.identity import letter_log
 from recorder.log import get_logger
 from recorder.metrics import SourceCounts
 from recorder.own_rows import DEAD_LETTERS, OWN_TABLES
+from recorder.packs import packs_of
 from recorder.queue import ArrowBlock, Block, Entry, Watched
 from recorder.runtime import Runtime
 from recorder.runtime_thread import RuntimeThread
@@ -42,7 +43,7 @@ from recorder.settings import Settings
 from recorder.sink.base import Sink
 from recorder.sink.open import open_sink
 from recorder.ticket import OVERTAKEN, Ticket, on_loop
-from schemas.pack import Pack, load_packs
+from schemas.pack import Pack
 from schemas.table import Table
 
 log = get_logger("recorder")
@@ -85,9 +86,7 @@ class Recorder:
         packs: Sequence[Pack] | None = None,
     ):
         self.settings = settings if settings is not None else Settings()
-        named = packs if packs is not None else load_packs(self.settings.packs)
-        self.settings.check_tables(table.name for pack in named for table in pack.tables)
-        self.packs = self.settings.resolve_packs(named)
+        self.packs = packs_of(self.settings, packs)
         self.run_id = self.settings.run_id
         self.recorder_run_id = uuid.uuid4().hex
         self._sink = sink

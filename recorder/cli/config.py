@@ -19,7 +19,7 @@ def config(invocation: Invocation, changed: bool) -> None:
         recorder config
         RECORDER_TABLES__MARKET_DATA__LINGER_MS=500 recorder config --changed --json
     """
-    from recorder.cli.database import packs_of
+    from recorder.packs import packs_of
     from recorder.settings_explain import explain
 
     settings = invocation.settings()

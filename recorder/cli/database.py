@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
     from recorder.settings import Settings
-    from schemas.pack import Pack
 
 _CODE = re.compile(r"Code: (\d+)\.")
 _NO_MERGES = "<max_bytes_to_merge_at_max_space_in_pool>0</max_bytes_to_merge_at_max_space_in_pool>"
@@ -40,23 +39,6 @@ def folder_of(settings: Settings) -> pathlib.Path:
             "set target to chdb:///path/to/db"
         )
     return pathlib.Path(settings.target.path)
-
-
-def packs_of(settings: Settings) -> tuple[Pack, ...]:
-    """The packs that the settings name.
-
-    Raises:
-        SettingsError: one cannot be loaded, or there are settings of a table that none of them has.
-    """
-    from schemas.errors import PackError
-    from schemas.pack import load_packs
-
-    try:
-        packs = load_packs(settings.packs)
-    except PackError as error:
-        raise SettingsError(f"packs: {error}") from error
-    settings.check_tables(table.name for pack in packs for table in pack.tables)
-    return packs
 
 
 def exists(folder: pathlib.Path) -> bool:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from recorder.cli.database import packs_of
 from recorder.cli.errors import EXIT_INTERRUPTED, Failure
 from recorder.cli.options import Invocation, pass_invocation
 from recorder.cli.output import emit_json, emit_table, note, notes, progress
@@ -107,6 +106,7 @@ def ingest(
     from recorder.ingest import Format, IngestOptions, WrongUse, run_ingest
     from recorder.ingest.errors import FileTruncated, RowsTooOld
     from recorder.ingest.source import open_file
+    from recorder.packs import packs_of
     from recorder.recorder import Recorder
 
     settings = invocation.settings(
@@ -135,14 +135,14 @@ def ingest(
         normaliser_options=given,
         skip_old=skip_old,
     )
-    packs = packs_of(settings)
+    packs_of(settings)  # before a database is made for packs or settings that are wrong
     stop = threading.Event()
     try:
         for file in files:
             open_file(file).close()  # before a database is made for files that are not there
         with (
             _stop_on_terminate(stop),
-            Recorder(settings, packs=packs) as recorder,
+            Recorder(settings) as recorder,
             _shown(invocation) as show,
         ):
             with suppress(NotDurable):

@@ -32,14 +32,12 @@ def migrate() -> None:
 
 @contextlib.contextmanager
 def _manager(invocation: Invocation, *, create: bool = False, ttl: bool | None = None) -> Iterator[Manager]:
+    from recorder.packs import packs_of
     from recorder.schema_start import manager_of
     from schemas.executor import ClientExecutor
-    from schemas.pack import load_packs
 
     settings = invocation.settings(ttl=ttl)
-    packs = load_packs(settings.packs)
-    settings.check_tables(table.name for pack in packs for table in pack.tables)
-    packs = settings.resolve_packs(packs)
+    packs = packs_of(settings)
     with client_of(settings, create=create) as client:
         yield manager_of(
             ClientExecutor(client),
