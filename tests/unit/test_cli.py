@@ -215,7 +215,10 @@ def test_config_names_values_and_sources() -> None:
     assert "hold_probe_s" not in table
 
 
-@pytest.mark.parametrize("command", [["config"], ["ingest", __file__]])
+@pytest.mark.parametrize(
+    "command",
+    [["config"], ["ingest", __file__], ["simulate"], ["demo"], ["migrate", "plan"], ["migrate", "up"]],
+)
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -225,7 +228,7 @@ def test_config_names_values_and_sources() -> None:
     ],
 )
 def test_unknown_packs_and_tables_are_wrong_use(command: list[str], text: str, words: str) -> None:
-    """Settings of a table or pack that is not there are refused with exit code 2, by `config` too."""
+    """Settings of a table or pack that is not there are refused with exit code 2 by every command."""
     pathlib.Path("recorder.toml").write_text(text)
     result = _run(*command)
     assert result.exit_code == 2
