@@ -112,7 +112,7 @@ class Recorder:
         """
         if self._state != "new":
             raise RecorderClosed(f"this recorder is {self._state}; make a new Recorder to start again")
-        sink = self._sink if self._sink is not None else open_sink(self.settings)
+        sink = self._sink if self._sink is not None else open_sink(self.settings, self._tables)
         thread = RuntimeThread(
             lambda: Runtime(
                 self.settings, self.packs, sink, run_id=self.run_id, recorder_run_id=self.recorder_run_id

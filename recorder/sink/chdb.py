@@ -19,7 +19,7 @@ import os
 import pathlib
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from clickhouse_connect.driver.binding import quote_identifier
@@ -41,6 +41,7 @@ TURN_WAIT_S = 0.1
 class ChdbSink(ClientSink):
     """Inserts into `database` of the engine folder `path`.
 
+    `tables` are watched over from the start (`sound_parts`), others from their first insert or look-up on.
     `create_database` makes the database where it is missing. `tmp_dir` is used where the system has no anonymous
     files; by default it lies beside the folder, under its name with `.tmp`. `settings` are session settings of
     every handle. `engine_nice` (0 to 19) is the nice value of the engine's threads and of those that call it, on
@@ -57,6 +58,7 @@ class ChdbSink(ClientSink):
         path: str | os.PathLike[str],
         database: str = "default",
         *,
+        tables: Iterable[str] = (),
         create_database: bool = True,
         tmp_dir: str | os.PathLike[str] | None = None,
         settings: Mapping[str, Any] | None = None,
@@ -75,6 +77,7 @@ class ChdbSink(ClientSink):
             pathlib.Path(tmp_dir) if tmp_dir is not None else self._path.with_name(self._path.name + ".tmp")
         )
         self._database = database
+        self._tables = tuple(tables)
         self._create_database = create_database
         self._turn = threading.Lock()
         self._settings = dict(settings or {})
@@ -91,6 +94,7 @@ class ChdbSink(ClientSink):
         folder.check(self._path)
         carrier.sweep(self._tmp_dir)
         await super().start()
+        self._guard.own((self._database, table) for table in self._tables)
         await self._ask(self._commands, self._guard.recall, "start")
 
     def _open(self, settings: Mapping[str, Any]) -> Client:

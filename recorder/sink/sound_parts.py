@@ -28,7 +28,7 @@ import threading
 import time
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from clickhouse_connect.driver.client import Client
 
@@ -95,6 +95,10 @@ class SoundParts:
         """Take less than half of what the engine keeps free as short: it begins no write that would leave so little,
         so until then nothing but other programs can have used up the other half."""
         self._enough = max(self._enough, keep_free_bytes // 2)
+
+    def own(self, tables: Iterable[Table]) -> None:
+        """Note tables as this process's before their first call, so that none of their parts is left alone."""
+        self._ours.update(tables)
 
     # -- what calls go through ----------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from recorder import (
     WrongColumns,
     correlated,
 )
+from recorder.sink.chdb import ChdbSink
 from recorder.sink.errors import SinkError
 from schemas.core.tables import PACK, Order
 
@@ -505,6 +506,14 @@ def test_a_closing_recorder_answers(make: Make) -> None:
     recorder.close()
     balance = recorder.balance()["orders"]
     assert (balance.received, balance.shed, balance.pending) == (1, 1, 0)
+
+
+def test_the_parts_of_all_tables_are_watched_from_the_start(make: Make) -> None:
+    """Also of a table without a row yet: what a full disk breaks of it is mended before its first insert."""
+    recorder = make().start()
+    sink = recorder.sink
+    assert isinstance(sink, ChdbSink)
+    assert sink._guard._ours >= {(sink.database, table) for table in recorder.tables}
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, TimeoutError, LookupError])
