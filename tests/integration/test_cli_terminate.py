@@ -48,7 +48,7 @@ def test_sigterm_flushes_and_says_so(tmp_path: pathlib.Path, arguments: list[str
         child.kill()
     assert child.returncode == 143, errors
     assert errors.splitlines()[-1] == "stopped"
-    sql = f"SELECT count() AS rows, max(_seq) + 1 AS numbered FROM {TABLE} FORMAT JSONEachRow"
+    sql = f"SELECT count() AS rows, max(_seq) + 1 AS numbered FROM {TABLE}"
     asked = run_command("--data-dir", tmp_path / "data", "query", "--format", "jsonl", sql, cwd=tmp_path)
     found = json.loads(asked.stdout)
     assert int(found["rows"]) > 500
