@@ -21,7 +21,7 @@ import json, os, pathlib, subprocess, sys, time
 from recorder import Recorder, Settings
 
 disk, data, fault = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-filler = disk / "filler"
+filler, view = disk / "filler", pathlib.Path(data + "-view")
 BRAKE = "parts_to_delay_insert = 1, min_delay_to_insert_ms = 1500, max_delay_to_insert = 2"
 
 
@@ -42,8 +42,12 @@ def begin():
             except OSError:
                 pass
     else:
-        subprocess.run(["mount", "--bind", disk, disk], check=True)
-        subprocess.run(["mount", "-o", "remount,bind,ro", disk], check=True)
+        # Made read-only beside and then laid over it: what the engine opens in between would keep it writable.
+        view.mkdir()
+        subprocess.run(["mount", "--bind", disk, view], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", view], check=True)
+        subprocess.run(["mount", "--bind", view, disk], check=True)
+        subprocess.run(["umount", view], check=True)
 
 
 def end():

@@ -117,7 +117,7 @@ def test_a_full_disk_is_retryable_and_keeps_no_half(mount: pathlib.Path) -> None
 
 
 @pytest.mark.root
-def test_a_disk_that_turns_read_only_is_retryable(mount: pathlib.Path) -> None:
+def test_a_disk_that_turns_read_only_is_retryable(mount: pathlib.Path, tmp_path: pathlib.Path) -> None:
     """Mounted read-only under a running engine, then writable again: nothing is lost and nothing is there twice."""
     lines = answers(
         child(
@@ -128,9 +128,13 @@ def test_a_disk_that_turns_read_only_is_retryable(mount: pathlib.Path) -> None:
             await sink.start()
             await sink.command(create("t"))
             batch = plain("t", 1000)
-            # The disk has files open for writing; a bind mount over it can be read-only all the same.
-            subprocess.run(["mount", "--bind", disk, disk], check=True)
-            subprocess.run(["mount", "-o", "remount,bind,ro", disk], check=True)
+            # The disk has files open for writing; a bind mount over it can be read-only all the same. It is made
+            # read-only beside and then laid over: what the engine opens in between would keep it writable.
+            view = pathlib.Path(sys.argv[2])
+            subprocess.run(["mount", "--bind", disk, view], check=True)
+            subprocess.run(["mount", "-o", "remount,bind,ro", view], check=True)
+            subprocess.run(["mount", "--bind", view, disk], check=True)
+            subprocess.run(["umount", view], check=True)
             await attempt(sink.insert(batch, timeout_s=30))
             subprocess.run(["umount", disk], check=True)
             print(len(await sink.look_up(batch)))
@@ -139,6 +143,7 @@ def test_a_disk_that_turns_read_only_is_retryable(mount: pathlib.Path) -> None:
             await sink.close()
         """,
             mount,
+            tmp_path,
         )
     )
     assert lines[0].startswith("Retryable "), lines[0]
