@@ -82,10 +82,10 @@ class RuntimeThread:
         Whoever closes a recorder waits for accepted rows, for a bounded time: leaving earlier loses them uncounted.
         """
         interrupted = _waited_out(self._finished)
-        self._thread.join()
         before, self._old_switch_interval_s = self._old_switch_interval_s, None
         if before is not None:
             sys.setswitchinterval(before)
+        self._thread.join()
         if interrupted is not None:
             raise interrupted
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from recorder.settings import Settings
 
 _CODE = re.compile(r"Code: (\d+)\.")
-_NO_MERGES = "<max_bytes_to_merge_at_max_space_in_pool>0</max_bytes_to_merge_at_max_space_in_pool>"
 _NAME = re.compile(r"\s*\(([A-Z][A-Z0-9_]+)\)\s*$")
 
 
@@ -91,8 +90,7 @@ def client_of(settings: Settings, *, create: bool) -> Iterator[Client]:
 def connect_quietly(folder: pathlib.Path, settings: Settings) -> Any:
     """A connection of chDB itself to an embedded database, in which the engine merges nothing.
 
-    The first merges begin while the engine opens, before it can be told anything, so its configuration forbids them;
-    `SYSTEM STOP MERGES` is for tables whose own settings allow them again.
+    Its configuration forbids them; `SYSTEM STOP MERGES` is for tables whose own settings allow them again.
 
     Raises:
         SinkUnavailable: the folder cannot be opened; the message says why and what to do.
@@ -101,14 +99,17 @@ def connect_quietly(folder: pathlib.Path, settings: Settings) -> Any:
 
     from recorder.sink import engine_config
     from recorder.sink import folder as sink_folder
+    from recorder.sink.engine import configured
 
-    keep_free_bytes = engine_config.keep_free_on(folder, settings.engine_keep_free_bytes)
     connect: Any = chdb.connect
-    with engine_config.as_file(keep_free_bytes, settings.data_dir / "tmp") as path:
-        config = pathlib.Path(path)
-        config.write_text(config.read_text().replace("<merge_tree>", f"<merge_tree>{_NO_MERGES}"))
+    with configured(
+        folder,
+        keep_free_bytes=engine_config.keep_free_on(folder, settings.engine_keep_free_bytes),
+        tmp_dir=settings.data_dir / "tmp",
+        merges=False,
+    ) as config:
         try:
-            connection = connect(f"{folder}?config-file={urllib.parse.quote(path, safe='')}")
+            connection = connect(f"{folder}?config-file={urllib.parse.quote(config, safe='')}")
         except RuntimeError as error:
             raise sink_folder.reason_after(folder, error) from error
     try:

@@ -135,14 +135,14 @@ def ingest(
         normaliser_options=given,
         skip_old=skip_old,
     )
-    packs_of(settings)  # before a database is made for packs or settings that are wrong
+    packs = packs_of(settings)  # before a database is made for packs or settings that are wrong
     stop = threading.Event()
     try:
         for file in files:
             open_file(file).close()  # before a database is made for files that are not there
         with (
             _stop_on_terminate(stop),
-            Recorder(settings) as recorder,
+            Recorder(settings, packs=packs) as recorder,
             _shown(invocation) as show,
         ):
             with suppress(NotDurable):

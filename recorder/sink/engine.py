@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import clickhouse_connect
@@ -29,11 +29,7 @@ def open_engine(
     Raises:
         SinkUnavailable: the folder cannot be opened; the message says why and what to do.
     """
-    with contextlib.ExitStack() as stack:
-        try:
-            config = stack.enter_context(engine_config.as_file(keep_free_bytes, tmp_dir))
-        except OSError as error:
-            raise _no_config(path, tmp_dir, error) from error
+    with configured(path, keep_free_bytes=keep_free_bytes, tmp_dir=tmp_dir) as config:
         try:
             client = clickhouse_connect.get_client(
                 interface="chdb",
@@ -44,6 +40,23 @@ def open_engine(
         except ProgrammingError as error:
             raise folder.reason_after(path, error) from error
     return CleanClient.around(client)
+
+
+@contextlib.contextmanager
+def configured(
+    path: pathlib.Path, *, keep_free_bytes: int, tmp_dir: pathlib.Path, merges: bool = True
+) -> Iterator[str]:
+    """The path of the configuration to open the engine folder `path` with, for as long as the context lasts.
+
+    Raises:
+        SinkUnavailable: it cannot be written; the message says why and what to do.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            config = stack.enter_context(engine_config.as_file(keep_free_bytes, tmp_dir, merges=merges))
+        except OSError as error:
+            raise _no_config(path, tmp_dir, error) from error
+        yield config
 
 
 def _no_config(path: pathlib.Path, tmp_dir: pathlib.Path, error: OSError) -> SinkUnavailable:

@@ -26,9 +26,10 @@ _CONFIG = """<clickhouse>
 <storage_configuration><disks><default>
 <keep_free_space_bytes>{keep_free_bytes}</keep_free_space_bytes>
 </default></disks></storage_configuration>
-<merge_tree><old_parts_lifetime>{lifetime_s}</old_parts_lifetime></merge_tree>
+<merge_tree><old_parts_lifetime>{lifetime_s}</old_parts_lifetime>{merges}</merge_tree>
 </clickhouse>
 """
+_NO_MERGES = "<max_bytes_to_merge_at_max_space_in_pool>0</max_bytes_to_merge_at_max_space_in_pool>"
 
 
 def keep_free_on(path: pathlib.Path, wanted: int | None) -> int:
@@ -41,9 +42,11 @@ def keep_free_on(path: pathlib.Path, wanted: int | None) -> int:
 
 @contextlib.contextmanager
 def as_file(
-    keep_free_bytes: int, tmp_dir: pathlib.Path, *, in_memory: bool = carrier.IN_MEMORY
+    keep_free_bytes: int, tmp_dir: pathlib.Path, *, merges: bool = True, in_memory: bool = carrier.IN_MEMORY
 ) -> Iterator[str]:
     """The path of a file with the engine's configuration, for as long as the context lasts.
+
+    Without `merges` the engine begins none: the first begin while it opens, before it can be told anything.
 
     Raises:
         OSError: it cannot be written.
@@ -55,7 +58,11 @@ def as_file(
         tmp_dir.mkdir(parents=True, exist_ok=True)
         descriptor, path = tempfile.mkstemp(suffix=".xml", prefix=f"engine-{os.getpid()}-", dir=tmp_dir)
     try:
-        text = _CONFIG.format(keep_free_bytes=keep_free_bytes, lifetime_s=OLD_PARTS_LIFETIME_S)
+        text = _CONFIG.format(
+            keep_free_bytes=keep_free_bytes,
+            lifetime_s=OLD_PARTS_LIFETIME_S,
+            merges="" if merges else _NO_MERGES,
+        )
         with open(descriptor, "wb", closefd=False) as file:  # unlike os.write, all of it or an error
             file.write(text.encode())
         yield path

@@ -62,22 +62,7 @@ class Depth(Symbols):
         if taken is Taken.REPEATED:
             self.filtered["depth_repeated"] += 1
         self._book_moved(state, ts_local, ts_exchange, message.u, 0, rows)
-        if self._book_deltas:
-            rows.append(
-                book_delta_row(
-                    ts_local,
-                    ts_exchange,
-                    state.symbol,
-                    message.U,
-                    message.u,
-                    message.b,
-                    message.a,
-                    False,
-                    state.source,
-                )
-            )
-        else:
-            self.filtered["book_deltas_off"] += 1
+        self._keep_delta(state, ts_local, ts_exchange, message.U, message.u, message.b, message.a, rows)
         if hole:
             rows.append(gap_row(Slot.DEPTH_GAP, state, "depth", hole, ts_local, ts_exchange))
         return rows
@@ -91,23 +76,31 @@ class Depth(Symbols):
         if not state.book.snapshot(message.lastUpdateId, message.bids, message.asks):
             self.filtered["snapshot_too_old"] += 1
         self._book_moved(state, ts_local, ts_exchange, message.lastUpdateId, SNAPSHOT, rows)
-        if self._book_deltas:
-            rows.append(
-                book_delta_row(
-                    ts_local,
-                    ts_exchange,
-                    state.symbol,
-                    None,
-                    message.lastUpdateId,
-                    message.bids,
-                    message.asks,
-                    True,
-                    state.source,
-                )
-            )
-        else:
-            self.filtered["book_deltas_off"] += 1
+        last_id, bids, asks = message.lastUpdateId, message.bids, message.asks
+        self._keep_delta(state, ts_local, ts_exchange, None, last_id, bids, asks, rows)
         return rows
+
+    def _keep_delta(
+        self,
+        state: SymbolState,
+        ts_local: int,
+        ts_exchange: int | None,
+        first_id: int | None,
+        last_id: int,
+        bids: Sequence[Level],
+        asks: Sequence[Level],
+        rows: list[NormalisedRow],
+    ) -> None:
+        """The row of an update, or of a snapshot, which has no first id; only where they are wanted."""
+        if not self._book_deltas:
+            self.filtered["book_deltas_off"] += 1
+            return
+        snapshot = first_id is None
+        rows.append(
+            book_delta_row(
+                ts_local, ts_exchange, state.symbol, first_id, last_id, bids, asks, snapshot, state.source
+            )
+        )
 
     def _state_of_snapshot(self, message: DepthSnapshot) -> SymbolState:
         futures_by_shape = message.T is not None or message.E is not None

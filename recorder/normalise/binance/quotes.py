@@ -14,6 +14,7 @@ from recorder.normalise.binance.state import (
     TRADE,
     Best,
     Symbols,
+    SymbolState,
     crossed,
     gap_row,
     known_time_ns,
@@ -68,24 +69,8 @@ class QuotesAndTrades(Symbols):
         elif not new:
             self.filtered["trade_repeated"] += 1
         else:
-            flags = TRADE | state.best_flags | state.book_flags
-            if message.X is not None and message.X != "MARKET":
-                flags |= OFF_BOOK
-            rows.append(
-                trade_row(
-                    ts_local,
-                    ts_exchange,
-                    state.symbol,
-                    state.best,
-                    state.top,
-                    message.p,
-                    message.q,
-                    message.m,
-                    message.t,
-                    state.source,
-                    flags,
-                )
-            )
+            off_book = OFF_BOOK if message.X is not None and message.X != "MARKET" else 0
+            rows.append(_trade_of(message, message.t, state, ts_local, ts_exchange, off_book))
         if hole:
             rows.append(gap_row(Slot.TRADE_GAP, state, "trade", hole, ts_local, ts_exchange))
         return rows
@@ -100,25 +85,29 @@ class QuotesAndTrades(Symbols):
         if not new:
             self.filtered["trade_repeated"] += 1
             return rows
-        flags = TRADE | AGGREGATED | state.best_flags | state.book_flags
-        rows.append(
-            trade_row(
-                ts_local,
-                ts_exchange,
-                state.symbol,
-                state.best,
-                state.top,
-                message.p,
-                message.q,
-                message.m,
-                message.a,
-                state.source,
-                flags,
-            )
-        )
+        rows.append(_trade_of(message, message.a, state, ts_local, ts_exchange, AGGREGATED))
         if hole:
             rows.append(gap_row(Slot.TRADE_GAP, state, "aggTrade", hole, ts_local, ts_exchange))
         return rows
+
+
+def _trade_of(
+    message: Trade | AggTrade, trade_id: int, state: SymbolState, ts_local: int, ts_exchange: int, flags: int
+) -> NormalisedRow:
+    """The row of a trade, with what is known of the book beside it."""
+    return trade_row(
+        ts_local,
+        ts_exchange,
+        state.symbol,
+        state.best,
+        state.top,
+        message.p,
+        message.q,
+        message.m,
+        trade_id,
+        state.source,
+        TRADE | flags | state.best_flags | state.book_flags,
+    )
 
 
 def _best_of(message: BookTicker) -> Best:
