@@ -41,8 +41,11 @@ class Cut(Exception):  # noqa: N818 - reads as what it is in `raise Cut(...)`
 class Hooks(Protocol):
     """Called on the server's loop, in this order, for every statement."""
 
-    async def received(self, received_bytes: int) -> None:
-        """A piece of a request's body has come; of all of it, so many bytes so far."""
+    async def received(self, sql: str, received_bytes: int) -> None:
+        """A piece of a request's body has come; of all of it, so many bytes so far.
+
+        `sql` is what the URL says to run with it: an insert's statement, and empty where the body is the statement.
+        """
 
     async def before(self, statement: Statement) -> None:
         """Its request has come in whole, and nothing of it has run."""
