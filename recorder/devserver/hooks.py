@@ -41,8 +41,8 @@ class Cut(Exception):  # noqa: N818 - reads as what it is in `raise Cut(...)`
 class Hooks(Protocol):
     """Called on the server's loop, in this order, for every statement."""
 
-    async def received(self, sql: str, received_bytes: int) -> None:
-        """A piece of a request's body has come; of all of it, so many bytes so far.
+    async def received(self, sql: str, piece_bytes: int, received_bytes: int) -> None:
+        """A piece of a request's body has come, of so many bytes; with it, so many of the whole body.
 
         `sql` is what the URL says to run with it: an insert's statement, and empty where the body is the statement.
         """
