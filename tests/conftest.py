@@ -1,18 +1,18 @@
-"""What tests share: one embedded engine for the session, a fresh database for each test, the captures if present.
+"""What tests share: the databases they run on, a fresh one for each test, the captures if present, and a clean end.
 
-chDB takes one engine path a process, so every test of this process works in its own database of the same engine;
-tests that need another engine (a kill, a second process) start a child process.
+See `harness.backends` for the databases, and docs/testing.md for how to choose them.
 """
 
 from __future__ import annotations
 
 import os
 import pathlib
-import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from harness.backends import NAMES, Backend, Backends, NotHere
+from harness.leftovers import Watch
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -20,31 +20,105 @@ if TYPE_CHECKING:
 CAPTURES = pathlib.Path(
     os.environ.get("RECORDER_TEST_DATA", pathlib.Path(__file__).parents[2] / "shared" / "data")
 )
+EMBEDDED = frozenset({"engine", "chdb_path"})
+"""Fixtures of tests about the engine inside the process."""
+WATCH = pytest.StashKey[Watch]()
+LEFT = pytest.StashKey[list[str]]()
+
+
+def _chosen(config: pytest.Config) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in (config.option.backend or ",".join(NAMES)).split(","))
+    if wrong := [name for name in names if name not in NAMES]:
+        raise pytest.UsageError(f"--backend: {', '.join(wrong)} is none of {', '.join(NAMES)}")
+    return names
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--backend",
+        metavar="NAMES",
+        help=f"databases to run tests on, separated by commas: {', '.join(NAMES)} (default: all that are here)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[WATCH] = Watch()
+
+
+@pytest.hookimpl(trylast=True)  # after the fixtures of the session were ended
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    session.config.stash[LEFT] = left = session.config.stash[WATCH].end()
+    if left and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if left := config.stash.get(LEFT, []):
+        terminalreporter.section("left behind by the tests", red=True)
+        for what in left:
+            terminalreporter.line(what)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What needs a database runs on each that was chosen; what is about the embedded engine, on chDB alone."""
+    if "backend" not in metafunc.fixturenames:
+        return
+    chosen = _chosen(metafunc.config)
+    if EMBEDDED.isdisjoint(metafunc.fixturenames):
+        metafunc.parametrize("backend", chosen, indirect=True, scope="module")
+        return
+    reason = "about the embedded engine, and chdb was not chosen"
+    chdb = pytest.param("chdb", marks=pytest.mark.skipif("chdb" not in chosen, reason=reason))
+    metafunc.parametrize("backend", [chdb], indirect=True, scope="module")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _watched(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> None:
+    pytestconfig.stash[WATCH].folders.append(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="session")
-def chdb_path(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """The folder of the session's one embedded engine."""
-    return tmp_path_factory.mktemp("chdb") / "db"
+def backends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backends]:
+    """The databases of this session."""
+    opened = Backends(tmp_path_factory.mktemp("backends"))
+    yield opened
+    opened.close()
 
 
-@pytest.fixture(scope="session")
-def engine(chdb_path: pathlib.Path) -> Iterator[Client]:
-    """A client of the session's engine, for what tests ask beside the code under test."""
-    import clickhouse_connect
-
-    client = clickhouse_connect.get_client(interface="chdb", path=str(chdb_path))
-    yield client
-    client.close()  # an open handle at interpreter exit crashes the process
+@pytest.fixture(scope="module")
+def backend(request: pytest.FixtureRequest, pytestconfig: pytest.Config, backends: Backends) -> Backend:
+    """The database to test on, by turns each of those chosen. Whoever asked for one that is not here fails."""
+    try:
+        return backends.open(request.param)
+    except NotHere as error:
+        if pytestconfig.option.backend:
+            pytest.fail(str(error))
+        pytest.skip(str(error))
 
 
 @pytest.fixture
-def database(engine: Client) -> Iterator[str]:
+def client(backend: Backend) -> Client:
+    """A client of the database, for what tests ask beside the code under test."""
+    return backend.client
+
+
+@pytest.fixture
+def database(backend: Backend) -> Iterator[str]:
     """A fresh database, dropped after the test."""
-    name = f"t_{uuid.uuid4().hex[:12]}"
-    engine.command(f"CREATE DATABASE {name}")
-    yield name
-    engine.command(f"DROP DATABASE IF EXISTS {name} SYNC")
+    with backend.fresh_database() as name:
+        yield name
+
+
+@pytest.fixture(scope="session")
+def chdb_path(backends: Backends) -> pathlib.Path:
+    """The folder of the engine in this process, for tests about that engine."""
+    return backends.chdb.path
+
+
+@pytest.fixture(scope="session")
+def engine(backends: Backends) -> Client:
+    """A client of the engine in this process, for tests about that engine."""
+    return backends.chdb.client
 
 
 @pytest.fixture(scope="session")
