@@ -134,7 +134,40 @@ class Settings(BaseSettings):
     )
     target: Annotated[Target, NoDecode, BeforeValidator(target_of)] = Field(
         default_factory=default_target,
-        description="Where rows go: `chdb:///path/to/db`. Passwords are masked wherever it is shown.",
+        description="Where rows go: `chdb:///path/to/db`, `http://host:8123/database`, "
+        "`https://user:password@a:8443,b:8443/database`. Passwords are masked wherever it is shown.",
+    )
+    target_password_file: Annotated[pathlib.Path, BeforeValidator(folder)] | None = Field(
+        default=None,
+        description="File with the password of the target's user, read again at each connection and after a "
+        "refused login.",
+    )
+    tls_ca: Annotated[pathlib.Path, BeforeValidator(folder)] | None = Field(
+        default=None,
+        description="File with the authorities (PEM) that may have signed a server's certificate; unset means the "
+        "system's.",
+    )
+    tls_cert: Annotated[pathlib.Path, BeforeValidator(folder)] | None = Field(
+        default=None,
+        description="File with the client certificate (PEM). Without a password it is also the login of the user.",
+    )
+    tls_key: Annotated[pathlib.Path, BeforeValidator(folder)] | None = Field(
+        default=None, description="File with its private key (PEM), where that is not in `tls_cert`."
+    )
+    tls_server_name: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Name that the server's certificate must be for, where it is not the target's host.",
+    )
+    tls_verify: bool = Field(
+        default=True,
+        description="Verify the server's certificate. `false` lets anybody in between read and change rows; it warns.",
+    )
+    compression: Literal["lz4", "zstd", "gzip", "none"] = Field(
+        default="lz4", description="Compression of what travels to and from a server."
+    )
+    connect_timeout_s: Seconds = Field(
+        default=5.0, description="Time after which a connection to a server that is not made is given up."
     )
     database: Annotated[str, BeforeValidator(database_name)] = Field(
         default_factory=default_database,
@@ -283,6 +316,10 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"retry_initial_s {self.retry_initial_s:g} must not be above retry_max_s {self.retry_max_s:g}"
             )
+        if self.target_password_file is not None and self.target.password is not None:
+            raise ValueError("target_password_file and a password in target: give one of them")
+        if self.tls_key is not None and self.tls_cert is None:
+            raise ValueError("tls_key without tls_cert: name the certificate that it belongs to")
         address = self.health_address
         if address is not None and not address.loopback and not self.health_allow_remote:
             raise ValueError(
