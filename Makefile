@@ -5,10 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RECORDER_DEMO_DIR ?= demo-data
+KILLS ?= 500
+OUTAGE_S ?= 30
 TEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types check format bench clean
+.PHONY: help install demo test torture lint types check format bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -27,6 +29,9 @@ demo: $(STAMP)  ## record a simulated trading session into an embedded ClickHous
 
 test: $(STAMP)  ## run the whole test suite
 	@$(BIN)/python -m pytest $(TEST_ARGS)
+
+torture: $(STAMP)  ## kill and cut off the server for long: KILLS=500 times, outages of OUTAGE_S=30 s
+	@RECORDER_TEST_KILLS=$(KILLS) RECORDER_TEST_OUTAGE_S=$(OUTAGE_S) $(BIN)/python -m pytest -s -m torture $(TEST_ARGS)
 
 lint: $(STAMP)  ## ruff: lint and format
 	@$(BIN)/ruff check .
