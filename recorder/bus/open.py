@@ -1,0 +1,44 @@
+"""A subscription by the scheme of its URL.
+
+Buses of other packages plug in by the entry point group `recorder.buses`: the name is a scheme, the value is called
+with the URL and `BusOptions` and returns a `Subscription`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import entry_points
+
+from recorder.bus.base import Subscription
+from recorder.bus.errors import BusUrlError
+from recorder.bus.options import BusOptions
+from recorder.target import mask_urls
+
+GROUP = "recorder.buses"
+OWN = {
+    "inproc": "recorder.bus.inprocess:open_inprocess",
+}
+"""Schemes of this package, and what opens them."""
+
+
+def open_subscription(url: str, options: BusOptions | None = None) -> Subscription:
+    """The subscription a URL names, not started.
+
+    Raises:
+        BusUrlError: no bus has that scheme, or the URL is none of its bus.
+        BusUnavailable: what the bus needs is not installed.
+    """
+    scheme, separator, _ = url.partition("://")
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if not separator or scheme not in {*OWN, *found}:
+        raise BusUrlError(
+            f"bus {mask_urls(url)!r}: no such bus; a URL begins with one of "
+            f"{', '.join(f'{known}://' for known in sorted({*OWN, *found}))}"
+        )
+    if scheme in OWN:
+        module, _, function = OWN[scheme].partition(":")
+        opener = getattr(importlib.import_module(module), function)
+    else:
+        opener = found[scheme].load()
+    subscription: Subscription = opener(url, options or BusOptions())
+    return subscription

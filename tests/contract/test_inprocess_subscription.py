@@ -1,0 +1,105 @@
+"""The laws of a subscription, on the bus inside the process; and what is its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+from subscription_contract import AtLeastOnceContract, started, take, until
+
+from recorder.bus.base import Subscription
+from recorder.bus.errors import BusUnavailable, BusUrlError
+from recorder.bus.inprocess import InProcessBus
+from recorder.bus.open import open_subscription
+from recorder.bus.options import BusOptions
+
+BUFFER_BYTES = 4_000_000
+
+
+class InProcess:
+    """The bus under test."""
+
+    def __init__(self) -> None:
+        self.bus = InProcessBus("contract", buffer_bytes=BUFFER_BYTES)
+
+    def publish(self, topic: str, payload: bytes, *, correlation_id: str | None = None) -> bool:
+        return self.bus.publish(topic, payload, correlation_id=correlation_id)
+
+    def subscription(self, *, window_messages: int = 8_192) -> Subscription:
+        return open_subscription("inproc://contract", BusOptions(window_messages=window_messages))
+
+    def unacknowledged(self) -> int:
+        return self.bus.waiting
+
+    def fill_bytes(self) -> int:
+        return BUFFER_BYTES * 2
+
+    def close(self) -> None:
+        self.bus.close()
+
+
+@pytest.fixture
+def bus() -> Iterator[InProcess]:
+    made = InProcess()
+    yield made
+    made.close()
+
+
+class TestInProcessSubscription(AtLeastOnceContract):
+    """All laws."""
+
+
+async def test_many_threads_publish_and_nothing_is_lost_or_doubled(bus: InProcess) -> None:
+    """Publishing is safe from any thread; each thread's own messages keep their order."""
+
+    def publish(thread: int) -> None:
+        for number in range(2_000):
+            assert bus.publish(str(thread), str(number).encode())
+
+    async with started(bus.subscription()) as subscription:
+        threads = [threading.Thread(target=publish, args=(n,)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        got = await take(subscription, 8_000)
+        for thread in threads:
+            thread.join()
+    assert [message.position for message in got] == list(range(8_000))
+    for thread_ in range(4):
+        own = [int(message.payload) for message in got if message.topic == str(thread_)]
+        assert own == list(range(2_000))
+
+
+async def test_one_subscription_at_a_time(bus: InProcess) -> None:
+    """A second one is refused in one line; a closed one is not started again."""
+    async with started(bus.subscription()) as first:
+        with pytest.raises(BusUnavailable, match="has a subscription"):
+            await bus.subscription().start()
+    with pytest.raises(BusUnavailable, match="was closed"):
+        await first.start()
+    async with started(bus.subscription()):
+        pass
+
+
+async def test_publishing_goes_on_when_the_subscribers_loop_has_ended(bus: InProcess) -> None:
+    """A loop that ended without closing its subscription is no error of the publisher's."""
+    subscription = bus.subscription()
+    thread = threading.Thread(target=lambda: asyncio.run(subscription.start()))
+    thread.start()
+    await asyncio.to_thread(thread.join)
+    assert bus.publish("t", b"1")
+    await until(lambda: bus.unacknowledged() == 1)
+
+
+def test_a_name_nobody_has_made_is_refused() -> None:
+    """A URL of no bus says what to do, and a name is taken once."""
+    with pytest.raises(BusUrlError, match="no InProcessBus of that name; make one first"):
+        open_subscription("inproc://nobody")
+    with pytest.raises(BusUrlError, match="begins with one of inproc://"):
+        open_subscription("carrier-pigeon://x")
+    held = InProcessBus("once")
+    with pytest.raises(ValueError, match="there is a bus inproc://once"):
+        InProcessBus("once")
+    del held
+    InProcessBus("once")
