@@ -41,16 +41,33 @@ class InternalNormaliser:
             BadMessage: the payload is no JSON, no mapping or array of mappings, or has more than 4,096 of them, or a
                 row's table is named neither by its `table` key nor by the topic.
         """
-        try:
-            value: Any = _decode(message.payload)
-        except (msgspec.MsgspecError, ValueError, ArithmeticError, RecursionError) as error:
-            raise BadMessage(
-                "not_json", f"{error}; an internal event is a JSON object or an array of them"
-            ) from None
-        items = value if isinstance(value, list) else [value]
-        if len(items) > SLOTS:
-            raise BadMessage("too_many_rows", f"{len(items)} rows in one message; at most {SLOTS}")
-        return [_row(item, slot, message.topic) for slot, item in enumerate(items)]
+        return rows_of(decode_json(message.payload), message.topic)
+
+
+def decode_json(payload: bytes) -> Any:
+    """What a payload says, numbers exactly.
+
+    Raises:
+        BadMessage: it is no JSON.
+    """
+    try:
+        return _decode(payload)
+    except (msgspec.MsgspecError, ValueError, ArithmeticError, RecursionError) as error:
+        raise BadMessage(
+            "not_json", f"{error}; an internal event is a JSON object or an array of them"
+        ) from None
+
+
+def rows_of(value: Any, topic: str) -> list[NormalisedRow]:
+    """The rows of a decoded payload; a row that names no table belongs to the topic's. Takes `table` from mappings.
+
+    Raises:
+        BadMessage: it is no mapping or list of mappings, has more than 4,096, or a row has no table.
+    """
+    items = value if isinstance(value, list) else [value]
+    if len(items) > SLOTS:
+        raise BadMessage("too_many_rows", f"{len(items)} rows in one message; at most {SLOTS}")
+    return [_row(item, slot, topic) for slot, item in enumerate(items)]
 
 
 def _row(item: Any, slot: int, topic: str) -> NormalisedRow:
