@@ -25,8 +25,9 @@ class Batch:
     `data` is one Arrow record batch with the table's full schema (`_log` and `_seq` last). `token` is the
     deduplication token, drawn at random at sealing: it names these rows in this order and no others.
     `accepted_ns` is when its oldest row was accepted, on the recorder's monotonic clock.
-    `from_source` says that its rows carry a source's identities (a bus or file may deliver them again), so the
-    table is asked for them before the first insert.
+    `from_source` says that some of its rows carry a source's identities and may have come before (read from a file,
+    redelivered by a bus), so the table is asked for them before the first insert. Rows that a bus delivers for the
+    first time need no such question.
     """
 
     table: str

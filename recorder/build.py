@@ -13,6 +13,7 @@ import itertools
 import operator
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -98,10 +99,10 @@ class BatchBuilder:
                 for start in range(0, len(singles), SLICE_ROWS):
                     yield self._add_singles(singles[start : start + SLICE_ROWS])
                 continue
-            for block in group:
+            for block in _joined(cast(Iterable[Block | ArrowBlock], group)):
                 if isinstance(block, ArrowBlock):
                     yield self._add_arrow(block)
-                elif isinstance(block, Block):
+                else:
                     for start in range(0, len(block.rows), SLICE_ROWS):
                         yield self._add_block(block, slice(start, start + SLICE_ROWS))
 
@@ -119,7 +120,7 @@ class BatchBuilder:
 
     def _add_block(self, block: Block, part: slice) -> int:
         rows = block.rows[part]
-        self._from_source = True
+        self._from_source = self._from_source or not block.fresh
         self.nbytes += block.wide_bytes * len(rows) // len(block.rows)
         self._build(_Unbuilt(rows, (block.accepted_ns,) * len(rows), None, block.log, block.seqs[part]))
         self._tell_refused()
@@ -315,6 +316,30 @@ class _Slice(NamedTuple):
     arrays: list[pa.Array]
     log: int
     seqs: Sequence[int]
+
+
+def _joined(blocks: Iterable[Block | ArrowBlock]) -> list[Block | ArrowBlock]:
+    """Blocks with the small ones of each source put together: a slice costs its columns, however few its rows.
+
+    Rows of one source keep their order; those of several need none among each other.
+    """
+    joined: list[Block | ArrowBlock] = []
+    small: dict[tuple[int, bool], list[Block]] = {}
+    for block in blocks:
+        if isinstance(block, ArrowBlock) or len(block.rows) >= SLICE_ROWS:
+            joined.append(block)
+        else:
+            small.setdefault((block.log, block.fresh), []).append(block)
+    for parts in small.values():
+        if len(parts) == 1:
+            joined.append(parts[0])
+            continue
+        rows = list(itertools.chain.from_iterable(part.rows for part in parts))
+        seqs = list(itertools.chain.from_iterable(part.seqs for part in parts))
+        joined.append(
+            replace(parts[0], rows=rows, seqs=seqs, wide_bytes=sum(part.wide_bytes for part in parts))
+        )
+    return joined
 
 
 def _sequence_array(seqs: Sequence[int]) -> np.ndarray[Any, np.dtype[np.uint64]]:

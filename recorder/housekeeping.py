@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
+from recorder.contact import Contact
 from recorder.log import get_logger
 from recorder.metrics import RecorderMetrics
 from recorder.own_rows import DEAD_LETTERS, METRICS, OWN_TABLES
@@ -33,12 +34,14 @@ class Housekeeping:
         own: OwnWriter,
         metrics: RecorderMetrics,
         schema: SchemaStart,
+        contact: Contact,
     ):
         self._settings = settings
         self._tables = tables
         self._own = own
         self._metrics = metrics
         self._schema = schema
+        self._contact = contact
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -87,6 +90,8 @@ class Housekeeping:
 
     async def _check_schema(self) -> None:
         """Hold the tables that no longer fit their row classes, and release idle ones that do again."""
+        if not self._contact.made:
+            return
         try:
             unfit = await self._schema.unfit(enabled(self._tables))
         except SinkError as error:

@@ -66,6 +66,34 @@ class TableStats:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BusCounts:
+    """What one subscription of a bus counts, read at one moment."""
+
+    guarantee: str
+    """What the bus promises, such as `at-least-once`."""
+    down: str
+    """Why it delivers nothing; empty while it is up."""
+    restarts: int
+    """How often it had to be opened again."""
+    messages: int
+    """Messages delivered, repeated ones too."""
+    redelivered: int
+    """Those that may have been delivered before."""
+    duplicates: int
+    """Those that were under way here already, and were not taken again."""
+    undecodable: int
+    """Those that could not be decoded or placed, and became dead letters."""
+    ignored: int
+    """Those whose topic is told to be ignored."""
+    rows: int
+    """Rows handed to the tables."""
+    unacknowledged: int
+    """Messages whose rows are not durable yet."""
+    oldest_unacknowledged_s: float
+    """How long the oldest of them waits; 0 for none."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SourceCounts:
     """What one source left out before it made rows, read at one moment."""
 
@@ -75,6 +103,8 @@ class SourceCounts:
     """Messages of a known kind that no table takes, by event type."""
     undecodable: int = 0
     """Messages that could not be decoded."""
+    bus: BusCounts | None = None
+    """Of a source that is a bus."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +118,8 @@ class RecorderStats:
     """Messages of a known kind that no table takes, by event type."""
     undecodable: Mapping[str, int] = field(default_factory=dict)
     """Messages that could not be decoded, by source."""
+    buses: Mapping[str, BusCounts] = field(default_factory=dict)
+    """By subscription."""
 
 
 class Sample(NamedTuple):
@@ -205,6 +237,7 @@ class RecorderMetrics(Collector):
             for key, count in counts.items():
                 family.add_metric([key], count)
             yield family
+        yield from self._of_buses(stats.buses)
         build = GaugeMetricFamily(
             "recorder_build_info", "Version and settings; always 1.", labels=list(self._info)
         )
@@ -260,6 +293,43 @@ class RecorderMetrics(Collector):
                 loss.add_metric([table.table], table.rows.get("shed", 0))
         yield from gauges.values()
         yield from (rows, shed, loss)
+
+    @staticmethod
+    def _of_buses(buses: Mapping[str, BusCounts]) -> Iterator[Metric]:
+        messages = CounterMetricFamily(
+            "recorder_bus_messages", "Messages of a bus, by what they were.", labels=["bus", "kind"]
+        )
+        rows = CounterMetricFamily("recorder_bus_rows", "Rows that messages of a bus made.", labels=["bus"])
+        restarts = CounterMetricFamily(
+            "recorder_bus_restarts", "How often a subscription was opened again.", labels=["bus"]
+        )
+        up = GaugeMetricFamily("recorder_bus_up", "1 while the subscription delivers.", labels=["bus"])
+        waiting = GaugeMetricFamily(
+            "recorder_bus_unacknowledged_messages",
+            "Messages whose rows are not durable yet.",
+            labels=["bus"],
+        )
+        oldest = GaugeMetricFamily(
+            "recorder_bus_oldest_unacknowledged_seconds",
+            "How long the oldest message that is not acknowledged waits.",
+            labels=["bus"],
+        )
+        for bus, counts in buses.items():
+            for kind, count in (
+                ("delivered", counts.messages),
+                ("redelivered", counts.redelivered),
+                ("duplicate", counts.duplicates),
+                ("undecodable", counts.undecodable),
+                ("ignored", counts.ignored),
+            ):
+                messages.add_metric([bus, kind], count)
+            rows.add_metric([bus], counts.rows)
+            restarts.add_metric([bus], counts.restarts)
+            up.add_metric([bus], int(not counts.down))
+            waiting.add_metric([bus], counts.unacknowledged)
+            oldest.add_metric([bus], counts.oldest_unacknowledged_s)
+        if buses:
+            yield from (messages, rows, restarts, up, waiting, oldest)
 
     def _of_batches(self) -> Iterator[Metric]:
         lag = HistogramMetricFamily(

@@ -22,6 +22,7 @@ from recorder.balance import Balance
 from recorder.batch import Batch
 from recorder.budget import InsertBudget
 from recorder.build import SLICE_ROWS, BatchBuilder
+from recorder.contact import Contact
 from recorder.flush_policy import NS_PER_S, FlushPolicy, is_due, is_full
 from recorder.flush_worker import FlushWorker, WorkerState
 from recorder.log import get_logger
@@ -103,7 +104,7 @@ class TablePipeline:
         self._observer = observer
         self._row_of_dead = row_of_dead
         self._worker: FlushWorker | None = None
-        self._held_at_start = ""
+        self._contact: Contact | None = None
         self._died = ""
         self._woken = asyncio.Event()
         self._flush_upto = -1
@@ -119,10 +120,12 @@ class TablePipeline:
 
     # -- lifecycle ----------------------------------------------------------------------------------------------
 
-    def start(self, worker: FlushWorker, *, held: str = "") -> None:
-        """Start both tasks. `held` says why the table cannot take rows yet; the worker waits until it can."""
+    def start(self, worker: FlushWorker, *, contact: Contact | None = None) -> None:
+        """Start both tasks. The worker waits for the first contact with the database, and until its table is fit."""
         self._worker = worker
-        self._held_at_start = held
+        self._contact = contact
+        if contact is not None and not contact.made:
+            self.state = WorkerState.RETRYING
         name = self.table.name
         self._tasks = [
             asyncio.create_task(self._supervised("builder", self._build_forever), name=f"build {name}"),
@@ -300,9 +303,11 @@ class TablePipeline:
 
     async def _work_forever(self) -> None:
         assert self._worker is not None
-        if self._held_at_start:
-            await self._worker.hold(self._held_at_start)
-            self._held_at_start = ""
+        if self._contact is not None:
+            unfit = await self._contact.unfit(self.table.name)
+            self.state, self._contact = WorkerState.FLOWING, None
+            if unfit:
+                await self._worker.hold(unfit)
         while True:
             if self._current is None:
                 self._current = await self._channel.get()
@@ -408,6 +413,16 @@ class TablePipeline:
     def position(self) -> int:
         """The queue position of the last row accepted so far. On the loop: elsewhere a drain under way hides rows."""
         return self.queue.position()
+
+    @property
+    def resolved_upto(self) -> int:
+        """All rows up to this queue position are inserted, duplicates, dead letters, or shed."""
+        return self._resolved_upto
+
+    def change(self, policy: FlushPolicy) -> None:
+        """Use other triggers from the next look on."""
+        self._policy = policy
+        self.wake()
 
     async def resolved(self, upto: int, *, hurry: bool = True) -> None:
         """Return when all rows up to a queue position are inserted, duplicates or dead letters.

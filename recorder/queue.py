@@ -51,13 +51,19 @@ class Watched(tuple[Any, int, str | None, int]):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Rows that came together with identities of their own, from a file or a bus."""
+    """Rows that came together with identities of their own, from a file or a bus.
+
+    `fresh` says that nobody ever had them before, so that the table need not be asked for them before their first
+    insert. `displaced` is called, under the queue's lock and from any thread, when they are shed while they wait.
+    """
 
     rows: Sequence[Any]
     accepted_ns: int
     log: int
     seqs: Sequence[int]
     wide_bytes: int
+    fresh: bool = False
+    displaced: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +132,25 @@ class TableQueue:
         self._waiting = 0
         self._sampled = 0
         self._closed = False
+        self._set_bounds()
+
+    def _set_bounds(self) -> None:
+        """What follows from the limits."""
+        limits = self.limits
         self._max_rows = max(1, min(limits.max_rows, limits.max_bytes // self.row_bytes))
         thinning = limits.overflow in (Overflow.CONFLATE, Overflow.SAMPLE)
         self._soft_rows = max(1, int(self._max_rows * limits.high_watermark)) if thinning else self._max_rows
         self._soft_bytes = int(limits.max_bytes * limits.high_watermark) if thinning else limits.max_bytes
         self._soft_bytes -= self.row_bytes  # of the row that comes
-        self._open_entries = self._soft_rows
         self._reckon()
+
+    def change(self, limits: QueueLimits) -> None:
+        """Use other limits from now on. What waits already stays, also where the new bounds are smaller."""
+        with self._room:
+            self.limits = limits
+            if not self._closed:
+                self._set_bounds()
+            self._room.notify_all()
 
     # -- the producer's side ----------------------------------------------------------------------------------
 
@@ -408,6 +426,8 @@ class TableQueue:
         """Account for an entry that is shed, under the lock; its rows."""
         if type(entry) is Watched:
             entry.displaced = True
+        elif type(entry) is Block and entry.displaced is not None:
+            entry.displaced()
         self._wide_bytes -= entry[3] if isinstance(entry, tuple) else entry.wide_bytes
         rows = rows_in((entry,))
         self._block_rows -= rows - 1

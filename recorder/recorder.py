@@ -15,12 +15,14 @@ import asyncio
 import atexit
 import concurrent.futures
 import contextlib
+import functools
 import os
 import time
 import types
 import uuid
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple, Self, TypeVar, overload
 
 import pyarrow as pa
@@ -40,6 +42,7 @@ from recorder.queue import ArrowBlock, Block, Entry, Watched
 from recorder.runtime import Runtime
 from recorder.runtime_thread import RuntimeThread
 from recorder.settings import Settings
+from recorder.settling import Handover, Told
 from recorder.sink.base import Sink
 from recorder.sink.open import open_sink
 from recorder.ticket import OVERTAKEN, Ticket, on_loop
@@ -75,7 +78,8 @@ class SourceRow(NamedTuple):
 class Recorder:
     """See the module. One recorder may be used from many threads; a forked child needs one of its own.
 
-    `sink` and `packs` replace what the settings name: for tests and for other backends.
+    `sink` and `packs` replace what the settings name: for tests and for other backends. With `wait_for_database` a
+    database that does not answer is no reason not to start: all tables are held until it does.
     """
 
     def __init__(
@@ -84,12 +88,14 @@ class Recorder:
         *,
         sink: Sink | None = None,
         packs: Sequence[Pack] | None = None,
+        wait_for_database: bool = False,
     ):
         self.settings = settings if settings is not None else Settings()
         self.packs = packs_of(self.settings, packs)
         self.run_id = self.settings.run_id
         self.recorder_run_id = uuid.uuid4().hex
         self._sink = sink
+        self._wait_for_database = wait_for_database
         self._doors: dict[str, Door] = {}
         self._tables = {table.name: table for pack in self.packs for table in pack.tables}
         if missing := [name for name in OWN_TABLES if name not in self._tables]:
@@ -115,7 +121,12 @@ class Recorder:
         sink = self._sink if self._sink is not None else open_sink(self.settings, self._tables)
         thread = RuntimeThread(
             lambda: Runtime(
-                self.settings, self.packs, sink, run_id=self.run_id, recorder_run_id=self.recorder_run_id
+                self.settings,
+                self.packs,
+                sink,
+                run_id=self.run_id,
+                recorder_run_id=self.recorder_run_id,
+                wait_for_database=self._wait_for_database,
             ),
             shutdown_timeout_s=self.settings.shutdown_timeout_s,
             switch_interval_s=self.settings.switch_interval_s,
@@ -162,6 +173,24 @@ class Recorder:
                 self._state = "closed"
             _live.discard(self)
             atexit.unregister(self._close_at_exit)
+
+    def abort(self) -> None:
+        """End a `close` that is under way in another thread now: what memory still holds is counted as shed."""
+        if self._thread is not None and self._state == "closing":
+            self._thread.hurry()
+
+    def change(self, settings: Settings) -> None:
+        """Use other settings from now on, as far as they can change while it runs (`docs/run.md`); the rest stays.
+
+        Raises:
+            SettingsError: those of a table do not go together; nothing was changed.
+            RecorderClosed, RecorderForked: there is no recorder to change.
+        """
+        runtime, _ = self._running()
+        settings.check_tables(self._tables)
+        changes = {table.name: settings.for_table(table) for table in self._tables.values()}
+        self._on_loop(lambda _: runtime.change(changes))
+        self.settings = settings
 
     def _close_at_exit(self) -> None:
         if self._state == "running":
@@ -300,6 +329,44 @@ class Recorder:
             ValueError: `log` or a `seq` is no unsigned 64-bit integer; before any row was taken.
             UnknownTable, RecorderClosed, RecorderForked: as `record`; before any row was taken.
         """
+        accepted = 0
+        for door, block in self._blocks(log, entries):
+            accepted += door.queue.put_block(block, wait=wait, timeout_s=timeout_s)
+        return accepted
+
+    def deliver(
+        self, log: int, entries: Iterable[SourceRow], told: Told, *, fresh: bool = False
+    ) -> list[Handover]:
+        """Hand over rows that a bus delivered, without waiting: the overflow policy decides where a queue is full.
+
+        What is returned, one a table that took its rows, is to be given to `settle` (rows of several calls together),
+        which says when they are durable. `fresh` says that nobody ever had these rows before.
+
+        Raises:
+            ValueError, UnknownTable, RecorderClosed, RecorderForked: as `record_source`.
+        """
+        runtime, _ = self._running()
+        handovers = []
+        for door, block in self._blocks(log, entries):
+            table = door.table.name
+            handover = Handover(table, len(block.rows), runtime.pipelines[table].dead_rows)
+            gone = functools.partial(runtime.settling.displaced, handover, told)
+            if door.queue.put_block(replace(block, fresh=fresh, displaced=gone), wait=False):
+                handovers.append(handover)
+        return handovers
+
+    def settle(self, handovers: Sequence[Handover], told: Told) -> None:
+        """Have `told` called, on the recorder's loop, with these as they are settled: their rows durable, or shed.
+
+        Raises:
+            RecorderClosed, RecorderForked: there is no recorder to wait for.
+        """
+        runtime, loop = self._running()
+        with contextlib.suppress(RuntimeError):  # it has closed just now, and tells of nothing any more
+            loop.call_soon_threadsafe(runtime.settling.track, handovers, told)
+
+    def _blocks(self, log: int, entries: Iterable[SourceRow]) -> list[tuple[Door, Block]]:
+        """Rows of a source by table; those of tables that are off are counted and left out."""
         by_table: dict[str, tuple[Door, list[Any], list[int]]] = {}
         for table, seq, row in entries:
             found = by_table.get(table)
@@ -315,15 +382,14 @@ class Recorder:
             numbered = [(door, rows, array.array("Q", seqs)) for door, rows, seqs in by_table.values()]
         except (TypeError, OverflowError) as error:
             raise ValueError(f"a row's identity is two integers from 0 to 2**64 - 1: {error}") from error
-        accepted = 0
+        blocks = []
         for door, rows, seqs in numbered:
             if not door.enabled:
                 door.filtered_rows += len(rows)
                 continue
             wide = sum(map(door.wide_bytes, rows)) if door.has_wide else 0
-            block = Block(rows, time.monotonic_ns(), log, seqs, wide)
-            accepted += door.queue.put_block(block, wait=wait, timeout_s=timeout_s)
-        return accepted
+            blocks.append((door, Block(rows, time.monotonic_ns(), log, seqs, wide)))
+        return blocks
 
     def dead_letter(
         self,

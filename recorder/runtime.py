@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from recorder.balance import Balance
 from recorder.breather import Breather
 from recorder.budget import InsertBudget
 from recorder.build import BatchBuilder
+from recorder.contact import Contact
 from recorder.door import Door, key_of
 from recorder.flush_policy import FlushPolicy
 from recorder.flush_worker import FlushWorker, WorkerPolicy
@@ -34,6 +35,7 @@ from recorder.queue import QueueLimits, TableQueue
 from recorder.recorded_table import RecordedTable, enabled
 from recorder.schema_start import SchemaStart
 from recorder.settings import ResolvedTable, Settings
+from recorder.settling import Settling
 from recorder.shed import ShedLedger
 from recorder.sink.base import Sink
 from recorder.sink.errors import SinkError
@@ -64,6 +66,7 @@ class Runtime:
         *,
         run_id: str,
         recorder_run_id: str,
+        wait_for_database: bool = False,
     ):
         self.sink = sink
         self.sources: dict[str, Callable[[], SourceCounts]] = {}
@@ -75,23 +78,41 @@ class Runtime:
         self._recorder_run_id = recorder_run_id
         self._loop = asyncio.get_running_loop()
         self._budget = InsertBudget(settings.insert_budget_per_s)
+        self._backoff = Backoff(settings.retry_initial_s, settings.retry_max_s)
         self._breathe = Breather.of_switch_interval(settings.switch_interval_s)
         self._schema = SchemaStart(sink, settings, self._packs)
+        self._contact = Contact(sink, self._schema, self._backoff)
+        self._wait_for_database = wait_for_database
+        self._hurried = asyncio.Event()
         metrics = RecorderMetrics(
             read=partial(stats, self.tables, self.sources),
             info={"version": version(), "config_hash": settings.config_hash},
         )
-        self.health = Status(settings, self.tables, metrics, run_id=run_id, recorder_run_id=recorder_run_id)
+        self.health = Status(
+            settings,
+            self.tables,
+            metrics,
+            contact=self._contact,
+            sources=self.sources,
+            run_id=run_id,
+            recorder_run_id=recorder_run_id,
+        )
         self._health_server: HealthServer | None = None
         self._own = OwnWriter(self.tables, recorder_run_id)
         self._observer = Observer(self.tables, metrics, self._own)
         self._housekeeping = Housekeeping(
-            settings, self.tables, own=self._own, metrics=metrics, schema=self._schema
+            settings,
+            self.tables,
+            own=self._own,
+            metrics=metrics,
+            schema=self._schema,
+            contact=self._contact,
         )
         for pack in self._packs:
             for table in pack.tables:
                 self.tables[table.name] = self._recorded(table)
         self.pipelines = {name: recorded.pipeline for name, recorded in self.tables.items()}
+        self.settling = Settling(self.pipelines)
 
     @property
     def doors(self) -> dict[str, Door]:
@@ -119,12 +140,7 @@ class Runtime:
                 on_bad=lambda bad: pipeline.bad_row(bad),
                 breathe=self._breathe,
             ),
-            policy=FlushPolicy(
-                batch_rows=settings.batch_rows,
-                batch_bytes=settings.batch_bytes,
-                linger_ms=settings.linger_ms,
-                linger_max_ms=settings.linger_max_ms,
-            ),
+            policy=_flush_policy(settings),
             budget=self._budget,
             observer=self._observer,
             row_of_dead=refused_row,
@@ -134,7 +150,7 @@ class Runtime:
             WorkerPolicy(
                 partition=table.policy.partition,
                 insert_timeout_s=self._settings.insert_timeout_s,
-                backoff=Backoff(self._settings.retry_initial_s, self._settings.retry_max_s),
+                backoff=self._backoff,
                 hold_probe_s=self._settings.hold_probe_s,
                 unknown_retries=self._settings.unknown_retries,
                 dead_letter_ratio=self._settings.dead_letter_ratio,
@@ -159,18 +175,18 @@ class Runtime:
     async def start(self) -> None:
         """Connect, bring the schema up, start every table.
 
+        With `wait_for_database` a database that does not answer is tried again for as long as it takes, and every
+        table begins once it does.
+
         Raises:
             SinkError: the sink cannot be opened.
             SchemaError: a migration failed.
             HealthPortError: the health port cannot be opened.
         """
         try:
-            await self.sink.start()
-            self.health.server = (await self.sink.server()).version
-            await self._schema.run()
-            unfit = await self._schema.unfit(enabled(self.tables))
-            for name, recorded in self.tables.items():
-                recorded.pipeline.start(recorded.worker, held=unfit.get(name) or "")
+            await self._contact.make(lambda: enabled(self.tables), wait=self._wait_for_database)
+            for recorded in self.tables.values():
+                recorded.pipeline.start(recorded.worker, contact=self._contact)
             await self._open_health_port()
         except BaseException:
             await self.abort()
@@ -192,27 +208,41 @@ class Runtime:
         # What cannot be flushed must still be given up, counted and closed within the time.
         reserve_s = max(min(CLOSE_RESERVE_S, 0.2 * timeout_s), min(SETTLE_S, 0.5 * timeout_s))
         settle_s = max(SETTLE_S, reserve_s / 2)
-        deadline = self._loop.time() + timeout_s - reserve_s
+        deadline = self._loop.time() + (timeout_s - reserve_s if self._contact.made else 0.0)
         await self._housekeeping.close()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(deadline):
-                await self.flush()
+        await self._unless_hurried(self.flush(), deadline)
         await asyncio.gather(
             *(self.pipelines[name].close(settle_s) for name in self.tables if name not in OWN_TABLES)
         )
         self._housekeeping.report_gaps()
-        with contextlib.suppress(TimeoutError):
-            # A table that hangs has used up the time, but it must not take the recorder's own rows with it.
-            async with asyncio.timeout_at(max(deadline, self._loop.time() + OWN_ROWS_S)):
-                await asyncio.gather(*(self._resolved_now(name) for name in OWN_TABLES))
+        # A table that hangs has used up the time, but it must not take the recorder's own rows with it.
+        own_s = OWN_ROWS_S if self._contact.made else 0.0
+        own_rows = asyncio.gather(*(self._resolved_now(name) for name in OWN_TABLES))
+        await self._unless_hurried(own_rows, max(deadline, self._loop.time() + own_s))
         await self.abort()
+
+    async def _unless_hurried(self, work: Awaitable[object], deadline: float) -> None:
+        """Wait for work until it is done, its time is over, or whoever closes is in a hurry."""
+        task = asyncio.ensure_future(work)
+        hurried = asyncio.create_task(self._hurried.wait())
+        left_s = max(0.0, deadline - self._loop.time())
+        await asyncio.wait({task, hurried}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        for ended in (task, hurried):
+            ended.cancel()
+        await asyncio.gather(task, hurried, return_exceptions=True)
+
+    def hurry(self) -> None:
+        """Let a `close` under way flush no more."""
+        self._hurried.set()
 
     async def abort(self) -> None:
         """Stop without flushing; what memory held is counted as shed."""
+        await self._contact.close()
         await self._housekeeping.close()
+        await self.settling.close()
         await asyncio.gather(*(pipeline.close(SETTLE_S) for pipeline in self.pipelines.values()))
         for name, pipeline in self.pipelines.items():
-            if pipeline.lost_rows:
+            if pipeline.lost_rows and (self._contact.made or name not in OWN_TABLES):
                 log.error("rows were lost at shutdown", table=name, rows=pipeline.lost_rows)
         if self._health_server is not None:
             await self._health_server.close()
@@ -272,7 +302,21 @@ class Runtime:
         pipeline.nudge()
         await pipeline.resolved(pipeline.position)
 
+    def change(self, changes: Mapping[str, ResolvedTable]) -> None:
+        """Let tables go on with other settings, as far as those can change while rows are under way."""
+        for name, settings in changes.items():
+            recorded = self.tables[name]
+            recorded.door.enabled = settings.enabled
+            limits = _limits(recorded.table, settings)
+            if limits != recorded.pipeline.queue.limits:
+                recorded.pipeline.queue.change(limits)
+            recorded.pipeline.change(_flush_policy(settings))
+
     # -- what it tells ------------------------------------------------------------------------------------------------
+
+    def event(self, kind: str, severity: str, component: str, message: str) -> None:
+        """Tell in `system_events` of something that happened to the recorder or its infrastructure."""
+        self._own.event(kind, severity, component, message)
 
     def balance(self) -> dict[str, Balance]:
         """Where every table's rows are."""
@@ -281,6 +325,15 @@ class Runtime:
     def status(self) -> dict[str, Any]:
         """State of everything, ready for JSON."""
         return self.health.status()
+
+
+def _flush_policy(settings: ResolvedTable) -> FlushPolicy:
+    return FlushPolicy(
+        batch_rows=settings.batch_rows,
+        batch_bytes=settings.batch_bytes,
+        linger_ms=settings.linger_ms,
+        linger_max_ms=settings.linger_max_ms,
+    )
 
 
 def _limits(table: Table, settings: ResolvedTable) -> QueueLimits:

@@ -5,14 +5,16 @@ On the recorder's loop, where no row is between two counts.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from recorder.balance import Balance
+from recorder.contact import Contact
 from recorder.flush_worker import WorkerState
-from recorder.metrics import RecorderMetrics, RecorderStats, SourceCounts, TableStats
+from recorder.metrics import BusCounts, RecorderMetrics, RecorderStats, SourceCounts, TableStats
 from recorder.recorded_table import RecordedTable, RecordedTables
 from recorder.settings import Settings
 from recorder.version import version
@@ -22,7 +24,7 @@ Sources = Mapping[str, Callable[[], SourceCounts]]
 
 
 class Status:
-    """The `HealthProvider` of one recorder. `server` and `health_url` are filled in as it starts."""
+    """The `HealthProvider` of one recorder. `health_url` is filled in as it starts."""
 
     def __init__(
         self,
@@ -30,15 +32,17 @@ class Status:
         tables: RecordedTables,
         metrics: RecorderMetrics,
         *,
+        contact: Contact,
+        sources: Sources,
         run_id: str,
         recorder_run_id: str,
     ):
         self.metrics = metrics
-        self.server = ""
-        """Version of the database's engine."""
         self.health_url: str | None = None
         self._settings = settings
         self._tables = tables
+        self._contact = contact
+        self._sources = sources
         self._run_id = run_id
         self._recorder_run_id = recorder_run_id
         self._started_ns = time.time_ns()
@@ -57,7 +61,14 @@ class Status:
 
     def unready(self) -> list[str]:
         """Why rows do not reach the database; empty when they do."""
-        return [
+        buses = [
+            f"{source} is down: {bus.down}"
+            for source, ask in self._sources.items()
+            if (bus := ask().bus) is not None and bus.down
+        ]
+        if not self._contact.made:
+            return [f"no contact with the database: {self._contact.why}", *buses]
+        return buses + [
             f"{name} is {pipeline.state.value}: {pipeline.why_held or pipeline.last_error}"
             for name, recorded in self._tables.items()
             if (pipeline := recorded.pipeline).state is not WorkerState.FLOWING and recorded.door.enabled
@@ -72,10 +83,15 @@ class Status:
             "started_ns": self._started_ns,
             "target": str(self._settings.target),
             "database": self._settings.database,
-            "server": self.server,
+            "server": self._contact.server,
             "config_hash": self._settings.config_hash,
             "health": self.health_url,
             "balance": {name: balance.as_dict() for name, balance in self.balance().items()},
+            "buses": {
+                source: dataclasses.asdict(bus)
+                for source, ask in self._sources.items()
+                if (bus := ask().bus) is not None
+            },
             "tables": {name: _table_status(recorded) for name, recorded in self._tables.items()},
         }
 
@@ -105,16 +121,20 @@ def stats(tables: RecordedTables, sources: Sources) -> RecorderStats:
     """What the metrics show."""
     filtered, ignored = Counter[str](), Counter[str]()
     undecodable: dict[str, int] = {}
+    buses: dict[str, BusCounts] = {}
     for source, ask in sources.items():
         counts = ask()
         filtered.update(counts.filtered)
         ignored.update(counts.ignored)
         undecodable[source] = counts.undecodable
+        if counts.bus is not None:
+            buses[source] = counts.bus
     return RecorderStats(
         tables=[_table_stats(name, recorded) for name, recorded in tables.items()],
         filtered=filtered,
         ignored=ignored,
         undecodable=undecodable,
+        buses=buses,
     )
 
 
