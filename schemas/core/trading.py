@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from schemas.columns import Float, Id, Money, Name, Payload, Text, TimeNs
 from schemas.core.rows import Event
-from schemas.core.vocabulary import Liquidity, OrderStatus, RiskDecision, Side
+from schemas.core.vocabulary import Liquidity, OrderStatus, PositionSide, RiskDecision, Side
 from schemas.policy import Durability, Overflow, Partition, TablePolicy
 from schemas.table import table
 
@@ -133,10 +133,14 @@ class PositionIntraday(Event, kw_only=True):
     """Absolute market value, in the quote currency."""
     net_exposure: Money | None = None
     """Signed market value, in the quote currency."""
+    venue: Name | None = None
+    """Where the position is held; null where there is only one."""
+    position_side: PositionSide | None = None
+    """Which of the two positions a hedged account holds in a symbol: long or short; null for its only one."""
 
 
 class AccountState(Event, kw_only=True):
-    """An account as it stood at one moment. A row carries what its event knows."""
+    """An account, or its wallet in one currency, as it stood at one moment. A row carries what its event knows."""
 
     ts: TimeNs | None = None
     """The moment the state held, ns; null where the producer states none, `ts_local` then stands for it."""
@@ -154,6 +158,10 @@ class AccountState(Event, kw_only=True):
     """Profit and loss since the trading day began, in the account's currency."""
     risk_mode: Name | None = None
     """The risk mode that held."""
+    venue: Name | None = None
+    """Where the wallet is, such as `binance.usdm`; null where the account has only one."""
+    currency: Name | None = None
+    """The currency all amounts of the row are in, where an account has a wallet in each; else null."""
 
 
 class RiskDecisionRow(Event, kw_only=True):

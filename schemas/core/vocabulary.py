@@ -23,6 +23,7 @@ FINAL_ORDER_STATUSES = ("Filled", "Canceled", "Rejected", "Failed", "Expired")
 
 OrderStatus = Annotated[str, choice(*ORDER_STATUSES)]
 Side = Annotated[str, choice("buy", "sell")]
+PositionSide = Annotated[str, choice("long", "short")]
 Liquidity = Annotated[str, choice("maker", "taker")]
 """Whether the own order rested in the book (maker) or met one that did (taker)."""
 RiskDecision = Annotated[str, choice("allow", "deny", "resize", "defer")]

@@ -62,7 +62,7 @@ def test_ten_megabytes_of_anything_are_bad() -> None:
 
 
 @pytest.mark.parametrize(("message", "reason"), [
-    ({"e": "executionReport"}, "unknown_event"), ({}, "unknown_message"), ({"hello": 1}, "unknown_message"),
+    ({"e": "outboundAccountInfo"}, "unknown_event"), ({}, "unknown_message"), ({"hello": 1}, "unknown_message"),
     ([{"e": "trade"}], "unknown_event"), ({"result": {"x": 1}, "id": 1}, "unknown_message"),
     ({"error": {"code": 2, "msg": "Invalid request"}, "id": 1}, "venue_error"),
     ({"code": -1121, "msg": "Invalid symbol."}, "venue_error"),

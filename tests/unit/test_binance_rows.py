@@ -394,5 +394,5 @@ def test_rows_pass_the_batch_builder() -> None:
             list(builders[row.table].add([(row.row, feed.ts_local, None, 100)]))
             slots.add(row.slot)
     assert not bad
-    assert slots == set(Slot)
+    assert slots == {slot for slot in Slot if slot < Slot.ORDER}
     assert all(builder.rows for builder in builders.values())

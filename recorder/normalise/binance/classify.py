@@ -13,8 +13,9 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from recorder.normalise.base import BadMessage
-from recorder.normalise.binance import messages
+from recorder.normalise.binance import messages, private
 from recorder.normalise.binance.messages import PublicMessage
+from recorder.normalise.binance.private import PrivateEvent, read_private
 
 PARTIAL_DEPTHS = ("depth5", "depth10", "depth20")
 PARTIAL_LEVELS = (5, 10, 20)
@@ -51,6 +52,7 @@ class _Probe(Struct, gc=False):
 
     stream: str | UnsetType = UNSET
     data: Raw | UnsetType = UNSET
+    event: Raw | UnsetType = UNSET
     e: str | UnsetType = UNSET
     lastUpdateId: Raw | UnsetType = UNSET  # noqa: N815 - the venue's name
     u: Raw | UnsetType = UNSET
@@ -92,7 +94,7 @@ def read_by_stream_name(payload: bytes) -> PublicMessage | None:
     return message
 
 
-def read(payload: bytes, topic: str) -> tuple[PublicMessage | Ignored, str]:
+def read(payload: bytes, topic: str) -> tuple[PublicMessage | PrivateEvent | Ignored, str]:
     """Any message, and the name of its stream (of the wrapper, else the topic if it looks like one, else empty).
 
     Raises:
@@ -126,7 +128,7 @@ def is_partial_by_shape(snapshot: messages.DepthSnapshot) -> bool:
     )
 
 
-def _read(payload: bytes, topic: str) -> tuple[PublicMessage | Ignored, str]:
+def _read(payload: bytes, topic: str) -> tuple[PublicMessage | PrivateEvent | Ignored, str]:
     body = payload
     stream = topic if "@" in topic else ""
     if payload.lstrip()[:1] != b"[":
@@ -134,6 +136,8 @@ def _read(payload: bytes, topic: str) -> tuple[PublicMessage | Ignored, str]:
         if probe.stream is not UNSET and probe.data is not UNSET:
             stream = probe.stream
             body = bytes(probe.data)
+        elif probe.event is not UNSET and probe.e is UNSET:  # user data over the websocket API
+            body = bytes(probe.event)
     if body.lstrip()[:1] == b"[":
         return _read_array(body), stream
     return _read_object(body), stream
@@ -150,14 +154,16 @@ def _read_array(body: bytes) -> Ignored:
     return Ignored(sorted(types)[0])
 
 
-def _read_object(body: bytes) -> PublicMessage | Ignored:
+def _read_object(body: bytes) -> PublicMessage | PrivateEvent | Ignored:
     probe = _probe(body)
     if probe.e is not UNSET:
         if decode := _BARE.get(probe.e):
             return decode(body)
-        if probe.e in WITHOUT_TABLE:
+        if probe.e in private.TYPES:
+            return read_private(probe.e, body)
+        if probe.e in WITHOUT_TABLE or probe.e in private.WITHOUT_TABLE:
             return Ignored(probe.e)
-        raise BadMessage("unknown_event", f'event type "{probe.e[:100]}" is none of the public streams\'')
+        raise BadMessage("unknown_event", f'event type "{probe.e[:100]}" is none of the venue\'s streams')
     if probe.lastUpdateId is not UNSET:
         return messages.decode_snapshot(body)
     if probe.u is not UNSET and probe.B is not UNSET:

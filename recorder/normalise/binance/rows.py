@@ -30,7 +30,30 @@ class Slot(IntEnum):
     DEPTH_GAP = 3
     TRADE_GAP = 4
     SAMPLE = 5
+    ORDER = 6
+    FILL = 7
+    ACCOUNT_EVENT = 8
+    AMENDED = 9
+    LEG = 64
+    """Of the order lists' orders the first; the others follow."""
+    POSITION = 1_024
+    """Of a message's positions the first; the others follow."""
+    WALLET = 2_048
+    """Of a message's wallets the first; the others follow."""
 
+
+LEGS_MAX = 64
+POSITIONS_MAX = 1_024
+WALLETS_MAX = 2_048
+"""Rows of these kinds that one message can make; one with more is a dead letter."""
+
+KINDS = {
+    **{int(slot): slot.name.lower() for slot in Slot},
+    **{Slot.LEG + place: "leg" for place in range(LEGS_MAX)},
+    **{Slot.POSITION + place: "position" for place in range(POSITIONS_MAX)},
+    **{Slot.WALLET + place: "wallet" for place in range(WALLETS_MAX)},
+}
+"""What the rows of each slot are called."""
 
 MARKET_DATA_FIELDS = (
     "ts_local", "run_id", "correlation_id", "ts_exchange", "symbol",

@@ -20,7 +20,7 @@ Best = tuple[float | None, float | None, float | None, float | None]
 SYMBOLS_MAX = 4_096
 """Symbols with state; one more takes the place of the one seen first, which begins anew if it comes again."""
 
-_COINM_SYMBOL = re.compile(r"USD_(PERP|\d{6})$")
+COINM_SYMBOL = re.compile(r"USD_(PERP|\d{6})$")
 NO_BEST: Best = (None, None, None, None)
 
 # Plain ints: an IntFlag's `|` costs more than all else a row does.
@@ -93,7 +93,7 @@ class Symbols:
         if state is None:
             market: Market | None = self._market
             if market is None:
-                market = "spot" if not futures else "coinm" if _COINM_SYMBOL.search(symbol) else "usdm"
+                market = "spot" if not futures else "coinm" if COINM_SYMBOL.search(symbol) else "usdm"
             state = SymbolState(symbol, market, self._depth_levels)
             if len(self._spot) + len(self._futures) >= SYMBOLS_MAX:
                 crowded = self._spot if len(self._spot) > len(self._futures) else self._futures

@@ -1,0 +1,113 @@
+"""The private streams: which message is which, and who makes its rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+from msgspec.json import Decoder
+
+from recorder.normalise.base import NormalisedRow
+from recorder.normalise.binance import private_messages as messages
+from recorder.normalise.binance.private_account import PrivateAccount
+from recorder.normalise.binance.private_orders import PrivateOrders
+from recorder.normalise.binance.state import COINM_SYMBOL, Market
+
+TYPES: dict[str, type[Struct]] = {
+    "executionReport": messages.ExecutionReport,
+    "listStatus": messages.ListStatus,
+    "outboundAccountPosition": messages.AccountPosition,
+    "balanceUpdate": messages.BalanceUpdate,
+    "ORDER_TRADE_UPDATE": messages.OrderTradeUpdate,
+    "TRADE_LITE": messages.TradeLite,
+    "ALGO_UPDATE": messages.AlgoUpdate,
+    "CONDITIONAL_ORDER_TRIGGER_REJECT": messages.TriggerReject,
+    "ACCOUNT_UPDATE": messages.AccountUpdate,
+    "ACCOUNT_CONFIG_UPDATE": messages.ConfigUpdate,
+    "MARGIN_CALL": messages.MarginCall,
+    "listenKeyExpired": messages.StreamEnd,
+    "eventStreamTerminated": messages.StreamEnd,
+}
+"""The private events that make rows."""
+
+WITHOUT_TABLE = frozenset({
+    "STRATEGY_UPDATE", "GRID_UPDATE", "externalLockUpdate", "CONDITIONAL_ORDER_TRADE_UPDATE",
+    "USER_LIABILITY_CHANGE", "MARGIN_LEVEL_STATUS_CHANGE", "liabilityChange", "openOrderLoss", "riskLevelChange",
+})  # fmt: skip
+"""Private events that no table takes."""
+
+_DECODERS: dict[str, Callable[[bytes], Any]] = {name: Decoder(kind).decode for name, kind in TYPES.items()}
+
+
+class PrivateEvent(Struct, gc=False):
+    """A private event that was read; `body` are its own bytes, without a wrapper's."""
+
+    name: str
+    message: Any
+    body: bytes
+
+
+def read_private(name: str, body: bytes) -> PrivateEvent:
+    """A private event of a known name.
+
+    Raises:
+        msgspec.MsgspecError: it misses a field, or one has a wrong value.
+    """
+    return PrivateEvent(name, _DECODERS[name](body), body)
+
+
+class PrivateStreams:
+    """What private events become. Counts go to `filtered` and `ignored`."""
+
+    def __init__(
+        self,
+        market: Market | None,
+        *,
+        account_id: str,
+        venue: str | None,
+        filtered: Counter[str],
+        ignored: Counter[str],
+    ):
+        self._market = market
+        self._venue = venue
+        spot = venue or "binance.spot"
+        orders = PrivateOrders(account_id, spot, self._venue_of, filtered, ignored)
+        account = self._account = PrivateAccount(account_id, spot, self._venue_of, filtered)
+        self._makers: dict[str, Callable[[Any, int, bytes], list[NormalisedRow]]] = {
+            "executionReport": orders.execution_report,
+            "listStatus": orders.list_status,
+            "ORDER_TRADE_UPDATE": orders.order_trade_update,
+            "TRADE_LITE": orders.trade_lite,
+            "ALGO_UPDATE": orders.algo_update,
+            "CONDITIONAL_ORDER_TRIGGER_REJECT": orders.trigger_reject,
+            "outboundAccountPosition": account.account_position,
+            "balanceUpdate": account.balance_update,
+            "ACCOUNT_UPDATE": account.account_update,
+            "ACCOUNT_CONFIG_UPDATE": account.config_update,
+            "MARGIN_CALL": account.margin_call,
+            "listenKeyExpired": account.stream_end,
+            "eventStreamTerminated": account.stream_end,
+        }
+
+    def rows(self, event: PrivateEvent, ts_local: int) -> list[NormalisedRow]:
+        """The rows of one event.
+
+        Raises:
+            BadMessage: its values contradict each other; no state has changed.
+        """
+        return self._makers[event.name](event.message, ts_local, event.body)
+
+    def snapshots(self, now_ns: int) -> list[NormalisedRow]:
+        """Positions and wallets as last heard."""
+        return self._account.snapshots(now_ns)
+
+    def _venue_of(self, symbol: str, unit: str | None) -> str:
+        """The venue of a futures event: by option, by the unit it names, by its symbol."""
+        if self._venue is not None:
+            return self._venue
+        if self._market in ("usdm", "coinm"):
+            return f"binance.{self._market}"
+        coinm = unit == "CM" if unit is not None else COINM_SYMBOL.search(symbol) is not None
+        return "binance.coinm" if coinm else "binance.usdm"
