@@ -1,4 +1,4 @@
-"""The contract of sinks on the engine in this process, and what is special about it."""
+"""What is special about the sink on the engine in this process, beside the contract of all sinks: chDB alone."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import pathlib
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
 from harness.sink_tables import create, plain
-from sink_contract import SLOW, SinkContract, count
+from sink_contract import SLOW, count
 
 from recorder.batch import Batch
 from recorder.sink import carrier
@@ -24,18 +23,6 @@ from recorder.sink.errors import DataError, HoldError, Retryable, SinkError, Sin
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
-
-
-@pytest.fixture
-async def sink(chdb_path: pathlib.Path, engine: Client, database: str) -> AsyncIterator[ChdbSink]:
-    sink = ChdbSink(chdb_path, database, kill_wait_s=2)
-    await sink.start()
-    yield sink
-    await sink.close()
-
-
-class TestChdbSink(SinkContract):
-    """The laws, here."""
 
 
 async def test_memory_limit_is_retryable(chdb_path: pathlib.Path, engine: Client, database: str) -> None:

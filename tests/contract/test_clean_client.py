@@ -1,4 +1,7 @@
-"""A handle's answer is to its own question, also after a statement that failed in the middle of its answer."""
+"""A handle's answer is to its own question, also after a statement that failed in the middle of its answer.
+
+About the engine inside the process: a server's client gets each answer over HTTP, with its own status.
+"""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
+from harness.backends import Backend
 from harness.ingest_files import (
     START_NS,
     capture_lines,
@@ -48,10 +49,8 @@ Letter = dict[str, Any]
 
 
 @pytest.fixture
-def ingest(chdb_path: pathlib.Path, database: str, tmp_path: pathlib.Path) -> Callable[..., IngestResult]:
-    settings = Settings(
-        target=f"chdb://{chdb_path}", database=database, data_dir=tmp_path / "data", ttl=False
-    )
+def ingest(backend: Backend, database: str, tmp_path: pathlib.Path) -> Callable[..., IngestResult]:
+    settings = Settings(target=backend.target, database=database, data_dir=tmp_path / "data", ttl=False)
 
     def run(path: pathlib.Path, **options: Any) -> IngestResult:
         with Recorder(settings) as recorder:
@@ -62,7 +61,7 @@ def ingest(chdb_path: pathlib.Path, database: str, tmp_path: pathlib.Path) -> Ca
 
 @pytest.fixture
 def one_bad(
-    ingest: Callable[..., IngestResult], engine: Client, database: str, tmp_path: pathlib.Path
+    ingest: Callable[..., IngestResult], client: Client, database: str, tmp_path: pathlib.Path
 ) -> Callable[[Any], Letter]:
     """Ingest one bad line among good ones: the good ones are there, and the one dead letter is returned."""
 
@@ -73,9 +72,9 @@ def one_bad(
         assert result.exact
         assert result.dead_letters == 1
         assert result.inserted["fills"] == GOOD_ROWS
-        fills = engine.query(f"SELECT count() FROM {database}.fills").result_rows[0][0]
+        fills = client.query(f"SELECT count() FROM {database}.fills").result_rows[0][0]
         assert fills == GOOD_ROWS
-        letters = engine.query(f"SELECT * FROM {database}.dead_letters", column_formats={"payload": "bytes"})
+        letters = client.query(f"SELECT * FROM {database}.dead_letters", column_formats={"payload": "bytes"})
         rows = list(letters.named_results())
         assert len(rows) == 1
         return dict(rows[0])
@@ -190,7 +189,7 @@ def test_json_nested_too_deep(one_bad: Callable[[Any], Letter]) -> None:
 
 
 def test_ten_megabytes_of_payload_are_kept_whole(
-    ingest: Callable[..., IngestResult], engine: Client, database: str, tmp_path: pathlib.Path
+    ingest: Callable[..., IngestResult], client: Client, database: str, tmp_path: pathlib.Path
 ) -> None:
     """A large payload is no bad one."""
     text = "x" * 10_000_000
@@ -198,7 +197,7 @@ def test_ten_megabytes_of_payload_are_kept_whole(
     result = ingest(write_rows(tmp_path / "f", [row, FILL]))
     assert result.ok
     assert result.dead_letters == 0
-    stored = engine.query(
+    stored = client.query(
         "SELECT length(payload), length(replaceAll(payload, 'x', '')) "
         f"FROM {database}.system_events WHERE kind = 'large'"
     ).result_rows
@@ -214,7 +213,7 @@ def test_a_line_beyond_every_bound(one_bad: Callable[[Any], Letter]) -> None:
 
 
 def test_only_bad_rows(
-    ingest: Callable[..., IngestResult], engine: Client, database: str, tmp_path: pathlib.Path
+    ingest: Callable[..., IngestResult], client: Client, database: str, tmp_path: pathlib.Path
 ) -> None:
     """A file of nothing but bad rows ends, and all of them are kept."""
     result = ingest(
@@ -222,7 +221,7 @@ def test_only_bad_rows(
     )
     assert result.exact
     assert result.dead_letters == 500
-    assert engine.query(f"SELECT count() FROM {database}.dead_letters").result_rows == [(500,)]
+    assert client.query(f"SELECT count() FROM {database}.dead_letters").result_rows == [(500,)]
 
 
 # -- files and the command: one line and an exit code ------------------------------------------------------------------

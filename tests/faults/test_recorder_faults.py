@@ -13,25 +13,24 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from clickhouse_connect.driver.client import Client
+from harness.backends import Backend
 from harness.faulty_sink import Fail, FaultySink, Hang, LoseAnswer
 from harness.recorders import WAIT_S, faulty, order, rows, settings_for, wait_until
 
 from recorder import NotDurable, Recorder, RecorderClosed
 from recorder.batch import Batch
 from recorder.sink.errors import HoldError, Retryable, SinkUnavailable
-from recorder.sink.open import CLOSE_WAIT_S
 
 Make = Callable[..., tuple[Recorder, FaultySink]]
 
 
 @pytest.fixture
-def make(chdb_path: pathlib.Path, database: str, tmp_path: pathlib.Path, engine: Client) -> Iterator[Make]:
+def make(backend: Backend, database: str, tmp_path: pathlib.Path) -> Iterator[Make]:
     """Makes recorders on the test's database with a faulty sink, not started; those left running are closed."""
     made: list[tuple[Recorder, FaultySink]] = []
 
     def new(**changes: Any) -> tuple[Recorder, FaultySink]:
-        settings = settings_for(chdb_path, database, tmp_path, **changes)
+        settings = settings_for(backend, database, tmp_path, **changes)
         sink = faulty(settings)
         made.append((Recorder(settings, sink=sink), sink))
         return made[-1]
@@ -395,8 +394,7 @@ def test_an_insert_under_way_at_the_close_is_looked_up(make: Make) -> None:
 
 def test_closing_ends_in_time_beside_an_insert_that_cannot_be_killed(make: Make) -> None:
     """The engine's own brake on parts takes no kill: the close ends all the same, and says what it does not know."""
-    recorder, sink = make(shutdown_timeout_s=1.0)
-    sink.inner._close_wait_s = CLOSE_WAIT_S  # type: ignore[attr-defined]
+    recorder, _ = make(shutdown_timeout_s=1.0)
     recorder.start()
     recorder.record("orders", order(0))
     recorder.flush(WAIT_S)

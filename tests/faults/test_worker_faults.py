@@ -1,9 +1,8 @@
-"""The flush worker against a real engine with faults in the way: each row is in once, or a dead letter, or waits."""
+"""The flush worker with faults between it and a ClickHouse: each row is in once, or a dead letter, or waits."""
 
 from __future__ import annotations
 
 import asyncio
-import pathlib
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -11,14 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from clickhouse_connect.driver.client import Client
+from harness.backends import Backend
 from harness.faulty_sink import CommitPart, Fail, FaultySink, Hang, LoseAnswer
 from harness.sink_tables import create, plain
 
 from recorder.backoff import Backoff
 from recorder.batch import Batch
 from recorder.flush_worker import DEAD_LETTER_MIN_ROWS, FlushWorker, WorkerPolicy, WorkerState
-from recorder.sink.chdb import ChdbSink
 from recorder.sink.errors import (
     DataError,
     HoldError,
@@ -96,7 +94,7 @@ class Events:
 
 
 class Bench:
-    """A worker on a table of the session's engine."""
+    """A worker on a table of the test's database."""
 
     def __init__(self, sink: FaultySink, **policy: Any):
         self.sink = sink
@@ -120,8 +118,8 @@ class Bench:
 
 
 @pytest.fixture
-async def sink(chdb_path: pathlib.Path, database: str, engine: Client) -> AsyncIterator[FaultySink]:
-    real = FaultySink(ChdbSink(chdb_path, database))
+async def sink(backend: Backend, database: str) -> AsyncIterator[FaultySink]:
+    real = FaultySink(backend.sink(database))
     await real.start()
     await real.command(create("t"))
     yield real

@@ -29,6 +29,7 @@ class Watch:
         before = tempfile.gettempdir()
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", before)
         self._folder = pathlib.Path(tempfile.mkdtemp(prefix="recorder-tests-", dir=before))
+        self._folder.chmod(0o755)  # tests of permissions have files in it that others may not read
         os.environ["TMPDIR"] = tempfile.tempdir = str(self._folder)
         self.folders = [self._folder]
         """Where mounts of this session would be."""

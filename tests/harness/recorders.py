@@ -1,4 +1,4 @@
-"""Recorders for tests: on the session's engine, in a database of their own, with short waits."""
+"""Recorders for tests: in a database of their own, with short waits."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from collections.abc import Callable
 from typing import Any
 
 from recorder import Recorder, Settings
-from recorder.sink.chdb import ChdbSink
+from recorder.sink.open import open_sink
 
+from .backends import Backend
 from .faulty_sink import FaultySink
 
 WAIT_S = 60.0
 
 
-def settings_for(chdb_path: pathlib.Path, database: str, folder: pathlib.Path, **changes: Any) -> Settings:
-    """Settings for the session's engine; everything that waits waits briefly."""
+def settings_for(
+    where: Backend | pathlib.Path, database: str, folder: pathlib.Path, **changes: Any
+) -> Settings:
+    """Settings for a backend, or for the embedded engine of a path; everything that waits waits briefly."""
+    target = where.target if isinstance(where, Backend) else f"chdb://{where}"
     quick: dict[str, Any] = {
-        "target": f"chdb://{chdb_path}", "database": database, "data_dir": folder, "run_id": "run-1",
+        "target": target, "database": database, "data_dir": folder, "run_id": "run-1",
         "retry_initial_s": 0.01, "retry_max_s": 0.05, "hold_probe_s": 0.05, "gap_window_s": 0.05,
         "defaults": {"linger_ms": 5, "linger_max_ms": 20},
     }  # fmt: skip
@@ -27,7 +31,7 @@ def settings_for(chdb_path: pathlib.Path, database: str, folder: pathlib.Path, *
 
 def faulty(settings: Settings) -> FaultySink:
     """A real sink for these settings, with room for faults in its way."""
-    return FaultySink(ChdbSink(settings.target.path, settings.database))
+    return FaultySink(open_sink(settings))
 
 
 def rows(recorder: Recorder, sql: str) -> list[tuple[Any, ...]]:

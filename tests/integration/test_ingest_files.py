@@ -1,4 +1,4 @@
-"""Files of every kind through the recorder into the engine: whole, again, cut short, too old, stopped."""
+"""Files of every kind through the recorder into ClickHouse: whole, again, cut short, too old, stopped."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from harness.backends import Backend
 from harness.ingest_files import START_NS, capture_lines, write_lines, write_rows
 
 from recorder import Recorder, Settings
@@ -46,8 +47,8 @@ FILL = {
 
 
 @pytest.fixture
-def settings(chdb_path: pathlib.Path, database: str, tmp_path: pathlib.Path) -> dict[str, Any]:
-    return {"target": f"chdb://{chdb_path}", "database": database, "data_dir": tmp_path / "data"}
+def settings(backend: Backend, database: str, tmp_path: pathlib.Path) -> dict[str, Any]:
+    return {"target": backend.target, "database": database, "data_dir": tmp_path / "data"}
 
 
 @pytest.fixture
@@ -62,8 +63,8 @@ def ingest(settings: dict[str, Any]) -> Ingest:
 
 
 @pytest.fixture
-def count(engine: Client, database: str) -> Callable[[str], int]:
-    return lambda table: int(engine.query(f"SELECT count() FROM {database}.{table}").result_rows[0][0])
+def count(client: Client, database: str) -> Callable[[str], int]:
+    return lambda table: int(client.query(f"SELECT count() FROM {database}.{table}").result_rows[0][0])
 
 
 # -- again ------------------------------------------------------------------------------------------------------
@@ -100,12 +101,12 @@ def test_the_same_content_twice_and_an_empty_file_are_said(ingest: Ingest, tmp_p
 
 
 def test_state_runs_on_from_file_to_file(
-    ingest: Ingest, engine: Client, database: str, tmp_path: pathlib.Path
+    ingest: Ingest, client: Client, database: str, tmp_path: pathlib.Path
 ) -> None:
     """A trade at the start of the second file knows the top of book of the first; a hole between them is a gap row."""
     lines = capture_lines(4)
     ingest(write_lines(tmp_path / "a", lines[:1]), write_lines(tmp_path / "b", lines[1:2]))
-    row = engine.query(f"SELECT bid_px1, ask_px1 FROM {database}.market_data WHERE trade_id = 1").result_rows
+    row = client.query(f"SELECT bid_px1, ask_px1 FROM {database}.market_data WHERE trade_id = 1").result_rows
     assert row == [(61_800.20, 61_800.30)]
     after_hole = write_lines(tmp_path / "d", capture_lines(2, first_id=9)[1:])
     result = ingest(write_lines(tmp_path / "c", lines[1:2]), after_hole)
@@ -116,7 +117,7 @@ def test_state_runs_on_from_file_to_file(
 
 
 def test_a_truncated_gzip_is_recorded_as_far_as_it_goes(
-    ingest: Ingest, engine: Client, database: str, tmp_path: pathlib.Path
+    ingest: Ingest, client: Client, database: str, tmp_path: pathlib.Path
 ) -> None:
     """Whole lines are rows, the torn one is a dead letter with its bytes, and the file is named as truncated."""
     packed = write_lines(tmp_path / "whole.gz", capture_lines(5_000), pack=True).read_bytes()
@@ -128,7 +129,7 @@ def test_a_truncated_gzip_is_recorded_as_far_as_it_goes(
     assert f"at byte {len(packed) // 2:,}" in result.files[0].notice
     assert sum(result.bad_records.values()) == 1
     assert 0 < result.rows["market_data"] == result.records - 1
-    torn = engine.query(
+    torn = client.query(
         f"SELECT payload, origin, source_seq FROM {database}.dead_letters",
         column_formats={"payload": "bytes"},
     ).result_rows
@@ -155,7 +156,7 @@ def test_a_damaged_file_is_refused_before_its_first_row(
 
 
 def test_garbage_between_good_lines_costs_those_lines(
-    ingest: Ingest, engine: Client, database: str, count: Callable[[str], int], tmp_path: pathlib.Path
+    ingest: Ingest, client: Client, database: str, count: Callable[[str], int], tmp_path: pathlib.Path
 ) -> None:
     """Each bad line is one dead letter with its bytes; again, it is still one."""
     lines = capture_lines(200)
@@ -168,7 +169,7 @@ def test_garbage_between_good_lines_costs_those_lines(
         assert sum(result.bad_records.values()) == 5
         assert result.rows == {"market_data": 200}
         assert count("market_data") == 200
-        kept = engine.query(
+        kept = client.query(
             f"SELECT payload FROM {database}.dead_letters ORDER BY source_seq",
             column_formats={"payload": "bytes"},
         ).result_rows
@@ -179,7 +180,7 @@ def test_garbage_between_good_lines_costs_those_lines(
 
 
 def test_touching_a_file_doubles_no_dead_letter(
-    ingest: Ingest, engine: Client, database: str, tmp_path: pathlib.Path
+    ingest: Ingest, client: Client, database: str, tmp_path: pathlib.Path
 ) -> None:
     """The time of a dead letter is the last local time before it, or a fixed one: nothing of the file's own times."""
     bad = FILL | {"ts_local": START_NS + 5, "colour": "red"}
@@ -195,7 +196,7 @@ def test_touching_a_file_doubles_no_dead_letter(
             result.rows["fills"] + result.bad_records["not_json"] + result.bad_records["no_local_time"] == 8
         )
         assert result.ok
-        letters = engine.query(
+        letters = client.query(
             f"SELECT intDiv(source_seq, 4096), toUnixTimestamp64Nano(ts_local) FROM {database}.dead_letters ORDER BY 1"
         ).result_rows
         assert letters == [
@@ -205,13 +206,13 @@ def test_touching_a_file_doubles_no_dead_letter(
 
 
 def test_each_table_a_file_was_recorded_for_has_its_dead_letters(
-    ingest: Ingest, engine: Client, database: str, tmp_path: pathlib.Path
+    ingest: Ingest, client: Client, database: str, tmp_path: pathlib.Path
 ) -> None:
     """Rows that two tables refuse are two letters each, whether the reader or the table refused them; no more."""
     path = write_rows(tmp_path / "f", [{"ts_local": START_NS, "colour": "red"}, b"not json"])
     for table in ("fills", "orders", "fills", "orders"):
         assert ingest(path, table=table).ok
-    letters = engine.query(
+    letters = client.query(
         f"SELECT table_name, reason, count() FROM {database}.dead_letters GROUP BY 1, 2 ORDER BY 1, 2"
     ).result_rows
     assert [(table, count) for table, _, count in letters] == [
@@ -266,7 +267,7 @@ def test_a_file_touched_while_it_is_read_is_none(ingest: Ingest, tmp_path: pathl
     ],
 )  # fmt: skip
 def test_rows_that_would_be_taken_for_one_another_are_a_dead_letter(
-    slots: list[int], says: str, ingest: Ingest, engine: Client, database: str, tmp_path: pathlib.Path,
+    slots: list[int], says: str, ingest: Ingest, client: Client, database: str, tmp_path: pathlib.Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """A normaliser that numbers a message's rows wrongly costs that message, and neither the run nor a row unseen."""
@@ -286,7 +287,7 @@ def test_rows_that_would_be_taken_for_one_another_are_a_dead_letter(
     assert result.ok
     assert result.rows == {"market_data": 3}
     assert result.bad_records == {"bad_slots": 1}
-    ((detail, payload),) = engine.query(f"SELECT detail, payload FROM {database}.dead_letters").result_rows
+    ((detail, payload),) = client.query(f"SELECT detail, payload FROM {database}.dead_letters").result_rows
     assert says in detail
     assert "wrong" in str(payload)
 
@@ -341,17 +342,17 @@ def test_ndjson_of_many_tables_or_of_one(
 
 
 def test_numbers_of_money_keep_their_digits(
-    ingest: Ingest, engine: Client, database: str, tmp_path: pathlib.Path
+    ingest: Ingest, client: Client, database: str, tmp_path: pathlib.Path
 ) -> None:
     """A JSON number with 18 decimals is stored as it was written."""
     text = '{"fill_id":"f","symbol":"S","side":"buy","ts_local":%d,"fill_qty":0.123456789012345678,"fill_price":1.10}'
     ingest(write_lines(tmp_path / "f", [(text % START_NS).encode()]), table="fills")
-    stored = engine.query(f"SELECT fill_qty, fill_price FROM {database}.fills").result_rows
+    stored = client.query(f"SELECT fill_qty, fill_price FROM {database}.fills").result_rows
     assert stored == [(Decimal("0.123456789012345678"), Decimal("1.10"))]
 
 
 def test_parquet_is_recorded_by_its_columns(
-    ingest: Ingest, engine: Client, database: str, count: Callable[[str], int], tmp_path: pathlib.Path
+    ingest: Ingest, client: Client, database: str, count: Callable[[str], int], tmp_path: pathlib.Path
 ) -> None:
     """Times, decimals, lists and nulls of Arrow arrive as they are; a second run adds nothing."""
     rows = 5_000
@@ -366,7 +367,7 @@ def test_parquet_is_recorded_by_its_columns(
     pq.write_table(table, path, row_group_size=1_000)
     assert ingest(path, table="market_data").inserted == {"market_data": rows}
     assert ingest(path, table="market_data").already_there == {"market_data": rows}
-    found = engine.query(
+    found = client.query(
         "SELECT count(), countIf(bid_px1 IS NULL), sum(bid_px1), sum(arraySum(bid_pxs)), sum(trade_id), "
         f"min(toUnixTimestamp64Nano(ts_local)) FROM {database}.market_data"
     ).result_rows[0]
@@ -515,13 +516,13 @@ def test_the_file_must_not_change_between_checking_and_recording(
 
 
 def test_a_held_table_is_not_waited_for_for_ever(
-    settings: dict[str, Any], ingest: Ingest, engine: Client, database: str, count: Callable[[str], int],
+    settings: dict[str, Any], ingest: Ingest, client: Client, database: str, count: Callable[[str], int],
     tmp_path: pathlib.Path,
 ) -> None:  # fmt: skip
     """The run ends with the table and the reason, with more rows than its queue holds; mended, a repeat adds all."""
     path = write_lines(tmp_path / "f", capture_lines(20_000))
     assert ingest(write_lines(tmp_path / "few", capture_lines(2))).ok
-    engine.command(f"RENAME TABLE {database}.market_data TO {database}.away")
+    client.command(f"RENAME TABLE {database}.market_data TO {database}.away")
     small = Settings(
         **settings, ttl=False, migrate_on_start=False, shutdown_timeout_s=1, defaults={"queue_rows": 5_000}
     )
@@ -529,6 +530,6 @@ def test_a_held_table_is_not_waited_for_for_ever(
     with Recorder(small) as recorder, pytest.raises(TableHeld, match="market_data is held"):
         run_ingest(recorder, [path], IngestOptions(held_patience_s=1))
     assert time.monotonic() - started < 30
-    engine.command(f"RENAME TABLE {database}.away TO {database}.market_data")
+    client.command(f"RENAME TABLE {database}.away TO {database}.market_data")
     assert ingest(path).ok
     assert count("market_data") == 20_002

@@ -1,4 +1,4 @@
-"""Laws of the schema manager, on the real engine."""
+"""Laws of the schema manager, on a real ClickHouse."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from harness.backends import Backend
 
 from schemas.columns import Name, TimeNs, UInt32
 from schemas.core.tables import PACK
@@ -30,22 +31,19 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def second(chdb_path: pathlib.Path, engine: Client) -> Iterator[Client]:
-    """Another client of the same engine."""
-    import clickhouse_connect
-
-    client = clickhouse_connect.get_client(interface="chdb", path=str(chdb_path))
+def second(backend: Backend) -> Iterator[Client]:
+    """Another client of the same database."""
+    client = backend.open_client()
     yield client
     client.close()
 
 
 @pytest.fixture(scope="module")
-def core(engine: Client) -> Iterator[str]:
+def core(backend: Backend) -> Iterator[str]:
     """A database with the core pack, for tests that only read it."""
-    engine.command("CREATE DATABASE core_migrated")
-    Manager(ClientExecutor(engine), [PACK], "core_migrated").up()
-    yield "core_migrated"
-    engine.command("DROP DATABASE core_migrated SYNC")
+    with backend.fresh_database() as database:
+        Manager(ClientExecutor(backend.client), [PACK], database).up()
+        yield database
 
 
 class Thing(Row, kw_only=True):
@@ -97,18 +95,18 @@ def _manager(client: Client, pack: Pack, database: str, **options: object) -> Ma
 
 
 @pytest.mark.parametrize("core_table", PACK.tables, ids=lambda core_table: core_table.name)
-def test_live_columns_are_those_of_the_row_class(engine: Client, core: str, core_table: Table) -> None:
+def test_live_columns_are_those_of_the_row_class(client: Client, core: str, core_table: Table) -> None:
     """After all migrations, system.columns has the row class's columns: names, exact types and order."""
-    live = read_tables(ClientExecutor(engine), core)[core_table.name]
+    live = read_tables(ClientExecutor(client), core)[core_table.name]
     assert [(column.name, column.type) for column in live.columns] == [
         (column.name, column.clickhouse_type) for column in core_table.all_columns
     ]
 
 
 @pytest.mark.parametrize("core_table", PACK.tables, ids=lambda core_table: core_table.name)
-def test_live_policies_are_those_of_the_table(engine: Client, core: str, core_table: Table) -> None:
+def test_live_policies_are_those_of_the_table(client: Client, core: str, core_table: Table) -> None:
     """Engine, partition, order, retention, and the settings that keep acknowledged rows through a power cut."""
-    live = read_tables(ClientExecutor(engine), core)[core_table.name]
+    live = read_tables(ClientExecutor(client), core)[core_table.name]
     assert live.engine == "MergeTree"
     assert (
         live.partition_key
@@ -127,14 +125,14 @@ def test_live_policies_are_those_of_the_table(engine: Client, core: str, core_ta
     assert [live.settings.get(name) for name in fsync] == expected
 
 
-def test_venue_time_is_indexed_and_sequences_are_delta_coded(engine: Client, core: str) -> None:
+def test_venue_time_is_indexed_and_sequences_are_delta_coded(client: Client, core: str) -> None:
     """market_data has a minmax index on ts_exchange; every _seq is DoubleDelta, then ZSTD."""
-    index = engine.query(
+    index = client.query(
         "SELECT type, expr FROM system.data_skipping_indices WHERE database = {db:String} AND table = 'market_data'",
         {"db": core},
     ).result_rows
     assert ("minmax", "ts_exchange") in [tuple(row) for row in index]
-    codecs = engine.query(
+    codecs = client.query(
         "SELECT DISTINCT compression_codec FROM system.columns "
         "WHERE database = {db:String} AND name = '_seq' AND compression_codec != ''",
         {"db": core},
@@ -142,20 +140,20 @@ def test_venue_time_is_indexed_and_sequences_are_delta_coded(engine: Client, cor
     assert [row[0] for row in codecs] == ["CODEC(DoubleDelta, ZSTD(1))"]
 
 
-def test_a_fresh_core_database_has_no_differences_and_nothing_pending(engine: Client, core: str) -> None:
+def test_a_fresh_core_database_has_no_differences_and_nothing_pending(client: Client, core: str) -> None:
     """What `up` made is what `check` wants, and a second `up` runs nothing."""
-    manager = Manager(ClientExecutor(engine), [PACK], core)
+    manager = Manager(ClientExecutor(client), [PACK], core)
     assert manager.check() == []
     assert manager.plan() == []
     assert manager.up() == []
     assert [status.state for status in manager.status()[0].migrations] == ["applied"] * len(PACK.migrations)
 
 
-def test_every_core_statement_may_run_twice(engine: Client, database: str) -> None:
+def test_every_core_statement_may_run_twice(client: Client, database: str) -> None:
     """A crash between running a statement and recording it costs nothing: all of them run again without harm."""
-    manager = Manager(ClientExecutor(engine), [PACK], database)
+    manager = Manager(ClientExecutor(client), [PACK], database)
     first = manager.up()
-    engine.command(f"TRUNCATE TABLE {database}.recorder_migrations")
+    client.command(f"TRUNCATE TABLE {database}.recorder_migrations")
     assert [step.sql for step in manager.up()] == [step.sql for step in first]
     assert manager.check() == []
 
@@ -164,12 +162,12 @@ def test_every_core_statement_may_run_twice(engine: Client, database: str) -> No
 
 
 def test_plan_says_what_up_does_and_changes_nothing(
-    engine: Client, database: str, tmp_path: pathlib.Path
+    client: Client, database: str, tmp_path: pathlib.Path
 ) -> None:
     """The plan's statements are those that `up` returns, behind the manager's own tables."""
-    manager = _manager(engine, _pack(tmp_path, CREATE, "SELECT 1; SELECT ';'"), database)
+    manager = _manager(client, _pack(tmp_path, CREATE, "SELECT 1; SELECT ';'"), database)
     planned = manager.plan()
-    assert int(engine.command(f"SELECT count() FROM system.tables WHERE database = '{database}'")) == 0
+    assert int(client.command(f"SELECT count() FROM system.tables WHERE database = '{database}'")) == 0
     seen: list[str] = []
     applied = manager.up(on_progress=lambda step: seen.append(step.sql))
     own = bootstrap_statements(database, "")
@@ -178,21 +176,18 @@ def test_plan_says_what_up_does_and_changes_nothing(
     assert len(applied) == 3
 
 
-def test_up_makes_the_database(engine: Client, tmp_path: pathlib.Path) -> None:
+def test_up_makes_the_database(backend: Backend, tmp_path: pathlib.Path) -> None:
     """A database that is not there yet is made."""
-    name = "made_by_up"
-    try:
-        _manager(engine, _pack(tmp_path, CREATE), name).up()
-        assert _manager(engine, _pack(tmp_path, CREATE), name).check() == []
-    finally:
-        engine.command(f"DROP DATABASE IF EXISTS {name} SYNC")
+    with backend.fresh_database(create=False) as name:
+        _manager(backend.client, _pack(tmp_path, CREATE), name).up()
+        assert _manager(backend.client, _pack(tmp_path, CREATE), name).check() == []
 
 
 def test_a_statement_that_fails_is_where_the_next_up_goes_on(
-    engine: Client, database: str, tmp_path: pathlib.Path
+    client: Client, database: str, tmp_path: pathlib.Path
 ) -> None:
     """What was applied is recorded and not run again; what failed may be mended, also in the file."""
-    broken = _manager(engine, _pack(tmp_path, CREATE, "SELECT 1; SELECT nonesuch; SELECT 3"), database)
+    broken = _manager(client, _pack(tmp_path, CREATE, "SELECT 1; SELECT nonesuch; SELECT 3"), database)
     says = r"mine/0002_step: statement 2 of 3 \(line 1\) failed: .*nonesuch"
     with pytest.raises(MigrationFailed, match=says) as raised:
         broken.up()
@@ -203,28 +198,28 @@ def test_a_statement_that_fails_is_where_the_next_up_goes_on(
     assert status.pending == 1
     assert [step.statement for step in broken.plan()] == [2, 3]
 
-    mended = _manager(engine, _pack(tmp_path, CREATE, "SELECT 1; SELECT 2; SELECT 3"), database)
+    mended = _manager(client, _pack(tmp_path, CREATE, "SELECT 1; SELECT 2; SELECT 3"), database)
     assert [step.sql for step in mended.up()] == ["SELECT 2", "SELECT 3"]
     assert [m.state for m in mended.status()[0].migrations] == ["applied", "applied"]
     assert mended.up() == []
 
 
 def test_what_was_run_of_a_failed_migration_may_not_change(
-    engine: Client, database: str, tmp_path: pathlib.Path
+    client: Client, database: str, tmp_path: pathlib.Path
 ) -> None:
     """Mending the failed statement is allowed, changing one that was run is not."""
     with pytest.raises(MigrationFailed):
-        _manager(engine, _pack(tmp_path, "SELECT 1; SELECT nonesuch"), database).up()
+        _manager(client, _pack(tmp_path, "SELECT 1; SELECT nonesuch"), database).up()
     with pytest.raises(ChecksumChanged, match="mine/0001_step"):
-        _manager(engine, _pack(tmp_path, "SELECT 11; SELECT 2"), database).up()
+        _manager(client, _pack(tmp_path, "SELECT 11; SELECT 2"), database).up()
 
 
 def test_an_applied_migration_whose_text_changed_stops_everything(
-    engine: Client, database: str, tmp_path: pathlib.Path
+    client: Client, database: str, tmp_path: pathlib.Path
 ) -> None:
     """A changed checksum names the migration, both checksums and the remedy; nothing is run."""
-    _manager(engine, _pack(tmp_path, CREATE), database).up()
-    changed = _manager(engine, _pack(tmp_path, CREATE + "-- a word more", "SELECT 1"), database)
+    _manager(client, _pack(tmp_path, CREATE), database).up()
+    changed = _manager(client, _pack(tmp_path, CREATE + "-- a word more", "SELECT 1"), database)
     with pytest.raises(
         ChecksumChanged, match=r"mine/0001_step: its text has changed .* write the change as a new"
     ):
@@ -233,12 +228,12 @@ def test_an_applied_migration_whose_text_changed_stops_everything(
 
 
 def test_a_gap_in_the_databases_history_stops_everything(
-    engine: Client, database: str, tmp_path: pathlib.Path
+    client: Client, database: str, tmp_path: pathlib.Path
 ) -> None:
     """A database that has number 2 and not 1 is not one to write to."""
-    manager = _manager(engine, _pack(tmp_path, CREATE, "SELECT 1"), database)
+    manager = _manager(client, _pack(tmp_path, CREATE, "SELECT 1"), database)
     manager.up()
-    engine.command(
+    client.command(
         f"ALTER TABLE {database}.recorder_migrations DELETE WHERE number = 1 SETTINGS mutations_sync = 2"
     )
     with pytest.raises(HistoryGap, match="has migration 0002 but not 0001"):
@@ -246,11 +241,11 @@ def test_a_gap_in_the_databases_history_stops_everything(
 
 
 def test_an_older_recorder_beside_a_newer_one_has_nothing_to_do(
-    engine: Client, database: str, tmp_path: pathlib.Path
+    client: Client, database: str, tmp_path: pathlib.Path
 ) -> None:
     """Migrations that only the database knows are told as ahead and disturb nothing."""
-    _manager(engine, _pack(tmp_path, CREATE, "SELECT 1"), database).up()
-    older = _manager(engine, _pack(tmp_path, CREATE), database)
+    _manager(client, _pack(tmp_path, CREATE, "SELECT 1"), database).up()
+    older = _manager(client, _pack(tmp_path, CREATE), database)
     assert older.up() == []
     assert [m.state for m in older.status()[0].migrations] == ["applied", "ahead"]
 
@@ -259,7 +254,7 @@ def test_an_older_recorder_beside_a_newer_one_has_nothing_to_do(
 
 
 def test_two_at_once_apply_each_statement_once(
-    engine: Client, second: Client, database: str, tmp_path: pathlib.Path
+    client: Client, second: Client, database: str, tmp_path: pathlib.Path
 ) -> None:
     """Of two managers on two clients, at most one works at a time, and together they run each statement once."""
     pack = _pack(tmp_path, CREATE, *["SELECT sleep(0.02); SELECT 2"] * 3)
@@ -271,13 +266,13 @@ def test_two_at_once_apply_each_statement_once(
         barrier.wait()
         applied.append([step.sql for step in manager.up()])
 
-    threads = [threading.Thread(target=run, args=(client,)) for client in (engine, second)]
+    threads = [threading.Thread(target=run, args=(client,)) for client in (client, second)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert sorted(len(steps) for steps in applied) == [0, 7]
-    done = engine.query(
+    done = client.query(
         f"SELECT number, statement, count() FROM {database}.recorder_migrations GROUP BY ALL HAVING count() != 1"
     ).result_rows
     assert done == []
@@ -287,9 +282,9 @@ def _lock(client: Client, database: str, owner: str, lease_s: int = 60) -> Migra
     return MigrationLock(ClientExecutor(client), database, owner=owner, lease_s=lease_s)
 
 
-def test_one_holds_the_lock_and_the_other_is_told_who(engine: Client, second: Client, database: str) -> None:
+def test_one_holds_the_lock_and_the_other_is_told_who(client: Client, second: Client, database: str) -> None:
     """While one holds it, the other waits and then says who does; once released it has it at once."""
-    with _lock(engine, database, "host-a:1").held(timeout_s=1):
+    with _lock(client, database, "host-a:1").held(timeout_s=1):
         other = _lock(second, database, "host-b:2")
         with pytest.raises(LockTimeout, match="host-a:1, renewed"), other.held(timeout_s=0.2):
             pass
@@ -297,7 +292,7 @@ def test_one_holds_the_lock_and_the_other_is_told_who(engine: Client, second: Cl
         pass
 
 
-def test_the_lock_excludes_many_contenders(engine: Client, second: Client, database: str) -> None:
+def test_the_lock_excludes_many_contenders(client: Client, second: Client, database: str) -> None:
     """However many contend, never are two inside, and the highest generation only ever grows."""
     inside: list[int] = []
     worst: list[int] = []
@@ -313,7 +308,7 @@ def test_the_lock_excludes_many_contenders(engine: Client, second: Client, datab
                 inside.pop()
 
     threads = [
-        threading.Thread(target=run, args=(client, f"c{i}")) for i, client in enumerate([engine, second] * 2)
+        threading.Thread(target=run, args=(client, f"c{i}")) for i, client in enumerate([client, second] * 2)
     ]
     for thread in threads:
         thread.start()
@@ -324,10 +319,10 @@ def test_the_lock_excludes_many_contenders(engine: Client, second: Client, datab
 
 
 def test_a_crashed_holder_keeps_the_lock_for_its_lease_and_no_longer(
-    engine: Client, second: Client, database: str, tmp_path: pathlib.Path
+    client: Client, second: Client, database: str, tmp_path: pathlib.Path
 ) -> None:
     """Whoever never releases is succeeded; should it wake, it hears that it lost the lock and runs nothing more."""
-    holder = _lock(engine, database, "crashed:1", lease_s=1).held(timeout_s=1)
+    holder = _lock(client, database, "crashed:1", lease_s=1).held(timeout_s=1)
     crashed = holder.__enter__()
     assert not _lock(second, database, "x").states()[-1].free
     manager = _manager(second, _pack(tmp_path, CREATE), database, lock_timeout_s=30)
@@ -338,7 +333,7 @@ def test_a_crashed_holder_keeps_the_lock_for_its_lease_and_no_longer(
 
 
 def test_a_holder_that_was_killed_is_succeeded_at_once(
-    engine: Client, database: str, chdb_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    client: Client, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the holder was a process of this machine that is gone, nobody waits for its lease."""
     printed = subprocess.run(
@@ -349,11 +344,11 @@ def test_a_holder_that_was_killed_is_succeeded_at_once(
         pytest.skip("processes can be told apart on Linux only")
     with monkeypatch.context() as patched:
         patched.setattr("schemas.lock.identity", lambda: printed)
-        holder = _lock(engine, database, "killed:1", lease_s=3600).held(timeout_s=1)
+        holder = _lock(client, database, "killed:1", lease_s=3600).held(timeout_s=1)
         holder.__enter__()
-    state = _lock(engine, database, "x").states()[-1]
+    state = _lock(client, database, "x").states()[-1]
     assert (state.free, state.dead) == (False, True)
-    with _lock(engine, database, "next:2").held(timeout_s=0) as lease:
+    with _lock(client, database, "next:2").held(timeout_s=0) as lease:
         assert lease.generation == 2
     del holder  # until here: a forgotten context would give the lock back
 
@@ -366,14 +361,14 @@ def test_a_living_process_is_never_taken_for_dead() -> None:
 
 
 def test_of_many_successors_of_a_crashed_holder_one_takes_over_at_a_time(
-    engine: Client, second: Client, database: str
+    client: Client, second: Client, database: str
 ) -> None:
     """Several that see the same dead holder at the same moment still go in one by one."""
-    holder = _lock(engine, database, "crashed:1", lease_s=1).held(timeout_s=1)
+    holder = _lock(client, database, "crashed:1", lease_s=1).held(timeout_s=1)
     holder.__enter__()
     deadline = time.monotonic() + 30
     while (
-        not (state := _lock(engine, database, "x").states()[-1]).is_takeable and time.monotonic() < deadline
+        not (state := _lock(client, database, "x").states()[-1]).is_takeable and time.monotonic() < deadline
     ):
         time.sleep(0.05)
     assert state.is_takeable
@@ -391,37 +386,37 @@ def test_of_many_successors_of_a_crashed_holder_one_takes_over_at_a_time(
             time.sleep(0.02)
             inside.remove(name)
 
-    threads = [threading.Thread(target=run, args=(c, f"s{i}")) for i, c in enumerate([engine, second] * 2)]
+    threads = [threading.Thread(target=run, args=(c, f"s{i}")) for i, c in enumerate([client, second] * 2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     del holder  # until here: a forgotten context would give the lock back
     assert overlaps == []
-    assert len(_lock(engine, database, "x").states()) == 1
+    assert len(_lock(client, database, "x").states()) == 1
 
 
 def test_a_failing_migration_gives_the_lock_back(
-    engine: Client, database: str, tmp_path: pathlib.Path
+    client: Client, database: str, tmp_path: pathlib.Path
 ) -> None:
     """After a failure the next one need not wait for the lease."""
     with pytest.raises(MigrationFailed):
-        _manager(engine, _pack(tmp_path, "SELECT nonesuch"), database).up()
-    assert len(_manager(engine, _pack(tmp_path, "SELECT 1"), database, lock_timeout_s=0.0).up()) == 1
+        _manager(client, _pack(tmp_path, "SELECT nonesuch"), database).up()
+    assert len(_manager(client, _pack(tmp_path, "SELECT 1"), database, lock_timeout_s=0.0).up()) == 1
 
 
 # --- retention -------------------------------------------------------------------------------------------------
 
 
-def test_a_ttl_switched_off_stays_off(engine: Client, database: str, tmp_path: pathlib.Path) -> None:
+def test_a_ttl_switched_off_stays_off(client: Client, database: str, tmp_path: pathlib.Path) -> None:
     """A database made without TTL remembers it: later `up`s and `check`s that know nothing of it leave it so."""
     pack = _pack(tmp_path, CREATE)
-    _manager(engine, pack, database, ttl=False).up()
-    later = _manager(engine, pack, database)
+    _manager(client, pack, database, ttl=False).up()
+    later = _manager(client, pack, database)
     assert not later.ttl_enabled()
     assert later.up() == []
     assert later.check() == []
-    assert read_tables(ClientExecutor(engine), database)["things"].ttl == ""
+    assert read_tables(ClientExecutor(client), database)["things"].ttl == ""
     later.set_ttl(True)
     assert [step.sql for step in later.up()] == [
         f"ALTER TABLE {database}.things MODIFY TTL toDateTime(ts_local) + toIntervalDay(90)"
@@ -430,17 +425,17 @@ def test_a_ttl_switched_off_stays_off(engine: Client, database: str, tmp_path: p
 
 
 def test_changed_retention_is_planned_and_applied(
-    engine: Client, database: str, tmp_path: pathlib.Path
+    client: Client, database: str, tmp_path: pathlib.Path
 ) -> None:
     """keep_days from the settings, from the policy, and for ever: each becomes one ALTER, then nothing more."""
     pack = _pack(tmp_path, CREATE)
-    _manager(engine, pack, database).up()
+    _manager(client, pack, database).up()
     for keep_days, change in (
         ({"things": 30}, "MODIFY TTL toDateTime(ts_local) + toIntervalDay(30)"),
         ({"things": None}, "REMOVE TTL"),
         ({}, "MODIFY TTL toDateTime(ts_local) + toIntervalDay(90)"),
     ):
-        manager = _manager(engine, pack, database, keep_days=keep_days)
+        manager = _manager(client, pack, database, keep_days=keep_days)
         assert [d.kind for d in manager.check()] == ["ttl"]
         assert [step.sql for step in manager.plan()] == [f"ALTER TABLE {database}.things {change}"]
         manager.up()
@@ -472,12 +467,12 @@ def test_changed_retention_is_planned_and_applied(
     ],
 )  # fmt: skip
 def test_each_drift_is_found(
-    engine: Client, database: str, tmp_path: pathlib.Path, drift: str, kind: str, what: str
+    client: Client, database: str, tmp_path: pathlib.Path, drift: str, kind: str, what: str
 ) -> None:
     """One change behind the recorder's back is one difference, of its kind, with a remedy."""
-    manager = _manager(engine, _pack(tmp_path, CREATE), database)
+    manager = _manager(client, _pack(tmp_path, CREATE), database)
     manager.up()
-    engine.command(drift.format(db=database))
+    client.command(drift.format(db=database))
     (found,) = manager.check()
     assert (found.table, found.kind, found.what) == ("things", kind, what)
     assert found.expected != found.observed
@@ -493,43 +488,43 @@ def test_each_drift_is_found(
     ],
 )
 def test_a_table_built_otherwise_is_found(
-    engine: Client, database: str, tmp_path: pathlib.Path, wanted: str, live: str, kind: str
+    client: Client, database: str, tmp_path: pathlib.Path, wanted: str, live: str, kind: str
 ) -> None:
     """Partition key, sorting key and engine cannot be altered; a table made by hand with others is told."""
-    manager = _manager(engine, _pack(tmp_path, CREATE.replace(wanted, live)), database)
+    manager = _manager(client, _pack(tmp_path, CREATE.replace(wanted, live)), database)
     manager.up()
     assert [found.kind for found in manager.check()] == [kind]
 
 
 def test_settings_that_drifted_are_mended_by_up(
-    engine: Client, database: str, tmp_path: pathlib.Path
+    client: Client, database: str, tmp_path: pathlib.Path
 ) -> None:
     """A deduplication window set to 0 is found by check and set again by up."""
-    manager = _manager(engine, _pack(tmp_path, CREATE), database)
+    manager = _manager(client, _pack(tmp_path, CREATE), database)
     manager.up()
-    engine.command(f"ALTER TABLE {database}.things MODIFY SETTING non_replicated_deduplication_window = 0")
+    client.command(f"ALTER TABLE {database}.things MODIFY SETTING non_replicated_deduplication_window = 0")
     assert len(manager.up()) == 1
     assert manager.check() == []
 
 
-def test_what_does_no_harm_is_no_difference(engine: Client, database: str, tmp_path: pathlib.Path) -> None:
+def test_what_does_no_harm_is_no_difference(client: Client, database: str, tmp_path: pathlib.Path) -> None:
     """Extra columns with a default, plain views and refreshable views leave inserts alone."""
-    manager = _manager(engine, _pack(tmp_path, CREATE), database)
+    manager = _manager(client, _pack(tmp_path, CREATE), database)
     manager.up()
-    engine.command(
+    client.command(
         f"ALTER TABLE {database}.things ADD COLUMN a Int32 DEFAULT 7, ADD COLUMN b Nullable(Int32)"
     )
-    engine.command(f"CREATE VIEW {database}.v AS SELECT * FROM {database}.things")
-    engine.command(
+    client.command(f"CREATE VIEW {database}.v AS SELECT * FROM {database}.things")
+    client.command(
         f"CREATE MATERIALIZED VIEW {database}.r REFRESH EVERY 1 YEAR ENGINE = MergeTree ORDER BY n "
         f"AS SELECT count AS n FROM {database}.things"
     )
     assert manager.check() == []
 
 
-def test_history_survives_texts_with_quotes(engine: Client, database: str, tmp_path: pathlib.Path) -> None:
+def test_history_survives_texts_with_quotes(client: Client, database: str, tmp_path: pathlib.Path) -> None:
     """An error with quotes and backslashes is kept as it was."""
-    manager = _manager(engine, _pack(tmp_path, r"SELECT throwIf(1, 'it\'s a \\ ; ''thing''')"), database)
+    manager = _manager(client, _pack(tmp_path, r"SELECT throwIf(1, 'it\'s a \\ ; ''thing''')"), database)
     with pytest.raises(MigrationFailed, match="it's a"):
         manager.up()
-    assert "it's a \\ ; 'thing'" in History(ClientExecutor(engine), database).read()["mine", 1].error
+    assert "it's a \\ ; 'thing'" in History(ClientExecutor(client), database).read()["mine", 1].error

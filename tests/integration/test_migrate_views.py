@@ -1,4 +1,4 @@
-"""Laws of the views over appended events, on the real engine."""
+"""Laws of the views over appended events, on a real ClickHouse."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ class Book:
 
 
 @pytest.fixture
-def book(engine: Client, database: str) -> Book:
+def book(client: Client, database: str) -> Book:
     """A database with the core pack, without TTL: its rows lie in the past."""
-    Manager(ClientExecutor(engine), [PACK], database, ttl=False).up()
-    return Book(engine, database)
+    Manager(ClientExecutor(client), [PACK], database, ttl=False).up()
+    return Book(client, database)
 
 
 def test_an_order_is_the_latest_known_value_of_each_column(book: Book) -> None:

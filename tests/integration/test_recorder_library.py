@@ -1,4 +1,4 @@
-"""The library as its users call it, on a real engine."""
+"""The library as its users call it, on a real ClickHouse."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from clickhouse_connect.driver.client import Client
+from harness.backends import Backend
 from harness.recorders import WAIT_S, order, rows, settings_for, wait_until
 
 from recorder import (
@@ -41,12 +42,12 @@ Make = Callable[..., Recorder]
 
 
 @pytest.fixture
-def make(chdb_path: pathlib.Path, database: str, tmp_path: pathlib.Path, engine: Client) -> Iterator[Make]:
+def make(backend: Backend, database: str, tmp_path: pathlib.Path) -> Iterator[Make]:
     """Makes recorders on the test's database, not started; those left running are closed."""
     made: list[Recorder] = []
 
     def new(**changes: Any) -> Recorder:
-        made.append(Recorder(settings_for(chdb_path, database, tmp_path, **changes)))
+        made.append(Recorder(settings_for(backend, database, tmp_path, **changes)))
         return made[-1]
 
     yield new
@@ -474,13 +475,16 @@ def test_columns_that_wait_keep_only_themselves_in_memory(make: Make) -> None:
             assert block.rows.get_total_buffer_size() <= 2 * block.rows.nbytes + 65_536
 
 
-def test_the_switch_interval_is_set_and_restored(make: Make, tmp_path: pathlib.Path) -> None:
+def test_the_switch_interval_is_set_and_restored(
+    make: Make, backend: Backend, tmp_path: pathlib.Path
+) -> None:
     """While the recorder runs it is the setting's; afterwards what it was, after a failed start too."""
     before = sys.getswitchinterval()
     with make(switch_interval_s=0.0007):
         assert sys.getswitchinterval() == pytest.approx(0.0007)
     assert sys.getswitchinterval() == before
-    failing = make(switch_interval_s=0.0007, target=f"chdb://{tmp_path}/another-engine")
+    nowhere = f"chdb://{tmp_path}/another-engine" if backend.embedded else "http://127.0.0.1:1"
+    failing = make(switch_interval_s=0.0007, target=nowhere)
     with pytest.raises(SinkError):
         failing.start()
     assert sys.getswitchinterval() == before
@@ -508,8 +512,11 @@ def test_a_closing_recorder_answers(make: Make) -> None:
     assert (balance.received, balance.shed, balance.pending) == (1, 1, 0)
 
 
-def test_the_parts_of_all_tables_are_watched_from_the_start(make: Make) -> None:
-    """Also of a table without a row yet: what a full disk breaks of it is mended before its first insert."""
+def test_the_parts_of_all_tables_are_watched_from_the_start(make: Make, engine: Client) -> None:
+    """Also of a table without a row yet: what a full disk breaks of it is mended before its first insert.
+
+    About the embedded engine: a server's disk is its own to watch.
+    """
     recorder = make().start()
     sink = recorder.sink
     assert isinstance(sink, ChdbSink)
@@ -553,7 +560,7 @@ def test_a_recorder_that_failed_is_closed_and_counts(make: Make) -> None:
 CHILD = """
 import sys
 from recorder import Recorder, Settings
-rec = Recorder(Settings(target="chdb://" + sys.argv[1] + "/db", data_dir=sys.argv[1])).start()
+rec = Recorder(Settings(target=sys.argv[1], data_dir=sys.argv[2])).start()
 for n in range(500):
     rec.record("fills", {"fill_id": str(n), "symbol": "B", "side": "buy", "fill_qty": 1, "fill_price": 1})
 """
@@ -561,20 +568,23 @@ END = {"plainly": "", "by sys.exit": "sys.exit(0)", "by an error": "raise Runtim
 COUNT = """
 import sys
 from recorder import Recorder, Settings
-with Recorder(Settings(target="chdb://" + sys.argv[1] + "/db", data_dir=sys.argv[1])) as rec:
+with Recorder(Settings(target=sys.argv[1], data_dir=sys.argv[2])) as rec:
     print(rec.ask(lambda sink: sink.query("SELECT count() FROM fills"))[0][0])
 """
 
 
 @pytest.mark.parametrize("end", END)
-def test_a_program_that_ends_without_closing_loses_nothing(tmp_path: pathlib.Path, end: str) -> None:
+def test_a_program_that_ends_without_closing_loses_nothing(
+    backend: Backend, tmp_path: pathlib.Path, end: str
+) -> None:
     """Whoever forgets `close` has it done when the interpreter exits, and the exit is as clean."""
     run = functools.partial(subprocess.run, capture_output=True, text=True, timeout=120, check=False)
-    ended = run([sys.executable, "-c", CHILD + END[end], str(tmp_path)])
-    assert ended.returncode == (1 if end == "by an error" else 0), ended.stderr
-    assert ("Traceback" in ended.stderr) == (end == "by an error"), ended.stderr
-    counted = run([sys.executable, "-c", COUNT, str(tmp_path)])
-    assert counted.stdout.split() == ["500"], counted.stderr
+    with backend.for_children(tmp_path) as target:
+        ended = run([sys.executable, "-c", CHILD + END[end], target, str(tmp_path)])
+        assert ended.returncode == (1 if end == "by an error" else 0), ended.stderr
+        assert ("Traceback" in ended.stderr) == (end == "by an error"), ended.stderr
+        counted = run([sys.executable, "-c", COUNT, target, str(tmp_path)])
+        assert counted.stdout.split() == ["500"], counted.stderr
 
 
 def test_a_disabled_table_counts_its_rows_as_filtered(make: Make) -> None:
@@ -611,11 +621,11 @@ def test_the_recorder_writes_about_itself(make: Make) -> None:
         assert recorder.tables["orders"].row is PACK.table("orders").row
 
 
-def test_a_drifted_table_is_held_at_start_and_resumes(make: Make, engine: Client, database: str) -> None:
+def test_a_drifted_table_is_held_at_start_and_resumes(make: Make, client: Client, database: str) -> None:
     """Nothing is written to it; the event names the column; mended, it takes the rows that waited."""
     with make() as recorder:
         recorder.flush(WAIT_S)
-    engine.command(f"ALTER TABLE {database}.orders DROP COLUMN notes")
+    client.command(f"ALTER TABLE {database}.orders DROP COLUMN notes")
     with make() as recorder:
         status = recorder.status()["tables"]
         wait_until(lambda: recorder.status()["tables"]["orders"]["state"] == "held")
@@ -625,7 +635,7 @@ def test_a_drifted_table_is_held_at_start_and_resumes(make: Make, engine: Client
         with pytest.raises(NotDurable, match=r"orders 1 rows \(held: .*notes"):
             recorder.sync(0.2)
         assert rows(recorder, "SELECT count() FROM orders") == [(0,)]
-        engine.command(
+        client.command(
             f"ALTER TABLE {database}.orders ADD COLUMN notes Nullable(String) AFTER risk_decision_id"
         )
         recorder.flush(WAIT_S)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import pathlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from harness.backends import Backend
 from harness.recorders import rows, settings_for
 
 from recorder import Recorder, Settings
 from recorder.cli.group import main
 from schemas.pack import load_packs
 from schemas.render import FSYNC_SETTINGS
-
-if TYPE_CHECKING:
-    from clickhouse_connect.driver.client import Client
 
 SWAPPED = {
     "market_data": {"durability": "wal"},
@@ -45,12 +43,10 @@ def _differences(settings: Settings) -> Any:
     return [found["table"] for found in json.loads(told.stdout)["differences"]]
 
 
-def test_durability_by_setting_is_the_tables(
-    chdb_path: pathlib.Path, engine: Client, database: str, tmp_path: pathlib.Path
-) -> None:
+def test_durability_by_setting_is_the_tables(backend: Backend, database: str, tmp_path: pathlib.Path) -> None:
     """Critical tables are those the settings say, new tables and tables that were there follow, and `check` agrees."""
-    by_pack = settings_for(chdb_path, database, tmp_path)
-    swapped = settings_for(chdb_path, database, tmp_path, tables=SWAPPED)
+    by_pack = settings_for(backend, database, tmp_path)
+    swapped = settings_for(backend, database, tmp_path, tables=SWAPPED)
     for settings, critical, other in (
         (swapped, "market_data", "orders"),
         (by_pack, "orders", "market_data"),
@@ -78,11 +74,11 @@ def test_resolved_packs_say_what_for_table_says(table: str) -> None:
 
 
 def test_a_short_switch_interval_makes_all_builders_pause(
-    chdb_path: pathlib.Path, engine: Client, database: str, tmp_path: pathlib.Path
+    backend: Backend, database: str, tmp_path: pathlib.Path
 ) -> None:
     """They share one clock of pauses, since they share a thread; without the setting none pauses."""
     for interval, hold in ((1e-4, 2e-4), (None, None)):
-        with Recorder(settings_for(chdb_path, database, tmp_path, switch_interval_s=interval)) as recorder:
+        with Recorder(settings_for(backend, database, tmp_path, switch_interval_s=interval)) as recorder:
             assert recorder._thread is not None
             pauses = {pipeline._builder._breathe for pipeline in recorder._thread.runtime.pipelines.values()}
             assert [pause._hold_s for pause in pauses] == [hold]  # type: ignore[attr-defined]
