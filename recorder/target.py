@@ -86,9 +86,12 @@ def parse_target(text: str) -> Target:
     login, _, place = rest.rpartition("@")
     places, _, url_database = place.partition("/")
     user, _, password = login.partition(":")
+    hosts = tuple(_host(item, DEFAULT_PORTS[scheme], text) for item in places.split(","))
+    if twice := [f"{name}:{port}" for name, port in hosts if hosts.count((name, port)) > 1]:
+        raise ValueError(f"{mask_urls(text)!r} names {twice[0]} twice")
     return Target(
         scheme,
-        hosts=tuple(_host(item, DEFAULT_PORTS[scheme], text) for item in places.split(",")),
+        hosts=hosts,
         database=url_database.strip("/") or database,
         user=unquote(user),
         password=SecretStr(unquote(password)) if password else None,

@@ -62,6 +62,7 @@ class ClientSink(abc.ABC):
         look_up_handles: int = 8,
         query_handles: int = 4,
         command_handles: int = 2,
+        kill_handles: int = 1,
         query_timeout_s: float = 30.0,
         kill_wait_s: float = 5.0,
         close_wait_s: float = 10.0,
@@ -74,7 +75,7 @@ class ClientSink(abc.ABC):
         self._look_ups = Handles("look-up", lambda: self._open(cut), look_up_handles)
         self._queries = Handles("query", lambda: self._open(cut), query_handles)
         self._commands = Handles("command", lambda: self._open({}), command_handles)
-        self._kills = Handles("kill", lambda: self._open(cut), 1)
+        self._kills = Handles("kill", lambda: self._open_for_kills(cut), kill_handles)
         self._pid = os.getpid()
         self._running: dict[str, Future[None]] = {}  # token -> its call has not returned
         self._doubtful: set[str] = set()  # tokens whose call ended without the server's word
@@ -97,9 +98,38 @@ class ClientSink(abc.ABC):
     def _server_uuid(self, client: Client) -> str:
         """What tells this server from another one."""
 
+    def _open_for_kills(self, settings: Mapping[str, Any]) -> Client:
+        """A client that asks what runs, and stops it; like any other where nothing is said."""
+        return self._open(settings)
+
     def _looking_up(self, client: Client, table: str) -> contextlib.AbstractContextManager[None]:
         """Around a look-up in the table: may refuse it, or its answer."""
         return contextlib.nullcontext()
+
+    def _quoted(self, table: str) -> str:
+        """The table's name in a statement."""
+        return quote_identifier(table)
+
+    def _told(self, error: BaseException, what: str) -> SinkError:
+        """What an error of a call means; `what` names the table or statement."""
+        return sink_error(error, what)
+
+    def _may_have_run(self, error: BaseException) -> bool:
+        """Whether an insert that ended with this error of the transport may have reached the server."""
+        return True
+
+    def _kill(self, client: Client, token: str) -> None:
+        """Ask what runs under a token to stop, wherever it was sent."""
+        client.query(statements.KILL, parameters={"comment": token})
+
+    def _runs(self, client: Client, token: str) -> bool:
+        """Whether a statement runs under a token where it was sent; raise where that cannot be known."""
+        answer = client.query(statements.RUNNING, parameters={"comment": token})
+        return int(answer.result_rows[0][0]) > 0
+
+    def _resolved(self, token: str) -> None:
+        """No insert under this token can commit any more."""
+        self._doubtful.discard(token)
 
     # The protocol.
 
@@ -218,8 +248,8 @@ class ClientSink(abc.ABC):
         error = call.exception()
         if error is None:
             return  # also where the kill came too late: the server said yes
-        told = sink_error(error, batch.table)
-        if isinstance(told, SinkUnavailable):
+        told = self._told(error, batch.table)
+        if isinstance(told, SinkUnavailable) and self._may_have_run(error):
             self._doubtful.add(batch.token)
         if not ended and not isinstance(told, InsertTimeout):
             told = InsertTimeout(
@@ -236,7 +266,7 @@ class ClientSink(abc.ABC):
         """
         self._check_process()
         await self._see_it_ended(batch)
-        question = statements.look_up(batch, quote_identifier(batch.table))
+        question = statements.look_up(batch, self._quoted(batch.table))
 
         def ask(client: Client) -> pa.Table:
             with self._looking_up(client, batch.table):
@@ -275,7 +305,7 @@ class ClientSink(abc.ABC):
         try:
             return call.result()
         except Exception as error:
-            raise sink_error(error, what) from error
+            raise self._told(error, what) from error
 
     async def _cut(self, batch: Batch, call: Future[None], timeout_s: float) -> None:
         """Kill a running insert; return once it has ended here and on the server."""
@@ -283,8 +313,8 @@ class ClientSink(abc.ABC):
         deadline_s = time.monotonic() + self._kill_wait_s
         if await _ended(call, self._kill_wait_s):
             while True:
-                if await self._none_runs(batch.token):
-                    self._doubtful.discard(batch.token)
+                if not await self._why_doubtful(batch.token):
+                    self._resolved(batch.token)
                     return
                 if time.monotonic() > deadline_s:
                     break
@@ -298,26 +328,26 @@ class ClientSink(abc.ABC):
             raise _still_running(batch, "is still running")
         if batch.token in self._doubtful:
             self._ask_to_stop(batch.token)
-            if not await self._none_runs(batch.token):
-                raise _still_running(batch, "may still be running")
-            self._doubtful.discard(batch.token)
+            if why := await self._why_doubtful(batch.token):
+                raise _still_running(batch, f"may still be running ({why})")
+            self._resolved(batch.token)
 
-    async def _none_runs(self, token: str) -> bool:
-        """Whether the server runs no statement under this token; False also where it does not say."""
-        comment = {"comment": token}
-        answer = self._kills.submit(
-            lambda client: client.query(statements.RUNNING, parameters=comment).result_rows
-        )
-        if not await _ended(answer, self._kill_wait_s) or answer.exception() is not None:
-            return False
-        return int(answer.result()[0][0]) == 0
+    async def _why_doubtful(self, token: str) -> str:
+        """Why an insert under this token may yet commit; empty where the server runs none."""
+        answer = self._kills.submit(lambda client: self._runs(client, token))
+        if not await _ended(answer, self._kill_wait_s):
+            answer.cancel()
+            return f"the server did not say within {self._kill_wait_s:g} s"
+        if error := answer.exception():
+            return str(self._told(error, "asking the server"))
+        return "the server runs it" if answer.result() else ""
 
     def _ask_to_stop(self, token: str) -> None:
         def kill(client: Client) -> None:
             try:
-                client.query(statements.KILL, parameters={"comment": token})
-            except Exception:
-                log.exception("killing the insert under token %s failed", token)
+                self._kill(client, token)
+            except Exception as error:  # noqa: BLE001 - whether it runs is asked next, and decides
+                log.debug("%s", self._told(error, f"killing the insert under token {token}"))
 
         with contextlib.suppress(SinkUnavailable):  # closed meanwhile
             self._kills.submit(kill)

@@ -39,6 +39,11 @@ class Handles:
         self._closed = False
 
     @property
+    def limit(self) -> int:
+        """How many there may be."""
+        return self._limit
+
+    @property
     def opened(self) -> int:
         """How many handles there are."""
         return len(self._threads)

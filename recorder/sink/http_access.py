@@ -1,0 +1,185 @@
+"""How servers of a target are reached over HTTP(S): login, TLS, compression, connections. Opens clients, keeps none.
+
+The driver's own repeats are switched off (`http_retries`, `query_retries`): urllib3 would send an insert again after
+an error of TLS, and the driver again after a connection that broke (unless its body is no bytes: `http_body`). What it
+still repeats by itself are reads of which the connection broke. Proxies that the environment names are not used.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import pathlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import clickhouse_connect
+from clickhouse_connect.driver import httputil
+from clickhouse_connect.driver.httpclient import HttpClient
+from pydantic import SecretStr
+from urllib3 import PoolManager, Timeout
+
+from recorder.sink.errors import SinkUnavailable, UnknownError
+from recorder.sink.http_errors import HostFailed
+
+OLDEST_VERSION = (24, 8)
+"""Older servers are refused: they lack settings that an insert needs, and nobody tried them."""
+OPENING_S = 5.0
+"""How long a server that is connected may take for each of the three questions a new client has."""
+_FOREVER_S = 100 * 365 * 86_400
+
+
+@dataclass(frozen=True)
+class Tls:
+    """What a TLS connection is made with; files are PEM. Unset authorities are the system's."""
+
+    ca: pathlib.Path | None = None
+    cert: pathlib.Path | None = None
+    key: pathlib.Path | None = None
+    server_name: str | None = None
+    verify: bool = True
+
+
+@dataclass(frozen=True)
+class Access:
+    """See the module. `password_file` is read at each client that is opened, so that a new password is taken up."""
+
+    scheme: str
+    user: str = ""
+    password: SecretStr | None = None
+    password_file: pathlib.Path | None = None
+    tls: Tls = Tls()
+    compression: str = "lz4"
+    connect_timeout_s: float = 5.0
+
+    def place(self, name: str, port: int) -> str:
+        """The URL of a host, without credentials: for messages."""
+        return f"{self.scheme}://[{name}]:{port}" if ":" in name else f"{self.scheme}://{name}:{port}"
+
+    def pool(self, connections: int) -> PoolManager:
+        """Connections to one host: at most so many are kept alive; more are opened where they are needed.
+
+        Raises:
+            HostFailed: a file for TLS cannot be used.
+        """
+        tls = self.tls
+        options: dict[str, Any] = {"maxsize": connections, "num_pools": 1, "retries": 0}
+        if self.scheme == "https":
+            for name, file in (("tls_ca", tls.ca), ("tls_cert", tls.cert), ("tls_key", tls.key)):
+                if file is not None:
+                    _must_read(name, file)
+            options |= {
+                "verify": tls.verify,
+                "ca_cert": str(tls.ca) if tls.ca else None,
+                "client_cert": str(tls.cert) if tls.cert else None,
+                "client_cert_key": str(tls.key) if tls.key else None,
+            }
+            if tls.server_name:
+                options["server_hostname"] = tls.server_name
+                if tls.verify:
+                    options["assert_hostname"] = tls.server_name
+        pool: PoolManager = httputil.get_pool_manager(**options)
+        # Or the driver closes all connections at some age, under calls of other threads; `Host` sees to DNS itself.
+        httputil.all_managers[pool] = int(time.time()) + _FOREVER_S
+        return pool
+
+    def client(
+        self,
+        pool: PoolManager,
+        name: str,
+        port: int,
+        settings: Mapping[str, Any],
+        *,
+        connect_timeout_s: float,
+        read_timeout_s: float | None,
+    ) -> HttpClient:
+        """A client of one host, connected: its version is known and not too old. Errors are the driver's.
+
+        Raises:
+            HostFailed: the server is too old, or the password cannot be read.
+        """
+        logging.getLogger("clickhouse_connect.driver").setLevel(logging.ERROR)  # we say ourselves what failed
+        tls = self.tls
+        password = self._password()
+        client = clickhouse_connect.get_client(
+            interface=self.scheme,
+            host=name,
+            port=port,
+            username=self.user or None,
+            password=password,
+            pool_mgr=pool,
+            compress=self.compression if self.compression != "none" else False,
+            client_cert=str(tls.cert) if tls.cert and self.scheme == "https" else None,
+            # A certificate is the login of a user without a password; else it only opens the connection.
+            tls_mode="strict" if password or not self.user else None,
+            server_host_name=tls.server_name if self.scheme == "https" else None,
+            verify=tls.verify,
+            settings=dict(settings),
+            connect_timeout=math.ceil(connect_timeout_s),
+            send_receive_timeout=math.ceil(connect_timeout_s + OPENING_S),
+            query_retries=0,
+            autogenerate_session_id=False,  # a session is locked for as long as a statement of it runs
+            show_clickhouse_errors="scrub",
+            client_name="recorder",
+        )
+        assert isinstance(client, HttpClient)
+        client.http_retries = 0
+        client.timeout = Timeout(connect=connect_timeout_s, read=read_timeout_s)
+        refuse_old(client.server_version or "", self.place(name, port))
+        return client
+
+    def _password(self) -> str:
+        if self.password_file is None:
+            return self.password.get_secret_value() if self.password else ""
+        try:
+            return self.password_file.read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise HostFailed(
+                SinkUnavailable,
+                f"target_password_file {self.password_file}: {why}",
+                sent=False,
+                reached=False,
+            ) from None
+
+
+def refuse_old(version: str, place: str) -> None:
+    """Refuse a server that is too old.
+
+    Raises:
+        HostFailed: it is; or its version cannot be read.
+    """
+    try:
+        year, month = map(int, version.split(".")[:2])
+    except ValueError:
+        raise HostFailed(
+            UnknownError, f"{place}: says its version is {version[:40]!r}; is it ClickHouse? See target"
+        ) from None
+    if (year, month) < OLDEST_VERSION:
+        oldest = ".".join(map(str, OLDEST_VERSION))
+        raise HostFailed(
+            SinkUnavailable,
+            f"{place}: ClickHouse {version} is too old, the recorder needs {oldest} or newer; upgrade it",
+        )
+
+
+def close_pool(pool: PoolManager) -> None:
+    """Close its connections, and let the driver forget it."""
+    pool.clear()
+    httputil.all_managers.pop(pool, None)
+
+
+def _must_read(setting: str, file: pathlib.Path) -> None:
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        raise HostFailed(
+            SinkUnavailable,
+            f"{setting} {file}: {error.strerror}; name a file that can be read",
+            sent=False,
+            reached=False,
+        ) from None
+    if b"-----BEGIN " not in text:
+        raise HostFailed(SinkUnavailable, f"{setting} {file}: is no PEM file", sent=False, reached=False)

@@ -1,0 +1,39 @@
+"""A batch as the body of an HTTP request: an Arrow stream of one record batch, compressed.
+
+The body is a list of pieces and not bytes. So the driver cannot send it a second time by itself (it repeats inserts
+whose body is bytes), and each piece has the connection's time limit to itself: one limit for the whole of a large
+batch would cut it on a slow line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+PIECE_BYTES = 256 << 10
+CODECS = {"lz4": "lz4", "zstd": "zstd", "gzip": "gzip"}
+"""Content-Encoding to the name of the codec, which writes that encoding's frame."""
+
+
+@dataclass(frozen=True)
+class Body:
+    """`pieces` together are `size` bytes; `encoding` is None where nothing is compressed."""
+
+    pieces: list[memoryview]
+    size: int
+    encoding: str | None
+
+
+def body_of(data: pa.RecordBatch, compression: str) -> Body:
+    """The body for `INSERT … FORMAT ArrowStream`."""
+    out = pa.BufferOutputStream()
+    with pa.ipc.new_stream(out, data.schema) as writer:
+        writer.write_batch(data)
+    buffer = out.getvalue()
+    encoding = CODECS.get(compression)
+    if encoding is not None:
+        buffer = pa.Codec(encoding).compress(buffer)
+    whole = memoryview(buffer)
+    pieces = [whole[start : start + PIECE_BYTES] for start in range(0, len(whole), PIECE_BYTES)]
+    return Body(pieces, len(whole), encoding)

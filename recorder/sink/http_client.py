@@ -1,0 +1,236 @@
+"""A handle of the HTTP sink: calls on whichever host is in use, with errors that name the host and the remedy.
+
+A `HostClient` is one handle on one host: it connects at its first call, and again after an error that a new
+connection may mend (a changed password, another server version). A `Follower` is one handle of the sink: it keeps a
+`HostClient` for each host it was led to. Each belongs to one thread.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from clickhouse_connect.driver.binding import quote_identifier
+from clickhouse_connect.driver.httpclient import HttpClient
+from urllib3 import PoolManager, Timeout
+from urllib3.exceptions import ClosedPoolError
+
+from recorder.sink.errors import SinkUnavailable
+from recorder.sink.http_access import Access, close_pool
+from recorder.sink.http_body import Body
+from recorder.sink.http_errors import LOGIN_CODES, UNKNOWN_SETTING, HostFailed, failure_of
+
+T = TypeVar("T")
+
+RESOLVE_EVERY_S = 30.0
+"""How often it is seen whether a host's name has moved to other addresses."""
+
+_REOPENING = LOGIN_CODES | {UNKNOWN_SETTING}
+
+
+class Host:
+    """One host of a target and the connections to it, shared by all handles.
+
+    A name that moves to other addresses is followed: kept connections are closed, new ones go where it leads now.
+    """
+
+    def __init__(self, access: Access, name: str, port: int, connections: int):
+        self.name = name
+        self.port = port
+        self.place = access.place(name, port)
+        self._access = access
+        self._connections = connections
+        self._lock = threading.Lock()
+        self._pool: PoolManager | None = None
+        self._addresses: frozenset[Any] | None = None
+        self._resolved_s = 0.0
+
+    def __repr__(self) -> str:
+        return f"Host({self.place})"
+
+    @property
+    def pool(self) -> PoolManager:
+        """The connections; raises `HostFailed` where a file for TLS cannot be used."""
+        with self._lock:
+            if self._pool is None:
+                self._pool = self._access.pool(self._connections)
+            return self._pool
+
+    def follow(self) -> None:
+        """Close kept connections if the name leads elsewhere now; asks at most every `RESOLVE_EVERY_S`."""
+        with self._lock:
+            now_s = time.monotonic()
+            if self._pool is None or now_s < self._resolved_s + RESOLVE_EVERY_S:
+                return
+            self._resolved_s = now_s
+            with suppress(ValueError):
+                ipaddress.ip_address(self.name)
+                return  # no name
+            try:
+                found = socket.getaddrinfo(self.name, self.port, type=socket.SOCK_STREAM)
+            except OSError:
+                return  # connections that are there stay
+            addresses = frozenset(entry[4] for entry in found)
+            if self._addresses is not None and self._addresses.isdisjoint(addresses):
+                self._pool.clear()
+            self._addresses = addresses
+
+    def pings(self, timeout_s: float) -> bool:
+        """Whether it answers at all."""
+        with suppress(Exception):
+            answer = self.pool.request("GET", f"{self.place}/ping", timeout=timeout_s, retries=False)
+            return bool(answer.status < 500)
+        return False
+
+    def close(self) -> None:
+        """Close its connections."""
+        with self._lock:
+            if self._pool is not None:
+                close_pool(self._pool)
+                self._pool = None
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a kind of handle calls: its session settings, its limits, the database it is in.
+
+    `create_database` makes that where it is missing; `database` is empty for none.
+    """
+
+    settings: Mapping[str, Any]
+    database: str = ""
+    create_database: bool = False
+    connect_timeout_s: float = 5.0
+    read_timeout_s: float | None = None
+
+
+class HostClient:
+    """One handle on one host. Every error is a `HostFailed`."""
+
+    def __init__(self, host: Host, access: Access, manner: Manner, failed: Callable[[Host], None]):
+        self.host = host
+        self._access = access
+        self._manner = manner
+        self._failed = failed
+        self._client: HttpClient | None = None
+
+    @property
+    def server_settings(self) -> Mapping[str, Any]:
+        """The settings that the server knows."""
+        settings: Mapping[str, Any] = self._call(lambda client: client.server_settings)
+        return settings
+
+    def query(self, *arguments: Any, **options: Any) -> Any:
+        """`Client.query`."""
+        return self._call(lambda client: client.query(*arguments, **options))
+
+    def raw_query(self, *arguments: Any, **options: Any) -> bytes:
+        """`Client.raw_query`."""
+        return self._call(lambda client: client.raw_query(*arguments, **options))
+
+    def command(self, *arguments: Any, **options: Any) -> Any:
+        """`Client.command`."""
+        return self._call(lambda client: client.command(*arguments, **options))
+
+    def lines(self, sql: str, parameters: Mapping[str, Any]) -> list[list[str]]:
+        """Rows of text that needs no escapes."""
+        text = self.raw_query(sql, parameters=dict(parameters), fmt="TabSeparatedRaw").decode()
+        return [line.split("\t") for line in text.splitlines()]
+
+    def insert(
+        self,
+        table: str,
+        columns: Sequence[str],
+        body: Body,
+        settings: Mapping[str, Any],
+        *,
+        read_timeout_s: float,
+    ) -> None:
+        """Insert an Arrow stream into a table (quoted); returns when ClickHouse itself said yes."""
+
+        def send(client: HttpClient) -> None:
+            client.timeout = Timeout(connect=self._manner.connect_timeout_s, read=read_timeout_s)
+            summary = client.raw_insert(
+                table,
+                column_names=columns,
+                insert_block=body.pieces,  # type: ignore[arg-type]  # a list: see `http_body`
+                # The answer comes when all is done, and its status is the truth.
+                settings={**settings, "wait_end_of_query": "1", "send_progress_in_http_headers": "0"},
+                fmt="ArrowStream",
+                compression=body.encoding,
+                transport_settings={"Content-Length": str(body.size)},
+            )
+            if not summary.query_id():
+                raise HostFailed(
+                    SinkUnavailable,
+                    f"{self.host.place}: the answer is not ClickHouse's (no X-ClickHouse-Query-Id): a proxy answers in "
+                    "its place, or takes its headers away",
+                )
+
+        self._call(send)
+
+    def close(self) -> None:
+        """Forget the connection; the next call opens one."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _call(self, work: Callable[[HttpClient], T]) -> T:
+        opening = True
+        try:
+            self.host.follow()
+            if self._client is None:
+                self._client = self._open()
+            opening = False
+            try:
+                return work(self._client)
+            except Exception as error:
+                if not isinstance(getattr(error, "__cause__", None), ClosedPoolError):
+                    raise
+                return work(self._client)  # the name moved under the call: nothing was sent
+        except Exception as error:
+            failure = failure_of(error, self.host.place, self._access.user)
+            if opening:
+                failure.sent = False
+            if failure.code in _REOPENING:
+                self.close()
+            if not failure.reached:
+                self._failed(self.host)
+            raise failure from error
+
+    def _open(self) -> HttpClient:
+        manner = self._manner
+        client = self._access.client(
+            self.host.pool,
+            self.host.name,
+            self.host.port,
+            manner.settings,
+            connect_timeout_s=manner.connect_timeout_s,
+            read_timeout_s=manner.read_timeout_s,
+        )
+        try:
+            self._use_database(client)
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    def _use_database(self, client: HttpClient) -> None:
+        name = self._manner.database
+        if not name:
+            return
+        if not int(str(client.command("EXISTS DATABASE " + quote_identifier(name)))):
+            if not self._manner.create_database:
+                raise HostFailed(
+                    SinkUnavailable,
+                    f'{self.host.place} has no database {name}; run "recorder migrate up", or name another one',
+                    code=81,
+                )
+            client.command("CREATE DATABASE IF NOT EXISTS " + quote_identifier(name))
+        client.database = name
