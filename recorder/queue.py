@@ -237,6 +237,12 @@ class TableQueue:
             self._wake()
         return rows
 
+    def refuse(self, rows: int, reason: str) -> None:
+        """Shed rows at the door that are not to come in."""
+        with self._lock:
+            self.refused_rows += rows
+        self.shed.add(reason, rows)
+
     def _await_room(self, rows: int, wide_bytes: int, timeout_s: float | None) -> bool:
         """Wait for room; False if there is none in time, or the queue was closed. Under the lock."""
         self._waiting += 1

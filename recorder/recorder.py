@@ -21,7 +21,7 @@ import time
 import types
 import uuid
 import weakref
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, Self, TypeVar, overload
 
@@ -33,6 +33,7 @@ from recorder.balance import Balance
 from recorder.correlation import correlation_id as context_correlation_id
 from recorder.door import Door
 from recorder.errors import NotDurable, RecorderClosed, RecorderForked, SettingsError, UnknownTable
+from recorder.flush_worker import WorkerState
 from recorder.identity import letter_log
 from recorder.log import get_logger
 from recorder.metrics import SourceCounts
@@ -335,12 +336,19 @@ class Recorder:
         return accepted
 
     def deliver(
-        self, log: int, entries: Iterable[SourceRow], told: Told, *, fresh: bool = False
+        self,
+        log: int,
+        entries: Iterable[SourceRow],
+        told: Told,
+        *,
+        fresh: bool = False,
+        refused: Collection[str] = (),
     ) -> list[Handover]:
         """Hand over rows that a bus delivered, without waiting: the overflow policy decides where a queue is full.
 
         What is returned, one a table that took its rows, is to be given to `settle` (rows of several calls together),
-        which says when they are durable. `fresh` says that nobody ever had these rows before.
+        which says when they are durable. `fresh` says that nobody ever had these rows before. Rows of tables in
+        `refused` are shed, and counted, as if their queues were full.
 
         Raises:
             ValueError, UnknownTable, RecorderClosed, RecorderForked: as `record_source`.
@@ -349,11 +357,18 @@ class Recorder:
         handovers = []
         for door, block in self._blocks(log, entries):
             table = door.table.name
+            if table in refused:
+                door.queue.refuse(len(block.rows), "held")
+                continue
             handover = Handover(table, len(block.rows), runtime.pipelines[table].dead_rows)
             gone = functools.partial(runtime.settling.displaced, handover, told)
             if door.queue.put_block(replace(block, fresh=fresh, displaced=gone), wait=False):
                 handovers.append(handover)
         return handovers
+
+    def state_of(self, table: str) -> WorkerState:
+        """Whether a table's inserts flow, are retried, or are held."""
+        return self._running()[0].pipelines[table].state
 
     def settle(self, handovers: Sequence[Handover], told: Told) -> None:
         """Have `told` called, on the recorder's loop, with these as they are settled: their rows durable, or shed.

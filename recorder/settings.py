@@ -35,9 +35,12 @@ from recorder.errors import SettingsError
 from recorder.settings_explain import explain
 from recorder.settings_fields import (
     Address,
+    Count,
     Ratio,
     Seconds,
+    Size,
     UnknownFields,
+    bus_urls,
     byte_count,
     database_name,
     default_database,
@@ -240,6 +243,23 @@ class Settings(BaseSettings):
     health_allow_remote: bool = Field(
         default=False,
         description="Allow an address that other machines reach; the port has no authentication.",
+    )
+    bus: Annotated[tuple[str, ...], NoDecode, BeforeValidator(bus_urls)] = Field(
+        default=(),
+        description="Buses that `recorder run` subscribes to, as URLs; in the environment separated by commas.",
+    )
+    bus_window_messages: Count = Field(
+        default=8_192, description="Messages of a bus that are delivered and not acknowledged, at most."
+    )
+    bus_window_bytes: Size = Field(default=64 * 1024 * 1024, description="Bytes of these messages, at most.")
+    bus_allow_remote: bool = Field(
+        default=False,
+        description="Allow a bus without authentication on an address that other machines reach.",
+    )
+    topics: dict[str, str] = Field(
+        default_factory=dict,
+        description="Where messages of a topic go, by patterns with `*`: a table, `normaliser:NAME`, or `ignore`; a "
+        "topic without one names its table.",
     )
     log_level: Literal["debug", "info", "warning", "error", "critical"] = Field(
         default="info", description="Least severe message that commands log."

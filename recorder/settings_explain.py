@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import SecretStr
 
 from recorder.settings_tables import BUILTIN, NormaliserSettings, TableSettings
-from recorder.target import Target
+from recorder.target import Target, mask_urls
 
 if TYPE_CHECKING:
     from recorder.settings import Settings
@@ -60,6 +60,8 @@ def _plain(value: Any) -> Any:
         return "***" if value.get_secret_value() else ""
     if isinstance(value, Target | pathlib.Path):
         return str(value)
+    if isinstance(value, str):
+        return mask_urls(value)
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     if isinstance(value, Mapping):

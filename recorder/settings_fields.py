@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, ByteSize, Field, TypeAdapter, ValidationError
 
-from recorder.target import Target, parse_target
+from recorder.target import Target, mask_urls, parse_target
 
 FOREVER: Literal["forever"] = "forever"
 UnknownFields = Literal["dead_letter", "ignore"]
@@ -49,6 +49,18 @@ def names(value: Any) -> Any:
                 raise ValueError(f'{text!r} is no JSON list; write core,other or ["core", "other"]') from None
         return tuple(part.strip() for part in text.split(",") if part.strip())
     return value
+
+
+def bus_urls(value: Any) -> Any:
+    """URLs of buses, each once: the same messages from two subscriptions would be taken for different ones."""
+    urls = names(value)
+    if isinstance(urls, list | tuple):
+        for url in urls:
+            if isinstance(url, str) and "://" not in url:
+                raise ValueError(f"{mask_urls(url)!r} is no URL; write zmq://127.0.0.1:5570 or alike")
+        if len(set(map(str, urls))) < len(urls):
+            raise ValueError("names a bus twice; give each URL once")
+    return urls
 
 
 def keep_days(value: Any) -> Any:

@@ -10,11 +10,11 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from recorder.bad_rows import BadRow
-from recorder.identity import SLOTS, UNDATED_NS, letter_log, source_seq
+from recorder.identity import UNDATED_NS, letter_log, source_seq
 from recorder.ingest.age import OldRows
 from recorder.ingest.capture import EARLIEST_NS, CaptureLines, too_long
 from recorder.ingest.compression import Unpacked
@@ -30,6 +30,7 @@ from recorder.ingest.source import Format, Source, open_file
 from recorder.metrics import SourceCounts
 from recorder.normalise.base import BadMessage, Message, NormalisedRow, Normaliser
 from recorder.normalise.internal import InternalNormaliser
+from recorder.normalise.slots import clash
 from recorder.own_rows import DEAD_LETTERS, dead_letter_row
 from recorder.recorder import SourceRow
 from schemas.table import Table
@@ -269,8 +270,8 @@ class Feed:
                     )
                     self._refuse(source, bad)
                     continue
-                if clash := _clash(rows):
-                    bad = BadRecord(record.position, "bad_slots", clash, record.payload, record.ts_local)
+                if fault := clash(rows):
+                    bad = BadRecord(record.position, "bad_slots", fault, record.payload, record.ts_local)
                     self._refuse(source, bad)
                     continue
                 if self._pace is not None:
@@ -357,18 +358,6 @@ class Feed:
         self._letter_bytes += len(bad.payload)
         if self._letter_bytes > LETTER_BYTES:
             self._submit()
-
-
-def _clash(rows: Sequence[NormalisedRow]) -> str:
-    """What is wrong with the slots of a message's rows, which are half of their identities; empty where nothing is."""
-    for row in rows:
-        if not 0 <= row.slot < SLOTS:
-            return f"the normaliser gave a row of {row.table} slot {row.slot}; slots go from 0 to {SLOTS - 1}"
-    if len(rows) > 1 and len({row[:2] for row in rows}) < len(rows):
-        places = Counter(row[:2] for row in rows)
-        (table, slot), times = places.most_common(1)[0]
-        return f"the normaliser gave {times} rows of {table} slot {slot}; each row of a message needs its own"
-    return ""
 
 
 def _event(line: Line, topic: str) -> Record:

@@ -33,7 +33,7 @@ def _default(model: type[BaseModel], name: str, field: FieldInfo) -> str:
     if name in MADE:
         return MADE[name]
     value = field.get_default(call_default_factory=True, validated_data={})
-    if value is None:
+    if value is None or value in ((), {}):
         return "unset"
     if isinstance(value, tuple):
         return f"`{','.join(value)}`"

@@ -1,0 +1,400 @@
+"""Carries the messages of one subscription into the recorder, and acknowledges them when their rows are durable.
+
+A message is acknowledged when everything it made is settled (`recorder.settling`): rows inserted, bad ones kept as dead
+letters, or shed by a full queue and counted. Each table is waited for by itself, so that a message waits only for the
+tables its own rows are for. A subscription that ends or fails is opened again, with back-off; what it had delivered is
+acknowledged through the new one, and what that one delivers again is known here and not taken twice.
+
+Invariants
+- Everything runs on the service's loop, but `_told`, which the recorder's loop calls.
+- A message is pending from its being taken to its being settled; at most a window of the bus is.
+- A table that is held while others flow may use half of that window: beyond it its new rows are shed as its queue
+  sheds them, so that it cannot stop the rows of the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from recorder.backoff import Backoff
+from recorder.bus.base import BusMessage, BusNotice, Guarantee, Subscription
+from recorder.flush_worker import WorkerState
+from recorder.identity import letter_log
+from recorder.log import get_logger
+from recorder.metrics import BusCounts, SourceCounts
+from recorder.own_rows import DEAD_LETTERS
+from recorder.recorder import Recorder, SourceRow
+from recorder.service.rows import MessageRows
+from recorder.service.topics import TopicMap
+from recorder.settling import Handover
+
+log = get_logger("recorder.bus")
+
+NOTICES_S = 1.0
+"""How often notices are taken where no messages come."""
+SOUND_S = 10.0
+"""A subscription that lived for so long was sound: when it ends, back-off begins anew."""
+ALARM_S = 60.0
+"""A subscription that stays down is told again this often."""
+HELD_SHARE = 0.5
+
+
+@dataclass(eq=False, slots=True)
+class _Group:
+    """Messages that wait for the same handovers."""
+
+    messages: list[BusMessage]
+    left: int
+    tables: tuple[str, ...] = ()
+    bytes: int = 0
+
+
+@dataclass(slots=True)
+class _Held:
+    """What is pending of one table."""
+
+    messages: int = 0
+    bytes: int = 0
+
+
+@dataclass(slots=True)
+class _Counts:
+    messages: int = 0
+    redelivered: int = 0
+    duplicates: int = 0
+    undecodable: int = 0
+    ignored: int = 0
+    rows: int = 0
+    restarts: int = 0
+    ignored_topics: Counter[str] = field(default_factory=Counter)
+
+
+class Consumer:
+    """See the module. `start`, `stop_reading`, `close`.
+
+    `open_subscription` makes a new subscription; `window` are its bounds in messages and bytes.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        subscription: Subscription,
+        open_subscription: Callable[[], Subscription],
+        rows: MessageRows,
+        topics: TopicMap,
+        *,
+        window: tuple[int, int],
+        backoff: Backoff,
+    ):
+        self.name = subscription.name
+        self.guarantee = subscription.guarantee
+        self.topics = topics
+        """May be set to another one while it runs."""
+        self.down = "not subscribed yet"
+        self._recorder = recorder
+        self._subscription = subscription
+        self._open = open_subscription
+        self._rows = rows
+        self._window = window
+        self._backoff = backoff
+        self._loop = asyncio.get_running_loop()
+        self._counts = _Counts()
+        self._pending: dict[tuple[int, int], float] = {}  # since when, in order
+        self._groups: dict[Handover, list[_Group]] = {}
+        self._of_table: defaultdict[str, _Held] = defaultdict(_Held)
+        self._done: list[BusMessage] = []
+        self._wake = asyncio.Event()
+        self._alarmed_s: float | None = None
+        self._first_try = asyncio.Event()
+        self._reading: asyncio.Task[None] | None = None
+        self._acking: asyncio.Task[None] | None = None
+
+    # -- lifecycle ----------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin; return once the first attempt to subscribe has ended, well or not."""
+        self._reading = asyncio.create_task(self._read_forever(), name=f"read {self.name}")
+        self._acking = asyncio.create_task(self._ack_forever(), name=f"ack {self.name}")
+        await self._first_try.wait()
+
+    async def stop_reading(self) -> None:
+        """Take no more messages; what is taken is still acknowledged as it becomes durable."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Acknowledge what is durable by now, and leave the bus."""
+        await self.stop_reading()
+        await asyncio.sleep(0)  # lets in what the recorder's loop has told
+        if self._acking is not None:
+            self._acking.cancel()
+            await asyncio.gather(self._acking, return_exceptions=True)
+        await self._ack_done()
+        await self._close_subscription()
+
+    # -- what it tells ------------------------------------------------------------------------------------------
+
+    @property
+    def pending(self) -> int:
+        """Messages taken whose rows are not settled."""
+        return len(self._pending)
+
+    def counts(self) -> SourceCounts:
+        """Everything counted so far. From any thread."""
+        counts, normalisers = self._counts, list(self._rows.normalisers.values())
+        filtered, ignored = Counter[str](), Counter[str](counts.ignored_topics.copy())
+        for normaliser in normalisers:
+            filtered.update(normaliser.filtered.copy())
+            ignored.update(normaliser.ignored.copy())
+        return SourceCounts(
+            filtered=filtered, ignored=ignored, undecodable=counts.undecodable, bus=self._bus_counts()
+        )
+
+    def _bus_counts(self) -> BusCounts:
+        counts = self._counts
+        oldest_s = None
+        with contextlib.suppress(RuntimeError):  # changed just now, by the loop it belongs to
+            oldest_s = next(iter(self._pending.values()), None)
+        return BusCounts(
+            guarantee=str(self.guarantee),
+            down=self.down,
+            restarts=counts.restarts,
+            messages=counts.messages,
+            redelivered=counts.redelivered,
+            duplicates=counts.duplicates,
+            undecodable=counts.undecodable,
+            ignored=counts.ignored,
+            rows=counts.rows,
+            unacknowledged=len(self._pending),
+            oldest_unacknowledged_s=time.monotonic() - oldest_s if oldest_s is not None else 0.0,
+        )
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    async def _read_forever(self) -> None:
+        for attempt in itertools.count():
+            began_s = self._loop.time()
+            try:
+                await self._read()
+                why = "the subscription ended"
+            except Exception as error:
+                why = str(error) or repr(error)
+                log.debug("subscription failed", bus=self.name, error=repr(error), exc_info=True)
+            self._fell(why)
+            await self._close_subscription()
+            sound = self._loop.time() - began_s >= SOUND_S
+            await asyncio.sleep(self._backoff.wait_s(0 if sound else attempt))
+            self._counts.restarts += 1
+            try:
+                self._subscription = self._open()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next attempt may go better
+                self._fell(str(error) or repr(error))
+
+    async def _read(self) -> None:
+        """Subscribe, and take messages until the subscription ends."""
+        try:
+            await self._subscription.start()
+            log.info("subscribed", bus=self.name, guarantee=str(self.guarantee))
+            self.down, self._alarmed_s = "", None
+        finally:
+            if self.down == "not subscribed yet":
+                self.down = "it could not be subscribed to"
+            self._first_try.set()
+        async with aclosing(self._subscription.messages()) as arriving:  # type: ignore[type-var]
+            async for messages in arriving:
+                self._take(messages)
+                self._take_notices()
+
+    def _fell(self, why: str) -> None:
+        """It delivers nothing: say so, again every so often."""
+        self.down = why
+        self._first_try.set()
+        now_s = self._loop.time()
+        if self._alarmed_s is not None and now_s - self._alarmed_s < ALARM_S:
+            return
+        self._alarmed_s = now_s
+        log.error("bus is down, trying on", bus=self.name, why=why)
+        self._tell("RecorderFailure", "error", f"bus {self.name} is down: {why}")
+
+    def _tell(self, kind: str, severity: str, message: str) -> None:
+        row = {"kind": kind, "severity": severity, "component": self.name, "message": message}
+        with contextlib.suppress(Exception):  # the recorder is closed: the log has the line
+            self._recorder.record("system_events", row)
+
+    async def _close_subscription(self) -> None:
+        try:
+            await self._subscription.close()
+        except Exception as error:
+            log.error("a subscription did not close", bus=self.name, error=repr(error), exc_info=True)
+
+    # -- messages to rows -----------------------------------------------------------------------------------------
+
+    def _take(self, messages: Sequence[BusMessage]) -> None:
+        refused = self._overdrawn()
+        for (log_id, again), run in itertools.groupby(messages, lambda m: (m.log, m.redelivered)):
+            self._take_run(log_id, list(run), again=again, refused=refused)
+        if self._done:
+            self._wake.set()
+
+    def _take_run(
+        self, log_id: int, messages: Sequence[BusMessage], *, again: bool, refused: frozenset[str]
+    ) -> None:
+        """Take messages of one log, all of them fresh or all redelivered."""
+        counts, now_s = self._counts, time.monotonic()
+        counts.messages += len(messages)
+        counts.redelivered += len(messages) if again else 0
+        rows: list[SourceRow] = []
+        letters: list[SourceRow] = []
+        made: list[tuple[BusMessage, frozenset[str], bool]] = []
+        for message in messages:
+            identity = (log_id, message.position)
+            if identity in self._pending:
+                counts.duplicates += 1
+                continue
+            route = self.topics.route(message.topic)
+            if route.ignored:
+                counts.ignored += 1
+                counts.ignored_topics[route.pattern] += 1
+                self._done.append(message)
+                continue
+            self._pending[identity] = now_s
+            found = self._rows.of(message, route)
+            rows += found.rows
+            if found.letter is not None:
+                counts.undecodable += 1
+                letters.append(found.letter)
+            made.append((message, frozenset(row.table for row in found.rows), found.letter is not None))
+        counts.rows += len(rows)
+        self._hand_over(log_id, rows, letters, made, fresh=not again, refused=refused)
+
+    def _hand_over(
+        self,
+        log_id: int,
+        rows: Sequence[SourceRow],
+        letters: Sequence[SourceRow],
+        made: Sequence[tuple[BusMessage, frozenset[str], bool]],
+        *,
+        fresh: bool,
+        refused: frozenset[str],
+    ) -> None:
+        recorder = self._recorder
+        of_rows = recorder.deliver(log_id, rows, self._told, fresh=fresh, refused=refused)
+        of_letters = (
+            recorder.deliver(letter_log(log_id, ""), letters, self._told, fresh=fresh) if letters else []
+        )
+        by_table = {handover.table: handover for handover in of_rows}
+        groups: dict[tuple[frozenset[str], bool], _Group] = {}
+        for message, tables, has_letter in made:
+            waits = frozenset(by_table.keys() & tables)
+            key = (waits, has_letter and bool(of_letters))
+            group = groups.get(key)
+            if group is None:
+                names = (*waits, DEAD_LETTERS) if key[1] else tuple(waits)
+                group = groups[key] = _Group([], len(names), names)
+            group.messages.append(message)
+            group.bytes += len(message.payload)
+        for (waits, has_letter), group in groups.items():
+            if not group.left:  # no rows, or none that found room: nothing is waited for
+                self._settle(group)
+                continue
+            for name in group.tables:
+                self._of_table[name].messages += len(group.messages)
+                self._of_table[name].bytes += group.bytes
+            for handover in (*(by_table[name] for name in waits), *(of_letters if has_letter else ())):
+                self._groups.setdefault(handover, []).append(group)
+        recorder.settle([*of_rows, *of_letters], self._told)
+
+    def _overdrawn(self) -> frozenset[str]:
+        """Tables that are held, while others flow, and use so much of the window that they would stop those."""
+        messages, size = self._window
+        over = [
+            name
+            for name, held in self._of_table.items()
+            if held.messages > HELD_SHARE * messages or held.bytes > HELD_SHARE * size
+        ]
+        if not over:
+            return frozenset()
+        state_of = self._recorder.state_of
+        if all(state_of(name) is not WorkerState.FLOWING for name in self._of_table):
+            return frozenset()
+        return frozenset(name for name in over if state_of(name) is WorkerState.HELD)
+
+    # -- acknowledgements -----------------------------------------------------------------------------------------
+
+    def _told(self, handovers: Sequence[Handover]) -> None:
+        """Handovers are settled. On the recorder's loop."""
+        with contextlib.suppress(RuntimeError):  # the service's loop has ended: nobody acknowledges any more
+            self._loop.call_soon_threadsafe(self._settled, handovers)
+
+    def _settled(self, handovers: Sequence[Handover]) -> None:
+        for handover in handovers:
+            for group in self._groups.pop(handover, ()):
+                group.left -= 1
+                if not group.left:
+                    for name in group.tables:
+                        self._of_table[name].messages -= len(group.messages)
+                        self._of_table[name].bytes -= group.bytes
+                    self._settle(group)
+        if self._done:
+            self._wake.set()
+
+    def _settle(self, group: _Group) -> None:
+        for message in group.messages:
+            self._pending.pop((message.log, message.position), None)
+        self._done += group.messages
+
+    async def _ack_forever(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(NOTICES_S):
+                    await self._wake.wait()
+            self._wake.clear()
+            await self._ack_done()
+            self._take_notices()
+
+    async def _ack_done(self) -> None:
+        done, self._done = self._done, []
+        if not done:
+            return
+        try:
+            await self._subscription.ack(done)
+        except Exception as error:  # noqa: BLE001 - they are delivered again, and found
+            log.warning(
+                "messages were not acknowledged", bus=self.name, messages=len(done), error=repr(error)
+            )
+
+    # -- notices --------------------------------------------------------------------------------------------------
+
+    def _take_notices(self) -> None:
+        try:
+            notices = self._subscription.take_notices()
+        except Exception as error:
+            log.error("notices of a bus are lost", bus=self.name, error=repr(error), exc_info=True)
+            return
+        for notice in notices:
+            self._notice(notice)
+
+    def _notice(self, notice: BusNotice) -> None:
+        log.warning("bus notice", bus=self.name, kind=notice.kind, messages=notice.messages, what=notice.text)
+        self._tell(notice.kind, "warning", notice.text)
+        if notice.payload:
+            self._counts.undecodable += 1
+            with contextlib.suppress(Exception):  # the recorder is closed: the log has the line
+                self._recorder.dead_letter(
+                    reason=notice.kind, detail=notice.text, payload=notice.payload, origin=self.name
+                )
+
+
+def guarantee_note(guarantee: Guarantee) -> str:
+    """What a guarantee means for rows, for the log."""
+    if guarantee is Guarantee.AT_LEAST_ONCE:
+        return "messages come until they are acknowledged, and their rows are recorded once"
+    return "messages may be lost between publisher and recorder, and nothing comes again"
