@@ -1,7 +1,7 @@
 """What commands need of the database itself: whether it is there, who has it open, and a handle that is closed again.
 
-Only the embedded engine is known here. A process may have one engine, and must close what it opened: an open handle
-at exit crashes the interpreter.
+A process may have one embedded engine, and must close what it opened: an open handle at exit crashes the interpreter.
+On a server, migrations go through the first host of the target alone: their lock lives there.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 import tempfile
 import urllib.parse
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from recorder.cli.errors import Failure
 from recorder.errors import SettingsError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
     from recorder.settings import Settings
+    from recorder.sink.http_client import HostClient
 
 _CODE = re.compile(r"Code: (\d+)\.")
 _NAME = re.compile(r"\s*\(([A-Z][A-Z0-9_]+)\)\s*$")
@@ -34,8 +35,7 @@ def folder_of(settings: Settings) -> pathlib.Path:
     """
     if not settings.target.embedded:
         raise SettingsError(
-            f"target {settings.target}: this version records into the embedded engine; "
-            "set target to chdb:///path/to/db"
+            f"target {settings.target}: is a server; this needs the embedded engine, chdb:///path/to/db"
         )
     return pathlib.Path(settings.target.path)
 
@@ -64,11 +64,18 @@ def must_exist(folder: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def client_of(settings: Settings, *, create: bool) -> Iterator[Client]:
-    """A client of the embedded database, closed afterwards.
+    """A client of the database, closed afterwards.
 
-    Without `create`, a database that is not there is stood in for by an empty one in a temporary folder, so that
-    asking changes nothing.
+    Without `create`, an embedded database that is not there is stood in for by an empty one in a temporary folder, so
+    that asking changes nothing.
+
+    Raises:
+        SinkError: it cannot be opened; the message says why and what to do.
     """
+    if not settings.target.embedded:
+        with server_client(settings) as server:
+            yield cast("Client", server)
+        return
     from recorder.sink import engine_config
     from recorder.sink import folder as sink_folder
     from recorder.sink.engine import open_engine
@@ -85,6 +92,35 @@ def client_of(settings: Settings, *, create: bool) -> Iterator[Client]:
         )
         stack.callback(client.close)
         yield client
+
+
+@contextlib.contextmanager
+def server_client(settings: Settings, **manner: Any) -> Iterator[HostClient]:
+    """A client of the first host of a server target, closed afterwards; `manner` as `Manner` has it.
+
+    Statements take as long as they take.
+
+    Raises:
+        SinkError: it cannot be reached; the message says why and what to do.
+    """
+    from recorder.sink.http_client import Host, HostClient, Manner
+    from recorder.sink.http_errors import HostFailed
+    from recorder.sink.open import access_of
+
+    access = access_of(settings)
+    host = Host(access, *settings.target.hosts[0], connections=1)
+    client = HostClient(
+        host, access, Manner(connect_timeout_s=settings.connect_timeout_s, **{"settings": {}, **manner})
+    )
+    try:
+        try:
+            client.connect()
+        except HostFailed as error:
+            raise error.told("target") from error
+        yield client
+    finally:
+        client.close()
+        host.close()
 
 
 def connect_quietly(folder: pathlib.Path, settings: Settings) -> Any:
@@ -122,6 +158,9 @@ def connect_quietly(folder: pathlib.Path, settings: Settings) -> Any:
 
 def error_code(error: Exception) -> int:
     """ClickHouse's number in an error's text; 0 where there is none."""
+    code = getattr(error, "code", None)
+    if isinstance(code, int) and code:
+        return code
     match = _CODE.search(str(error))
     return int(match[1]) if match else 0
 
@@ -130,6 +169,7 @@ def plain_message(error: Exception) -> str:
     """ClickHouse's message without its wrapping: no stack, no version, the number at the end."""
     text = " ".join(str(error).split())
     text = re.split(r"\s*Stack trace:|\s*\(version \d", text)[0]
+    text = re.sub(r"^Received ClickHouse exception, code: \d+, server response: ", "", text)
     text = re.sub(r"^(?:Streaming query failed: )?(?:Code: \d+\. ?)?(?:DB::Exception: ?)?", "", text)
     text = re.sub(r"^(?:Code: \d+\. ?DB::Exception: ?)", "", text)
     text = re.sub(r" Expected one of: [^()]*", " ", text)  # some forty tokens of the grammar

@@ -1,23 +1,21 @@
-"""`recorder query`: SQL against the embedded database, read-only, streamed."""
+"""`recorder query`: SQL against the database, embedded or a server's, read-only, streamed."""
 
 from __future__ import annotations
 
 import json
 import pathlib
-import re
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
 
-from recorder.cli.database import connect_quietly, error_code, folder_of, must_exist, plain_message
-from recorder.cli.errors import Failure
 from recorder.cli.options import Invocation, pass_invocation
 from recorder.cli.output import emit_table, note, write_bytes
+from recorder.cli.reader import open_reader
 
 if TYPE_CHECKING:
-    from recorder.settings import Settings
+    from recorder.cli.reader import Reader
 
 TABLE = "table"
 SHORT_FORMATS = {
@@ -29,13 +27,6 @@ SHORT_FORMATS = {
     "parquet": "Parquet",
     "md": "Markdown",
 }
-LINES = frozenset(
-    {
-        "CSV", "TSV", "TSVRaw", "TabSeparated", "TabSeparatedRaw", "JSONEachRow", "JSONStringsEachRow", "JSONLines",
-        "JSONCompactEachRow", "JSONCompactStringsEachRow", "NDJSON", "RawBLOB",
-    }
-)  # fmt: skip
-"""Formats of which pieces can be put together: one row a line, and nothing around them but header lines."""
 BINARY = (
     "Arrow",
     "Parquet",
@@ -49,18 +40,6 @@ BINARY = (
     "Protobuf",
     "CapnProto",
 )
-
-_OUTPUT_WORDS = re.compile(r"\b(?:format|outfile)\b", re.IGNORECASE)
-"""Without one of these words there is no such clause, and nothing to ask the parser."""
-_FORMAT_CLAUSE = re.compile(r" FORMAT `?(\w+)`?(?: SETTINGS .*)?\s*$", re.DOTALL)
-_OUTFILE_CLAUSE = re.compile(r" INTO OUTFILE '")
-_NO_ANSWER = re.compile(r"INSERT ")
-"""Its FORMAT is that of the rows it brings, and it is refused for other reasons."""
-_SEVERAL = "Multi-statements are not allowed"
-_NO_STREAM = "Streaming query is not supported"
-_READ_ONLY = 164
-_UNKNOWN_FORMAT = 73
-_UNKNOWN_DATABASE = 81
 
 
 @click.command()
@@ -96,7 +75,7 @@ def query(
     if clickhouse_format.startswith(BINARY) and sys.stdout.isatty():
         raise click.UsageError(f"format {name} is not for a terminal; redirect it to a file with >")
     settings = invocation.settings()
-    engine = _Reader(settings)
+    engine = open_reader(settings)
     try:
         engine.refuse_own_output(text)
         if name == TABLE:
@@ -128,133 +107,6 @@ def _sql(sql: str | None, file: pathlib.Path | None) -> str:
     return text
 
 
-class _Reader:
-    """A read-only handle of the embedded engine that gives an answer in pieces."""
-
-    def __init__(self, settings: Settings):
-        folder = folder_of(settings)
-        must_exist(folder)
-        self._connection = connect_quietly(folder, settings)
-        try:
-            self._connection.query(f"USE `{settings.database}`")
-            # The engine refuses every change from here on, of this setting too.
-            self._connection.query("SET readonly = 2")
-        except Exception as error:
-            self.close()
-            if error_code(error) == _UNKNOWN_DATABASE:
-                raise Failure(
-                    f"{folder} has no database {settings.database}; name another with RECORDER_DATABASE, "
-                    'or make it with "recorder migrate up"'
-                ) from error
-            raise Failure(plain_message(error)) from error
-
-    def refuse_own_output(self, sql: str) -> None:
-        """See that a statement leaves the form and the place of its answer to the options.
-
-        Only the engine's parser can tell: `format` is also a function, a good name of a column, and text in strings
-        and comments. Its formatter takes comments away and writes each clause in one way, and the tree it explains
-        has what the clauses name right below the statement; a clause is where both say so.
-
-        Raises:
-            click.UsageError: it has a FORMAT or an INTO OUTFILE, or is more than one statement, which may.
-        """
-        if not _OUTPUT_WORDS.search(sql):
-            return
-        try:
-            plain = self._text(f"SELECT formatQuerySingleLine({_quoted(sql)})")
-        except Exception as error:
-            if _SEVERAL in str(error):
-                raise click.UsageError("give one statement at a time; here are several") from error
-            return  # it cannot be parsed: asking it says why
-        clauses = _FORMAT_CLAUSE.search(plain), _OUTFILE_CLAUSE.search(plain)
-        if not any(clauses) or _NO_ANSWER.match(plain):
-            return
-        tree = [
-            line[1:]
-            for line in self._text(f"EXPLAIN AST {sql}").splitlines()
-            if line[:2].strip() and line[0] == " "
-        ]
-        if clauses[1] and any(node.startswith("Literal ") for node in tree):
-            raise click.UsageError(
-                "query writes no files of its own; leave INTO OUTFILE out and redirect the answer with >"
-            )
-        if clauses[0] and f"Identifier {clauses[0][1]}" in tree:
-            raise click.UsageError(
-                f"leave FORMAT {clauses[0][1]} out of the SQL and give it as --format {clauses[0][1]}"
-            )
-
-    def _text(self, sql: str) -> str:
-        answer: bytes = self._connection.query(sql, "TSVRaw").bytes()
-        return answer.decode("utf-8", "replace")
-
-    def limit(self, rows: int) -> None:
-        """Let the engine end every further answer soon after so many rows."""
-        self._connection.query(f"SET max_result_rows = {rows}, result_overflow_mode = 'break'")
-
-    def stream(self, sql: str, clickhouse_format: str) -> Iterator[bytes]:
-        """The answer in the given format, piece by piece where the format has no frame, else whole.
-
-        The engine writes every piece as an answer of its own. Lines can be put together again, header lines of all
-        but the first piece left out; a file with a frame (Parquet, JSON, ...) cannot, and is held in memory.
-
-        Raises:
-            Failure: the statement failed; pieces before it may be out already.
-        """
-        headers = _header_lines(clickhouse_format)
-        try:
-            if headers is None:
-                yield self._connection.query(sql, clickhouse_format).bytes()
-                return
-            try:
-                answer = self._connection.send_query(sql, clickhouse_format)
-            except Exception as error:
-                if _NO_STREAM not in str(error):
-                    raise
-                yield self._connection.query(sql, clickhouse_format).bytes()
-                return
-            header = b""
-            for piece in answer:
-                content: bytes = piece.bytes()
-                if headers and not header:
-                    header = b"".join(line + b"\n" for line in content.split(b"\n", headers)[:headers])
-                elif headers:
-                    content = content.removeprefix(header)
-                yield content
-        except GeneratorExit:
-            raise
-        except Exception as error:
-            raise _explained(error, clickhouse_format) from error
-
-    def close(self) -> None:
-        self._connection.close()
-
-
-def _quoted(text: str) -> str:
-    """A text as a literal of SQL."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def _header_lines(clickhouse_format: str) -> int | None:
-    """How many header lines every piece of a format begins with; None where pieces cannot be put together."""
-    base = clickhouse_format.removesuffix("AndTypes").removesuffix("WithNames")
-    if base not in LINES:
-        return None
-    if clickhouse_format.endswith("WithNamesAndTypes"):
-        return 2
-    return 1 if clickhouse_format.endswith("WithNames") else 0
-
-
-def _explained(error: Exception, clickhouse_format: str) -> click.ClickException:
-    code = error_code(error)
-    if code == _READ_ONLY:
-        return Failure(
-            'query only reads; rows come in by recording them, and tables by "recorder migrate up"'
-        )
-    if code == _UNKNOWN_FORMAT:
-        return click.UsageError(f"ClickHouse knows no format {clickhouse_format} for answers; see --help")
-    return Failure(plain_message(error))
-
-
 def _lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
     """Whole lines of an answer that comes in pieces."""
     rest = b""
@@ -274,7 +126,7 @@ def _json(pieces: Iterator[bytes]) -> None:
     write_bytes(b"[]\n" if between == b"[\n" else b"\n]\n")
 
 
-def _show(engine: _Reader, sql: str, max_rows: int) -> None:
+def _show(engine: Reader, sql: str, max_rows: int) -> None:
     """Rows as a table, at most `max_rows`."""
     engine.limit(max_rows + 1)
     lines = _lines(engine.stream(sql, "JSONCompactStringsEachRowWithNamesAndTypes"))

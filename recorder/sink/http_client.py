@@ -113,7 +113,9 @@ class Manner:
 class HostClient:
     """One handle on one host. Every error is a `HostFailed`."""
 
-    def __init__(self, host: Host, access: Access, manner: Manner, failed: Callable[[Host], None]):
+    def __init__(
+        self, host: Host, access: Access, manner: Manner, failed: Callable[[Host], None] = lambda _: None
+    ):
         self.host = host
         self._access = access
         self._manner = manner
@@ -174,6 +176,10 @@ class HostClient:
                 )
 
         self._call(send)
+
+    def connect(self) -> HttpClient:
+        """The driver's own client, connected: for what this class has no method for."""
+        return self._call(lambda client: client)
 
     def close(self) -> None:
         """Forget the connection; the next call opens one."""

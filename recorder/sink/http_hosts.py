@@ -219,7 +219,7 @@ class Hosts:
         )
 
     def _admit(self, host: Host) -> None:
-        client = HostClient(host, self._access, self._manner, _nothing)
+        client = HostClient(host, self._access, self._manner)  # one that fails here fails for nobody else
         try:
             facts = facts_of(client, self._manner.database)
         finally:
@@ -232,10 +232,6 @@ class Hosts:
     def _refuse_difference(self, a: Host, seen_a: Facts, b: Host, seen_b: Facts) -> None:
         if why := difference(a.place, seen_a, b.place, seen_b, self._tables):
             raise HostFailed(HoldError, why, sent=False)
-
-
-def _nothing(_: Host) -> None:
-    """A host that is being looked at fails for nobody else."""
 
 
 class Follower:

@@ -95,8 +95,6 @@ def test_help_does_not_load_what_it_does_not_need() -> None:
         (["--profile", "prod", "config"], "'production'"),
         (["--target", "ftp://x", "config"], "command line: target: 'ftp://x' is no target"),
         (["--config", "none.toml", "config"], "none.toml: there is no such settings file"),
-        (["--target", "http://h:8123", "query", "select 1"], "this version records into the embedded engine"),
-        (["--target", "http://h:8123", "migrate", "plan"], "this version records into the embedded engine"),
     ],
 )
 def test_wrong_use_is_one_line_and_exit_code_2(arguments: list[str], words: str) -> None:
