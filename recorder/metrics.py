@@ -103,6 +103,8 @@ class SourceCounts:
     """Messages of a known kind that no table takes, by event type."""
     undecodable: int = 0
     """Messages that could not be decoded."""
+    unresolved: Mapping[str, int] = field(default_factory=dict)
+    """Rows without a strategy that led to no known order, by table; they went on as they were."""
     bus: BusCounts | None = None
     """Of a source that is a bus."""
 
@@ -118,6 +120,8 @@ class RecorderStats:
     """Messages of a known kind that no table takes, by event type."""
     undecodable: Mapping[str, int] = field(default_factory=dict)
     """Messages that could not be decoded, by source."""
+    unresolved: Mapping[str, int] = field(default_factory=dict)
+    """Rows without a strategy that led to no known order, by table."""
     buses: Mapping[str, BusCounts] = field(default_factory=dict)
     """By subscription."""
 
@@ -231,6 +235,12 @@ class RecorderMetrics(Collector):
                 "Messages that could not be decoded.",
                 "source",
                 stats.undecodable,
+            ),
+            (
+                "recorder_unresolved_rows",
+                "Rows of orders and fills without a strategy that led to no known order.",
+                "table",
+                stats.unresolved,
             ),
         ):
             family = CounterMetricFamily(name, help_text, labels=[label])

@@ -119,6 +119,19 @@ class BinanceSettings(BaseModel):
     depth_levels: Annotated[int, BeforeValidator(number), Field(ge=1, le=20)] = Field(
         default=5, description="Levels of the maintained book in `market_data` rows, 1 to 20."
     )
+    account_id: str = Field(
+        default="",
+        description="Account of the private streams, which do not name it: that of your own order rows.",
+    )
+    venue: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="Venue of the rows of private streams; unset says `binance.spot`, `binance.usdm` or "
+        "`binance.coinm`. For a source of one market only.",
+    )
+    snapshot_interval_s: Annotated[float, BeforeValidator(number), Field(ge=1, le=5)] = Field(
+        default=5.0,
+        description="How often open positions and balances are recorded again while a bus is recorded, 1 to 5 s.",
+    )
 
 
 class NormaliserSettings(BaseModel):

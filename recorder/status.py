@@ -119,7 +119,7 @@ def _table_status(recorded: RecordedTable) -> dict[str, Any]:
 
 def stats(tables: RecordedTables, sources: Sources) -> RecorderStats:
     """What the metrics show."""
-    filtered, ignored = Counter[str](), Counter[str]()
+    filtered, ignored, unresolved = Counter[str](), Counter[str](), Counter[str]()
     undecodable: dict[str, int] = {}
     buses: dict[str, BusCounts] = {}
     for source, ask in sources.items():
@@ -127,6 +127,7 @@ def stats(tables: RecordedTables, sources: Sources) -> RecorderStats:
         filtered.update(counts.filtered)
         ignored.update(counts.ignored)
         undecodable[source] = counts.undecodable
+        unresolved.update(counts.unresolved)
         if counts.bus is not None:
             buses[source] = counts.bus
     return RecorderStats(
@@ -134,6 +135,7 @@ def stats(tables: RecordedTables, sources: Sources) -> RecorderStats:
         filtered=filtered,
         ignored=ignored,
         undecodable=undecodable,
+        unresolved=unresolved,
         buses=buses,
     )
 

@@ -57,6 +57,7 @@ class Speed(click.ParamType["float | None"]):
 @click.option(
     "--market", type=click.Choice(["spot", "usdm", "coinm"]), help="Market of a capture; told by content."
 )
+@click.option("--account", metavar="NAME", help="Account of private streams in a capture.")
 @click.option("--symbol", metavar="NAME", help="Symbol of REST snapshots in a capture, which do not name it.")
 @click.option(
     "--quotes",
@@ -82,6 +83,7 @@ def ingest(
     table: str | None,
     speed: float | None,
     market: str | None,
+    account: str | None,
     symbol: str | None,
     quotes: str | None,
     sample_ms: int | None,
@@ -119,6 +121,7 @@ def ingest(
     if normaliser == "binance":
         mine = {
             "market": market,
+            "account_id": account,
             "symbol": symbol,
             "quotes": quotes,
             "sample_ms": sample_ms,
@@ -270,6 +273,7 @@ def _print(result: IngestResult) -> None:
     for what, counts in (
         ("filtered", result.filtered),
         ("ignored", result.ignored),
+        ("without strategy, of no known order", result.unresolved),
         ("too old", result.too_old),
         ("records that made no row (see dead_letters)", result.bad_records),
     ):

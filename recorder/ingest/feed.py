@@ -30,6 +30,7 @@ from recorder.ingest.source import Format, Source, open_file
 from recorder.metrics import SourceCounts
 from recorder.normalise.base import BadMessage, Message, NormalisedRow, Normaliser
 from recorder.normalise.internal import InternalNormaliser
+from recorder.normalise.order_ids import OrderIds
 from recorder.normalise.slots import clash
 from recorder.own_rows import DEAD_LETTERS, dead_letter_row
 from recorder.recorder import SourceRow
@@ -73,6 +74,8 @@ class Feed:
         options: IngestOptions,
         old: OldRows,
         *,
+        order_ids: OrderIds | None = None,
+        load_order_ids: Callable[[OrderIds], object] | None = None,
         disabled: frozenset[str] = frozenset(),
         ignore_unknown: frozenset[str] = frozenset(),
         clock: Callable[[], float] = time.monotonic,
@@ -92,6 +95,8 @@ class Feed:
         self._tables = tables
         self._options = options
         self._old = old
+        self._order_ids = order_ids if order_ids is not None else OrderIds(0)
+        self._load_order_ids = load_order_ids
         self._disabled = disabled
         self._ignore_unknown = ignore_unknown
         self._clock = clock
@@ -115,6 +120,11 @@ class Feed:
         """Messages that the normaliser knows and has no table for, per type."""
         return dict(self._messages.ignored) if self._messages is not None else {}
 
+    @property
+    def unresolved(self) -> dict[str, int]:
+        """Rows of orders and fills without a strategy that led to no known order, per table."""
+        return dict(self._order_ids.unresolved.copy())
+
     def all_filtered(self) -> dict[str, int]:
         """Rows left out by a policy, per reason."""
         total = self.filtered.copy()
@@ -128,6 +138,7 @@ class Feed:
             filtered=self.all_filtered(),
             ignored=self.ignored,
             undecodable=sum(self.bad_records.copy().values()),
+            unresolved=self.unresolved,
         )
 
     def check(self, source: Source) -> None:
@@ -303,6 +314,8 @@ class Feed:
         self, source: Source, position: int, row: NormalisedRow, *, from_file: bool, payload: bytes = b""
     ) -> None:
         table, slot, content = row
+        if self._order_ids.wants(table):
+            content = self._complete(table, content)
         if from_file and table in self._tables:
             ts_local = self._local_time(table, content)
             if type(ts_local) is int and EARLIEST_NS <= ts_local < 2**63:
@@ -331,6 +344,13 @@ class Feed:
         self.rows[table] += 1
         if not from_file:
             self.kinds[self._kinds.get(slot, f"slot {slot}")] += 1
+
+    def _complete(self, table: str, content: Any) -> Any:
+        """A row with what the map of orders knows of it; the first one that asks has the map loaded."""
+        if self._load_order_ids is not None:
+            load, self._load_order_ids = self._load_order_ids, None
+            load(self._order_ids)
+        return self._order_ids.take(table, content)
 
     def _local_time(self, table: str, row: object) -> Any:
         """A row's `ts_local`, whatever it is; None where it has none."""

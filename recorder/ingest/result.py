@@ -71,6 +71,8 @@ class IngestResult:
     """Records that made no row, per reason."""
     clock_steps_back: int
     elapsed_s: float
+    unresolved: Mapping[str, int] = field(default_factory=dict)
+    """Rows of orders and fills without a strategy that led to no known order, per table."""
     balance: Mapping[str, Balance] = field(default_factory=dict)
     interrupted: bool = False
 
@@ -128,6 +130,7 @@ class IngestResult:
             "already_there": self.already_there,
             "filtered": dict(self.filtered),
             "ignored": dict(self.ignored),
+            "unresolved": dict(self.unresolved),
             "too_old": dict(self.too_old),
             "bad_records": dict(self.bad_records),
             "dead_letters": self.dead_letters,

@@ -20,12 +20,16 @@ from recorder.ingest.feed import Feed
 from recorder.ingest.options import IngestOptions
 from recorder.ingest.result import FileResult, IngestResult, Progress
 from recorder.ingest.source import Source, inspect
+from recorder.normalise.order_ids import OrderIds
+from recorder.normalise.order_ids_load import load_order_ids
 from recorder.own_rows import DEAD_LETTERS
 from recorder.recorder import Recorder
 
 TICK_S = 0.1
 """How often the run is looked at, and progress told."""
 HELD_CHECK_S = 1.0
+LOAD_S = 30.0
+"""How long a run waits for what the database knows of orders; without it rows stay as they come."""
 STOP_GRACE_S = 5.0
 """How long a stopped run may take to hand over what it has begun."""
 
@@ -88,6 +92,8 @@ class _Run:
             tables,
             options,
             self._old,
+            order_ids=OrderIds(settings.order_ids_max),
+            load_order_ids=self._load_order_ids,
             disabled=frozenset(name for name, table in resolved.items() if not table.enabled),
             ignore_unknown=frozenset(
                 name for name, table in resolved.items() if table.unknown_fields == "ignore"
@@ -147,6 +153,12 @@ class _Run:
     def _read(self, file_bytes: int) -> None:
         self._feed.file_bytes = file_bytes
         self._tell()
+
+    def _load_order_ids(self, ids: OrderIds) -> None:
+        """On the worker's thread: the orders that the database knows already."""
+        database = self._recorder.settings.database
+        with contextlib.suppress(TimeoutError):
+            self._recorder.ask(lambda sink: load_order_ids(sink, database, ids), timeout_s=LOAD_S)
 
     # -- recording ----------------------------------------------------------------------------------------------
 
@@ -276,6 +288,7 @@ class _Run:
             kinds=dict(feed.kinds),
             filtered=feed.all_filtered(),
             ignored=feed.ignored,
+            unresolved=feed.unresolved,
             too_old=dict(self._old.skipped),
             bad_records=dict(feed.bad_records),
             clock_steps_back=feed.clock_steps_back,

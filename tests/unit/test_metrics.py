@@ -28,6 +28,7 @@ NAMES = {
     "recorder_filtered_rows": ("counter", {"reason"}),
     "recorder_ignored_messages": ("counter", {"event"}),
     "recorder_undecodable_messages": ("counter", {"source"}),
+    "recorder_unresolved_rows": ("counter", {"table"}),
     "recorder_build_info": ("gauge", {"version"}),
     "recorder_uptime_seconds": ("gauge", set()),
 }
@@ -56,7 +57,11 @@ def _stats() -> RecorderStats:
         rows={"received": 0},
     )
     return RecorderStats(
-        tables=(fills, idle), filtered={"unchanged": 7}, ignored={"kline": 2}, undecodable={"f": 1}
+        tables=(fills, idle),
+        filtered={"unchanged": 7},
+        ignored={"kline": 2},
+        undecodable={"f": 1},
+        unresolved={"fills": 3},
     )
 
 

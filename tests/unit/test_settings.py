@@ -218,7 +218,14 @@ def test_lists_and_sizes_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_normaliser_settings_go_to_their_normaliser() -> None:
     """`of` gives a normaliser its table, our own checked and a stranger's as it was written; 0 is off."""
     settings = Settings(normalisers={"binance": {"sample_ms": 0, "quotes": "price"}, "mine": {"depth": 3}})
-    assert settings.normalisers.of("binance") == {"quotes": "price", "sample_ms": None, "depth_levels": 5}
+    assert settings.normalisers.of("binance") == {
+        "quotes": "price",
+        "sample_ms": None,
+        "depth_levels": 5,
+        "account_id": "",
+        "venue": None,
+        "snapshot_interval_s": 5.0,
+    }
     assert settings.normalisers.of("mine") == {"depth": 3}
     assert settings.normalisers.of("other") == {}
     assert Settings(normalisers={"binance": {"sample_ms": 20}}).normalisers.of("binance")["sample_ms"] == 20
