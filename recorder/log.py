@@ -128,3 +128,7 @@ def configure(level: str = "info", form: str = "console", *, stream: TextIO | No
     # Libraries are chatty about what is not their user's business.
     root.setLevel(max(threshold, logging.WARNING) if threshold > logging.DEBUG else threshold)
     logging.getLogger(ROOT).setLevel(threshold)
+    # It warns of every connection that is not made; whoever wanted it says so, and less often.
+    logging.getLogger("urllib3.connectionpool").setLevel(
+        logging.ERROR if threshold > logging.DEBUG else threshold
+    )

@@ -193,6 +193,16 @@ class Recorder:
         self._on_loop(lambda _: runtime.change(changes))
         self.settings = settings
 
+    @property
+    def running(self) -> bool:
+        """Whether it takes rows."""
+        return self._state == "running"
+
+    @property
+    def started(self) -> bool:
+        """Whether it ever took rows."""
+        return self._thread is not None
+
     def _close_at_exit(self) -> None:
         if self._state == "running":
             log.warning("the recorder was not closed; closing it as the interpreter exits")

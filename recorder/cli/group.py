@@ -34,7 +34,10 @@ HOMES = {
     "ingest": Home("recorder.cli.ingest:ingest", "Record files: captures, NDJSON, Parquet."),
     "migrate": Home("recorder.cli.migrate:migrate", "Bring the database's schema up, or check it."),
     "query": Home("recorder.cli.query:query", "Ask the database with SQL."),
+    "publish": Home("recorder.cli.publish:publish", "Publish rows from NDJSON to a bus."),
+    "run": Home("recorder.cli.run:run", "Record what buses deliver, until stopped: the service."),
     "simulate": Home("recorder.cli.simulate:simulate", "Record a simulated trading session."),
+    "status": Home("recorder.cli.status:status", "Ask a running recorder how it is."),
     "version": Home(
         "recorder.cli.version:version", "Show the versions of the recorder and what it stands on."
     ),

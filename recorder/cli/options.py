@@ -30,8 +30,10 @@ class Invocation:
     debug: bool = False
     json: bool = False
 
-    def settings(self, *, base: Mapping[str, Any] | None = None, **overrides: Any) -> Settings:
-        """The settings in force, with logging set up by them.
+    def settings(
+        self, *, base: Mapping[str, Any] | None = None, set_up_log: bool = True, **overrides: Any
+    ) -> Settings:
+        """The settings in force, with logging set up by them unless `set_up_log` is false.
 
         `base` are defaults of the command, weaker than file and environment; `overrides` are its own options, where
         None means not given.
@@ -39,13 +41,19 @@ class Invocation:
         Raises:
             SettingsError: they cannot be used.
         """
-        from recorder import log
         from recorder.settings import Settings
 
         given = {"target": self.target, "data_dir": self.data_dir, "profile": self.profile}
         settings = Settings(config=self.config, base=base, said_by="command line", **(given | overrides))
-        log.configure("debug" if self.debug else settings.log_level, settings.log_format)
+        if set_up_log:
+            self.set_up_log(settings)
         return settings
+
+    def set_up_log(self, settings: Settings) -> None:
+        """Set logging up by settings; `--debug` shows everything."""
+        from recorder import log
+
+        log.configure("debug" if self.debug else settings.log_level, settings.log_format)
 
 
 pass_invocation = click.make_pass_decorator(Invocation, ensure=True)

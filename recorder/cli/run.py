@@ -1,0 +1,72 @@
+"""`recorder run`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from recorder.cli.options import Invocation, pass_invocation
+
+if TYPE_CHECKING:
+    from recorder.settings import Settings
+
+HEALTH_ADDR = "127.0.0.1:9477"
+SWITCH_INTERVAL_S = 1e-4
+
+
+@click.command()
+@click.option("--bus", multiple=True, metavar="URL", help="Bus to subscribe to; may be given several times.")
+@click.option(
+    "--serve", metavar="ADDR", help="Answer ClickHouse's HTTP queries on the embedded engine, read-only."
+)
+@click.option(
+    "--health-addr",
+    metavar="ADDR",
+    help=f'Address of health and metrics, or "off".  [default: {HEALTH_ADDR}]',
+)
+@pass_invocation
+def run(invocation: Invocation, bus: tuple[str, ...], serve: str | None, health_addr: str | None) -> None:
+    """Record what buses deliver, until stopped.
+
+    A message is acknowledged when its rows are durable. With the database down it starts all the same, takes what it
+    can hold, and goes on when the database comes. SIGTERM or Ctrl-C stops it: it reads no more, flushes within
+    shutdown_timeout_s, and acknowledges. A second one ends that at once. SIGHUP reads the settings again.
+
+    \b
+    Exit codes:
+        0    stopped: what was taken is durable, or will be delivered again
+        1    could not start (port in use, login refused, folder in use), or failed later; one line says why
+        2    wrong use, or settings that cannot be
+        130  a second SIGINT ended the flush; 143 a second SIGTERM
+
+    \b
+    Example:
+        recorder run --bus zmq://127.0.0.1:5570
+        recorder --target http://localhost:8123/trading run --bus zmq://127.0.0.1:5570 --bus ipc:///run/md.sock
+    """
+    import asyncio
+
+    from recorder.loop import new_loop
+    from recorder.service.service import Service
+
+    base: dict[str, Any] = {"health_addr": HEALTH_ADDR, "switch_interval_s": SWITCH_INTERVAL_S}
+    if invocation.json or not sys.stderr.isatty():
+        base["log_format"] = "json"
+
+    def read(*, set_up_log: bool = False) -> Settings:
+        return invocation.settings(base=base, set_up_log=set_up_log, bus=bus or None, health_addr=health_addr)
+
+    settings = read(set_up_log=True)
+    if serve and not settings.target.embedded:
+        raise click.UsageError(
+            f"--serve answers for the embedded engine, and target is {settings.target}; ask that server"
+        )
+
+    async def main() -> int:
+        return await Service(settings, reread=read, set_up_log=invocation.set_up_log, serve=serve).run()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        code = runner.run(main())
+    click.get_current_context().exit(code)

@@ -1,0 +1,81 @@
+"""What the service says of itself as it starts: one line each, so that the log tells what it runs with."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+from recorder.log import get_logger
+from recorder.recorder import Recorder
+from recorder.service.consumer import Consumer, guarantee_note
+from recorder.settings import Settings
+from recorder.settings_explain import explain
+
+log = get_logger("recorder.service")
+
+LOW_DISK_SHARE = 0.1
+LOW_DISK_BYTES = 1 << 30
+
+
+def tell_settings(settings: Settings) -> None:
+    """Which settings are in force, and where those came from that somebody set."""
+    said = {
+        entry.key: f"{entry.value} ({entry.source})"
+        for entry in explain(settings)
+        if entry.source not in ("default", "this command")
+    }
+    log.info("settings", file=str(settings.config) if settings.config else None, said=said)
+    for variable in settings.unused_variables:
+        log.warning("an environment variable sets nothing", variable=variable)
+
+
+def tell_database(settings: Settings, status: dict[str, Any]) -> None:
+    """Whether the database answers, and which tables take rows."""
+    server, tables = status["server"], status["tables"]
+    if not server:
+        log.warning("database does not answer yet", target=str(settings.target))
+        return
+    log.info("database", target=str(settings.target), database=settings.database, server=server)
+    held = {name: table["held_because"] for name, table in tables.items() if table["held_because"]}
+    if held:
+        log.error("schema: tables are held", held=held)
+    else:
+        log.info("schema", tables=len(tables), off=[name for name, t in tables.items() if not t["enabled"]])
+
+
+def tell_disk(settings: Settings) -> None:
+    """How much room there is for local state."""
+    folder = settings.data_dir
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    usage = shutil.disk_usage(folder)
+    low = usage.free < LOW_DISK_BYTES or usage.free < LOW_DISK_SHARE * usage.total
+    tell = log.warning if low else log.info
+    tell(
+        "disk is nearly full" if low else "disk",
+        folder=str(settings.data_dir),
+        free_gib=round(usage.free / (1 << 30), 1),
+        free_share=round(usage.free / usage.total, 3),
+    )
+
+
+def tell_buses(consumers: Sequence[Consumer]) -> None:
+    """Which buses are subscribed to, and what each promises."""
+    for consumer in consumers:
+        if consumer.down:
+            log.error("bus", bus=consumer.name, guarantee=str(consumer.guarantee), down=consumer.down)
+        else:
+            note = guarantee_note(consumer.guarantee)
+            log.info("bus", bus=consumer.name, guarantee=str(consumer.guarantee), means=note)
+    if not consumers:
+        log.warning("no bus is subscribed to: nothing will come; give --bus")
+
+
+def tell_health(recorder: Recorder) -> None:
+    """Where health and metrics are asked for."""
+    url = recorder.status()["health"]
+    if url:
+        log.info("health port", url=url)
+    else:
+        log.info("health port is off")

@@ -1,0 +1,279 @@
+"""The service: buses, one recorder, a health port, and signals, as one process.
+
+    start: settings ─► recorder (or a database it waits for) ─► subscriptions ─► READY
+    stop:  read no more ─► flush within `shutdown_timeout_s`, acknowledging what becomes durable ─► leave the buses
+
+SIGTERM and SIGINT stop it; a second one ends the flush at once. SIGHUP reads the settings again. Subscriptions and
+signals are on the loop of the main thread, the recorder has a thread of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from importlib.metadata import entry_points
+
+from recorder.backoff import Backoff
+from recorder.bus.base import Guarantee
+from recorder.bus.open import open_subscription
+from recorder.bus.options import BusOptions
+from recorder.errors import RecorderError, SettingsError
+from recorder.ingest.normalisers import GROUP, open_normaliser
+from recorder.log import get_logger
+from recorder.normalise.base import Normaliser
+from recorder.own_rows import OWN_TABLES
+from recorder.packs import packs_of
+from recorder.recorder import Recorder
+from recorder.service import checks
+from recorder.service.consumer import Consumer
+from recorder.service.notify import notify, reloading, watchdog_s
+from recorder.service.reload import changes
+from recorder.service.rows import MessageRows
+from recorder.service.topics import TopicMap
+from recorder.settings import Settings
+
+log = get_logger("recorder.service")
+
+EXIT_STOPPED = 0
+EXIT_FAILED = 1
+LOOK_S = 1.0
+"""How often the service sees whether its recorder still lives."""
+BUS_BACKOFF_S = (0.1, 30.0)
+
+
+class Service:
+    """See the module: `run` does everything, and returns the exit code.
+
+    `reread` gives the settings anew for SIGHUP, `set_up_log` sets the log up by them; `serve` is the address of the
+    read-only endpoint, if any.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        reread: Callable[[], Settings],
+        set_up_log: Callable[[Settings], None],
+        serve: str | None = None,
+    ):
+        self._settings = self._started = settings
+        self._reread = reread
+        self._set_up_log = set_up_log
+        self._serve = serve
+        self._topics = TopicMap(settings.topics)
+        self._consumers: list[Consumer] = []
+        self._stopped_by: list[signal.Signals] = []
+        self._stop = asyncio.Event()
+        self._failed = ""
+        self._recorder: Recorder | None = None
+
+    async def run(self) -> int:
+        """Run until a signal stops it; the exit code.
+
+        Raises:
+            SettingsError: settings cannot be used; before anything was started.
+            RecorderError, SinkError, SchemaError: it cannot start.
+        """
+        with self._signals():
+            recorder, consumers = self._made()
+            self._recorder = recorder
+            checks.tell_settings(self._settings)
+            checks.tell_disk(self._settings)
+            try:
+                await asyncio.to_thread(recorder.start)
+                await self._run_with(recorder, consumers)
+            finally:
+                lost = await self._shut(recorder)
+        return self._exit_code(lost)
+
+    # -- putting it together ------------------------------------------------------------------------------------
+
+    def _made(self) -> tuple[Recorder, list[Callable[[Recorder], Consumer]]]:
+        """Everything that wrong settings would show in, not started."""
+        settings = self._settings
+        packs = packs_of(settings)
+        tables = {table.name: table for pack in packs for table in pack.tables}
+        self._check_topics(self._topics, tables)
+        for name in self._topics.normalisers:
+            self._open_normaliser(name)  # its settings may be wrong
+        recorder = Recorder(settings, packs=packs, wait_for_database=not settings.target.embedded)
+        makers = [self._consumer_maker(url) for url in settings.bus]
+        return recorder, makers
+
+    def _check_topics(self, topics: TopicMap, tables: object) -> None:
+        assert isinstance(tables, dict)
+        topics.check(tables, (entry.name for entry in entry_points(group=GROUP)))
+
+    def _open_normaliser(self, name: str) -> Normaliser:
+        try:
+            return open_normaliser(name, self._settings.normalisers.of(name))
+        except Exception as error:
+            raise SettingsError(f"normaliser {name}: {error}") from error
+
+    def _consumer_maker(self, url: str) -> Callable[[Recorder], Consumer]:
+        settings = self._settings
+        options = BusOptions(
+            window_messages=settings.bus_window_messages,
+            window_bytes=settings.bus_window_bytes,
+            allow_remote=settings.bus_allow_remote,
+        )
+        try:
+            subscription = open_subscription(url, options)
+        except RecorderError as error:
+            raise SettingsError(str(error)) from error
+
+        def make(recorder: Recorder) -> Consumer:
+            rows = MessageRows(
+                recorder.tables,
+                subscription.name,
+                recorder.recorder_run_id,
+                open_normaliser=self._open_normaliser,
+            )
+            return Consumer(
+                recorder,
+                subscription,
+                lambda: open_subscription(url, options),
+                rows,
+                self._topics,
+                window=(options.window_messages, options.window_bytes),
+                backoff=Backoff(*BUS_BACKOFF_S),
+            )
+
+        return make
+
+    # -- running ------------------------------------------------------------------------------------------------
+
+    async def _run_with(self, recorder: Recorder, makers: list[Callable[[Recorder], Consumer]]) -> None:
+        checks.tell_database(self._settings, recorder.status())
+        checks.tell_health(recorder)
+        async with contextlib.AsyncExitStack() as stack:
+            if self._serve:
+                await stack.enter_async_context(self._served(self._serve))
+            for make in makers:
+                consumer = make(recorder)
+                self._consumers.append(consumer)
+                recorder.watch(consumer.name, consumer.counts)
+            await asyncio.gather(*(consumer.start() for consumer in self._consumers))
+            checks.tell_buses(self._consumers)
+            looking = asyncio.create_task(self._look_after(recorder), name="look after")
+            stack.callback(looking.cancel)
+            log.info("ready")
+            notify(READY="1", STATUS="recording")
+            await self._stop.wait()
+
+    @contextlib.asynccontextmanager
+    async def _served(self, addr: str) -> AsyncIterator[None]:
+        from recorder.devserver.server import DevServer  # type: ignore[import-not-found, unused-ignore]
+
+        server = DevServer(self._settings.target.path, addr=addr, read_only=True)
+        await server.start()
+        log.info("serving the embedded engine, read-only", url=server.url)
+        try:
+            yield
+        finally:
+            await server.close()
+
+    async def _look_after(self, recorder: Recorder) -> None:
+        """See that the recorder lives, and tell the supervisor so."""
+        every_s = min(LOOK_S, watchdog_s() or LOOK_S)
+        while True:
+            await asyncio.sleep(every_s)
+            if not recorder.running:
+                self._failed = "the recorder ended unexpectedly"
+                log.critical(self._failed)
+                self._stop.set()
+                return
+            if watchdog_s() is not None:
+                with contextlib.suppress(RecorderError):
+                    await asyncio.to_thread(recorder.status)  # a loop that is stuck does not answer
+                    notify(WATCHDOG="1")
+
+    # -- stopping -----------------------------------------------------------------------------------------------
+
+    async def _shut(self, recorder: Recorder) -> int:
+        """Stop everything in order; rows that were given up."""
+        notify(STOPPING="1", STATUS="flushing")
+        await asyncio.gather(*(consumer.stop_reading() for consumer in self._consumers))
+        shed = _shed(recorder) if recorder.running else 0
+        log.info("flushing", unacknowledged=sum(consumer.pending for consumer in self._consumers))
+        try:
+            await asyncio.to_thread(recorder.close)
+        finally:
+            await asyncio.gather(*(consumer.close() for consumer in self._consumers))
+        lost = _shed(recorder) - shed if recorder.started else 0
+        log.info(
+            "stopped",
+            rows_given_up=lost,
+            unacknowledged=sum(consumer.pending for consumer in self._consumers),
+        )
+        return lost
+
+    def _exit_code(self, lost: int) -> int:
+        if self._failed:
+            return EXIT_FAILED
+        if len(self._stopped_by) > 1:
+            return 128 + self._stopped_by[-1]
+        if lost and any(consumer.guarantee is Guarantee.AT_MOST_ONCE for consumer in self._consumers):
+            return EXIT_FAILED  # nobody delivers them again
+        return EXIT_STOPPED
+
+    # -- signals ------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._told_to_stop, number)
+        loop.add_signal_handler(signal.SIGHUP, self._told_to_reload)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                loop.remove_signal_handler(number)
+
+    def _told_to_stop(self, number: signal.Signals) -> None:
+        self._stopped_by.append(number)
+        if len(self._stopped_by) == 1:
+            log.info("told to stop", signal=number.name)
+            self._stop.set()
+        else:
+            log.warning("told to stop at once: what memory holds is given up", signal=number.name)
+            if self._recorder is not None:
+                self._recorder.abort()
+
+    def _told_to_reload(self) -> None:
+        reloading()
+        try:
+            self._reload()
+        except (SettingsError, RecorderError) as error:
+            log.error("settings were read again and are wrong; the old ones stay", why=str(error))
+        except Exception as error:
+            log.error("settings could not be read again; the old ones stay", error=repr(error), exc_info=True)
+        notify(READY="1")
+
+    def _reload(self) -> None:
+        recorder = self._recorder
+        if recorder is None or not recorder.running:
+            return
+        new = self._reread()
+        topics = TopicMap(new.topics)
+        self._check_topics(topics, dict(recorder.tables))
+        for name in topics.normalisers:
+            self._open_normaliser(name)
+        found = changes(self._started, self._settings, new)
+        recorder.change(new)
+        self._set_up_log(new)
+        self._settings, self._topics = new, topics
+        for consumer in self._consumers:
+            consumer.topics = topics
+        log.info(
+            "settings read again",
+            changed={key: f"{before} → {after}" for key, (before, after) in found.live.items()},
+            needs_restart=found.restart,
+        )
+
+
+def _shed(recorder: Recorder) -> int:
+    return sum(balance.shed for name, balance in recorder.balance().items() if name not in OWN_TABLES)
