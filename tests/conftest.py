@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-from harness.backends import NAMES, Backend, Backends, NotHere
+from harness.backends import NAMES, Backend, Backends, NotHere, Place
 from harness.leftovers import Watch
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 CAPTURES = pathlib.Path(
     os.environ.get("RECORDER_TEST_DATA", pathlib.Path(__file__).parents[2] / "shared" / "data")
 )
-EMBEDDED = frozenset({"engine", "chdb_path"})
+EMBEDDED = frozenset({"engine", "chdb_path", "embedded"})
 """Fixtures of tests about the engine inside the process."""
 WATCH = pytest.StashKey[Watch]()
 LEFT = pytest.StashKey[list[str]]()
@@ -119,6 +119,18 @@ def chdb_path(backends: Backends) -> pathlib.Path:
 def engine(backends: Backends) -> Client:
     """A client of the engine in this process, for tests about that engine."""
     return backends.chdb.client
+
+
+@pytest.fixture
+def place(backend: Backend, tmp_path: pathlib.Path) -> Iterator[Place]:
+    """A database for commands and other processes of the test to open; none of them has made it yet."""
+    with backend.place(tmp_path) as place:
+        yield place
+
+
+@pytest.fixture(scope="session")
+def embedded() -> None:
+    """For tests about the embedded engine whose database other processes open."""
 
 
 @pytest.fixture(scope="session")

@@ -50,7 +50,13 @@ Letter = dict[str, Any]
 
 @pytest.fixture
 def ingest(backend: Backend, database: str, tmp_path: pathlib.Path) -> Callable[..., IngestResult]:
-    settings = Settings(target=backend.target, database=database, data_dir=tmp_path / "data", ttl=False)
+    settings = Settings(
+        target=backend.target,
+        database=database,
+        data_dir=tmp_path / "data",
+        ttl=False,
+        migrate_on_start=True,
+    )
 
     def run(path: pathlib.Path, **options: Any) -> IngestResult:
         with Recorder(settings) as recorder:

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import urllib.parse
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from recorder.target import parse_target
@@ -49,6 +50,23 @@ class NotHere(Exception):  # noqa: N818 - says what is the case
     """A backend that this machine does not have. The message says what was looked for, and how to have it."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """A database that other processes may open, one after the other. It is not made yet."""
+
+    target: str
+    database: str
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Settings that lead there; a server's database is migrated at start as the embedded one is by default."""
+        return {
+            "RECORDER_TARGET": self.target,
+            "RECORDER_DATABASE": self.database,
+            "RECORDER_MIGRATE_ON_START": "true",
+        }
+
+
 class Backend(abc.ABC):
     """One ClickHouse, in whichever way it is reached."""
 
@@ -75,18 +93,14 @@ class Backend(abc.ABC):
         """Another client, for whoever closes it."""
 
     @abc.abstractmethod
-    def url(self, database: str) -> str:
-        """The target with its database in it."""
-
-    @abc.abstractmethod
     def sink(self, database: str, **options: Any) -> ClientSink:
         """A sink on the database, not started."""
 
     @contextlib.contextmanager
-    def for_children(self, folder: pathlib.Path) -> Iterator[str]:
-        """A target that processes other than this one may open, one after the other, gone afterwards."""
-        with self.fresh_database() as database:
-            yield self.url(database)
+    def place(self, folder: pathlib.Path) -> Iterator[Place]:
+        """Where processes other than this one may record, gone afterwards."""
+        with self.fresh_database(create=False) as database:
+            yield Place(self.target, database)
 
     @contextlib.contextmanager
     def fresh_database(self, *, create: bool = True) -> Iterator[str]:
@@ -128,10 +142,6 @@ class InProcess(Backend):
 
         return clickhouse_connect.get_client(interface="chdb", path=str(self.path))
 
-    def url(self, database: str) -> str:
-        """See `Backend`."""
-        return f"{self.target}?database={database}"
-
     def sink(self, database: str, **options: Any) -> ChdbSink:
         """See `Backend`."""
         from recorder.sink.chdb import ChdbSink
@@ -139,9 +149,9 @@ class InProcess(Backend):
         return ChdbSink(self.path, database, **options)
 
     @contextlib.contextmanager
-    def for_children(self, folder: pathlib.Path) -> Iterator[str]:
-        """A folder of their own: this process has the session's open, and one process can have it."""
-        yield f"chdb://{folder / 'db'}"
+    def place(self, folder: pathlib.Path) -> Iterator[Place]:
+        """A folder of its own: this process has the session's open, and one process can have it."""
+        yield Place(f"chdb://{folder / 'db'}", "default")
 
 
 class OverHttp(Backend):
@@ -165,10 +175,6 @@ class OverHttp(Backend):
             secure=where.scheme == "https",
             autogenerate_session_id=False,  # a session takes one statement at a time
         )
-
-    def url(self, database: str) -> str:
-        """See `Backend`."""
-        return f"{self.target}/{database}"
 
     def sink(self, database: str, **options: Any) -> ClientSink:
         """See `Backend`."""

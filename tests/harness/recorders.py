@@ -23,6 +23,7 @@ def settings_for(
     target = where.target if isinstance(where, Backend) else f"chdb://{where}"
     quick: dict[str, Any] = {
         "target": target, "database": database, "data_dir": folder, "run_id": "run-1",
+        "migrate_on_start": True,
         "retry_initial_s": 0.01, "retry_max_s": 0.05, "hold_probe_s": 0.05, "gap_window_s": 0.05,
         "defaults": {"linger_ms": 5, "linger_max_ms": 20},
     }  # fmt: skip

@@ -9,55 +9,79 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pyarrow.ipc
 import pyarrow.parquet
 import pytest
+from harness.backends import Backend, Place
 
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "LANG": "C.UTF-8"}
 
 
+@dataclass(frozen=True)
+class Made:
+    """A data folder and a database; `recorder` is run in the one, on the other."""
+
+    data_dir: pathlib.Path
+    place: Place
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return ENVIRONMENT | self.place.variables
+
+
 def _recorder(
-    data_dir: pathlib.Path, *arguments: str, stdin: bytes = b"", **variables: str
+    made: Made, *arguments: str, stdin: bytes = b"", **variables: str
 ) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        [sys.executable, "-m", "recorder", "--data-dir", str(data_dir), *arguments],
+        [sys.executable, "-m", "recorder", "--data-dir", str(made.data_dir), *arguments],
         input=stdin,
         capture_output=True,
         check=False,
         timeout=120,
-        cwd=data_dir,
-        env=ENVIRONMENT | variables,
+        cwd=made.data_dir,
+        env=made.environment | variables,
     )
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A data folder with a migrated database."""
+def made(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+    """A migrated database."""
     data_dir = tmp_path_factory.mktemp("made")
-    done = _recorder(data_dir, "migrate", "up", "--no-ttl", "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["applied"]
-    return data_dir
+    with backend.place(data_dir) as place:
+        made = Made(data_dir, place)
+        done = _recorder(made, "migrate", "up", "--no-ttl", "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["applied"]
+        yield made
+
+
+@pytest.fixture
+def fresh(place: Place, tmp_path: pathlib.Path) -> Made:
+    """A database that is not there yet."""
+    return Made(tmp_path, place)
 
 
 # -- migrate --
 
 
-def test_a_fresh_database_is_planned_without_being_made(tmp_path: pathlib.Path) -> None:
+def test_a_fresh_database_is_planned_without_being_made(fresh: Made, backend: Backend) -> None:
     """`plan`, `status` and `check` of a database that is not there answer, and make nothing."""
-    plan = _recorder(tmp_path, "migrate", "plan")
+    plan = _recorder(fresh, "migrate", "plan")
     assert b"CREATE TABLE" in plan.stdout
     assert plan.returncode == 0
-    status = json.loads(_recorder(tmp_path, "migrate", "status", "--json").stdout)
+    status = json.loads(_recorder(fresh, "migrate", "status", "--json").stdout)
     assert status[0]["pending"] == len(status[0]["migrations"]) > 0
-    check = _recorder(tmp_path, "migrate", "check", "--json")
+    check = _recorder(fresh, "migrate", "check", "--json")
     assert check.returncode == 1
     assert {difference["kind"] for difference in json.loads(check.stdout)["differences"]} == {"missing_table"}
-    assert list(tmp_path.iterdir()) == []
+    assert list(fresh.data_dir.iterdir()) == []
+    if not backend.embedded:
+        assert backend.client.query(f"EXISTS DATABASE {fresh.place.database}").result_rows == [(0,)]
 
 
-def test_migrating_again_does_nothing(made: pathlib.Path) -> None:
+def test_migrating_again_does_nothing(made: Made) -> None:
     """After `up`, another `up` applies nothing, `status` has nothing pending and `check` no differences."""
     again = _recorder(made, "migrate", "up")
     assert (again.returncode, again.stdout) == (0, b"")
@@ -67,27 +91,30 @@ def test_migrating_again_does_nothing(made: pathlib.Path) -> None:
     assert json.loads(_recorder(made, "migrate", "plan", "--json").stdout) == []
 
 
-def test_no_ttl_is_remembered(made: pathlib.Path) -> None:
+def test_no_ttl_is_remembered(made: Made) -> None:
     """A database made with `--no-ttl` has none, and a later `up` without the option leaves it so."""
     assert _recorder(made, "migrate", "up").returncode == 0
     sql = "SELECT count() FROM system.tables WHERE database = currentDatabase() AND create_table_query LIKE '%\\nTTL %'"
     assert _recorder(made, "query", "--format", "tsv", sql).stdout.splitlines()[1] == b"0"
 
 
-def test_no_ttl_takes_it_from_a_database_that_has_it(tmp_path: pathlib.Path) -> None:
+def test_no_ttl_takes_it_from_a_database_that_has_it(fresh: Made) -> None:
     """`up --no-ttl` on a database made with TTL removes it, and `check` agrees."""
-    assert _recorder(tmp_path, "migrate", "up").returncode == 0
-    sql = "SELECT create_table_query LIKE '% TTL %' FROM system.tables WHERE name = 'market_data'"
-    assert _recorder(tmp_path, "query", "--format", "tsv", sql).stdout.splitlines()[1] == b"1"
-    assert _recorder(tmp_path, "migrate", "up", "--no-ttl").returncode == 0
-    assert _recorder(tmp_path, "query", "--format", "tsv", sql).stdout.splitlines()[1] == b"0"
-    assert _recorder(tmp_path, "migrate", "check").returncode == 0
+    assert _recorder(fresh, "migrate", "up").returncode == 0
+    sql = (
+        "SELECT create_table_query LIKE '% TTL %' FROM system.tables "
+        "WHERE database = currentDatabase() AND name = 'market_data'"
+    )
+    assert _recorder(fresh, "query", "--format", "tsv", sql).stdout.splitlines()[1] == b"1"
+    assert _recorder(fresh, "migrate", "up", "--no-ttl").returncode == 0
+    assert _recorder(fresh, "query", "--format", "tsv", sql).stdout.splitlines()[1] == b"0"
+    assert _recorder(fresh, "migrate", "check").returncode == 0
 
 
 # -- query --
 
 
-def test_formats(made: pathlib.Path) -> None:
+def test_formats(made: Made) -> None:
     """One answer in every form: a table for people, JSON, lines, CSV, Arrow; SQL from argument, file or input."""
     sql = "SELECT number AS n, toString(number) AS s FROM numbers(3)"
     assert b"n   s" in _recorder(made, "query", sql).stdout
@@ -98,14 +125,14 @@ def test_formats(made: pathlib.Path) -> None:
         made, "query", "--format", "jsonl", "-", stdin=sql.encode() + b";\n"
     ).stdout.splitlines()
     assert [json.loads(line) for line in lines] == rows
-    (made / "q.sql").write_text(sql)
+    (made.data_dir / "q.sql").write_text(sql)
     assert _recorder(made, "query", "-f", "q.sql", "--format", "CSV").stdout.splitlines()[2] == b'2,"2"'
     arrow = _recorder(made, "query", "--format", "arrow", sql).stdout
     assert pyarrow.ipc.open_stream(arrow).read_all()["n"].to_pylist() == [0, 1, 2]
     assert b"fills" in _recorder(made, "query", "SHOW TABLES").stdout
 
 
-def test_an_answer_of_many_blocks_is_one_answer(made: pathlib.Path) -> None:
+def test_an_answer_of_many_blocks_is_one_answer(made: Made) -> None:
     """However many pieces the engine makes of it, an answer has one header, one frame, and every row once."""
     sql = "SELECT number FROM numbers(300000)"
     lines = _recorder(made, "query", "--format", "csv", sql).stdout.splitlines()
@@ -121,7 +148,7 @@ def test_an_answer_of_many_blocks_is_one_answer(made: pathlib.Path) -> None:
     assert table.split().count("n") == 1
 
 
-def test_every_byte_survives(made: pathlib.Path) -> None:
+def test_every_byte_survives(made: Made) -> None:
     """All 256 bytes leave as they are; a table shows those that are no text as escapes, never raw."""
     sql = "SELECT unhex(hex(arrayStringConcat(arrayMap(i -> char(i), range(256))))) AS b"
     raw = _recorder(made, "query", "--format", "RawBLOB", sql).stdout
@@ -131,7 +158,7 @@ def test_every_byte_survives(made: pathlib.Path) -> None:
     assert b"\x1b" not in table
 
 
-def test_a_long_answer_is_cut_in_a_table_only(made: pathlib.Path) -> None:
+def test_a_long_answer_is_cut_in_a_table_only(made: Made) -> None:
     """A table stops at `--max-rows` and says so; the other formats give everything."""
     sql = "SELECT number FROM numbers(5000)"
     table = _recorder(made, "query", "--max-rows", "10", sql)
@@ -150,7 +177,7 @@ def test_a_long_answer_is_cut_in_a_table_only(made: pathlib.Path) -> None:
         "ALTER TABLE fills DELETE WHERE 1",
     ],
 )
-def test_nothing_can_be_changed(made: pathlib.Path, sql: str) -> None:
+def test_nothing_can_be_changed(made: Made, sql: str) -> None:
     """A statement that changes anything is refused in one line."""
     refused = _recorder(made, "query", sql)
     assert refused.returncode == 1
@@ -169,10 +196,11 @@ engine.close()
 """
 
 
-def test_asking_merges_nothing(made: pathlib.Path) -> None:
+@pytest.mark.usefixtures("embedded")  # a server merges whether it is asked or not
+def test_asking_merges_nothing(made: Made) -> None:
     """Parts that an engine would merge as it opens are the same after queries of some time as before."""
     subprocess.run(
-        [sys.executable, "-c", MANY_PARTS, str(made / "db")], check=True, timeout=60, env=ENVIRONMENT
+        [sys.executable, "-c", MANY_PARTS, str(made.data_dir / "db")], check=True, timeout=60, env=ENVIRONMENT
     )
     parts = "SELECT name, active FROM system.parts WHERE table = 'parts_of' ORDER BY name"
     before = _recorder(made, "query", "--format", "tsv", parts).stdout
@@ -188,7 +216,8 @@ def test_asking_merges_nothing(made: pathlib.Path) -> None:
     assert _recorder(made, "query", "--format", "tsv", parts).stdout == before
 
 
-def test_the_engine_keeps_its_disk_free_while_it_is_asked(made: pathlib.Path) -> None:
+@pytest.mark.usefixtures("embedded")  # a server has a configuration of its own
+def test_the_engine_keeps_its_disk_free_while_it_is_asked(made: Made) -> None:
     """`query` opens the engine with the configuration that a recorder opens it with."""
     sql = (
         "SELECT (SELECT value FROM system.merge_tree_settings WHERE name = 'old_parts_lifetime'), keep_free_space "
@@ -217,7 +246,7 @@ def test_the_engine_keeps_its_disk_free_while_it_is_asked(made: pathlib.Path) ->
 )
 @pytest.mark.parametrize("option", [[], ["--json"], ["--format", "csv"]])
 def test_sql_with_an_output_of_its_own_is_refused(
-    made: pathlib.Path, sql: str, words: bytes, option: list[str]
+    made: Made, sql: str, words: bytes, option: list[str]
 ) -> None:
     """A statement's own FORMAT or INTO OUTFILE is wrong use, said in one line, and writes no file."""
     refused = _recorder(made, "query", *option, sql)
@@ -225,7 +254,7 @@ def test_sql_with_an_output_of_its_own_is_refused(
     assert words in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
     assert refused.stdout == b""
-    assert not (made / "never.csv").exists()
+    assert not (made.data_dir / "never.csv").exists()
 
 
 @pytest.mark.parametrize(
@@ -240,7 +269,7 @@ def test_sql_with_an_output_of_its_own_is_refused(
         'SELECT 7 AS " FORMAT CSV"',
     ],
 )
-def test_format_is_also_a_name(made: pathlib.Path, sql: str) -> None:
+def test_format_is_also_a_name(made: Made, sql: str) -> None:
     """Columns, functions, strings and comments may say FORMAT and OUTFILE."""
     answer = _recorder(made, "query", "--format", "tsv", sql)
     assert answer.returncode == 0, answer.stderr
@@ -248,7 +277,7 @@ def test_format_is_also_a_name(made: pathlib.Path, sql: str) -> None:
 
 
 @pytest.mark.parametrize("sql", ["SET readonly = 0", "SELECT 1 SETTINGS readonly = 0"])
-def test_the_guard_cannot_be_taken_off(made: pathlib.Path, sql: str) -> None:
+def test_the_guard_cannot_be_taken_off(made: Made, sql: str) -> None:
     """The setting that makes the handle read-only cannot be changed by a statement."""
     assert _recorder(made, "query", sql).returncode == 1
 
@@ -265,7 +294,7 @@ def test_the_guard_cannot_be_taken_off(made: pathlib.Path, sql: str) -> None:
     ],
 )
 def test_errors_of_the_engine_are_one_line(
-    made: pathlib.Path, arguments: list[str], variables: dict[str, str], code: int, words: bytes
+    made: Made, arguments: list[str], variables: dict[str, str], code: int, words: bytes
 ) -> None:
     """What ClickHouse refuses is one line with its number, without stack or version."""
     refused = _recorder(made, "query", *arguments, **variables)
@@ -275,10 +304,11 @@ def test_errors_of_the_engine_are_one_line(
     assert b"Stack trace" not in refused.stderr
 
 
-def test_a_database_that_another_process_has_open(made: pathlib.Path) -> None:
+@pytest.mark.usefixtures("embedded")  # a server serves many processes
+def test_a_database_that_another_process_has_open(made: Made) -> None:
     """While another process holds the folder, both commands say so and which process it is."""
     # What the engine does while it runs: its process id in a file that it locks.
-    status = made / "db" / "status"
+    status = made.data_dir / "db" / "status"
     with status.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         lock.write("PID: 4242\n")
@@ -292,12 +322,12 @@ def test_a_database_that_another_process_has_open(made: pathlib.Path) -> None:
 
 
 @pytest.fixture
-def endless(made: pathlib.Path) -> Iterator[subprocess.Popen[bytes]]:
+def endless(made: Made) -> Iterator[subprocess.Popen[bytes]]:
     """A query that has begun to answer and would go on for long."""
     running = subprocess.Popen(
-        [sys.executable, "-m", "recorder", "--data-dir", str(made), "query", "--format", "csv",
+        [sys.executable, "-m", "recorder", "--data-dir", str(made.data_dir), "query", "--format", "csv",
          "SELECT number FROM numbers(100000000000)"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=made.environment,
     )  # fmt: skip
     assert running.stdout is not None
     assert running.stdout.readline() == b'"number"\n'

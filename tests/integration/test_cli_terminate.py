@@ -10,6 +10,7 @@ import subprocess
 import urllib.request
 
 import pytest
+from harness.backends import Place
 from harness.ingest_files import COMMAND, child_environment, run_command
 from harness.recorders import wait_until
 
@@ -26,7 +27,7 @@ def _received(port: int) -> int:
 
 
 @pytest.mark.parametrize("arguments", [["simulate", "--rate", "2k:600"], ["demo", "--minutes", "30"]])
-def test_sigterm_flushes_and_says_so(tmp_path: pathlib.Path, arguments: list[str]) -> None:
+def test_sigterm_flushes_and_says_so(place: Place, tmp_path: pathlib.Path, arguments: list[str]) -> None:
     """Rows that were waiting for company are in the database afterwards, in the order they came, none missing."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -34,6 +35,7 @@ def test_sigterm_flushes_and_says_so(tmp_path: pathlib.Path, arguments: list[str
     child = subprocess.Popen(
         [*COMMAND, "--data-dir", str(tmp_path / "data"), *arguments],
         env=child_environment(
+            **place.variables,
             RECORDER_HEALTH_ADDR=f"127.0.0.1:{port}",
             RECORDER_DEFAULTS__LINGER_MS="3600000",  # only closing sends the rows that wait
             RECORDER_DEFAULTS__LINGER_MAX_MS="3600000",
@@ -49,7 +51,9 @@ def test_sigterm_flushes_and_says_so(tmp_path: pathlib.Path, arguments: list[str
     assert child.returncode == 143, errors
     assert errors.splitlines()[-1] == "stopped"
     sql = f"SELECT count() AS rows, max(_seq) + 1 AS numbered FROM {TABLE}"
-    asked = run_command("--data-dir", tmp_path / "data", "query", "--format", "jsonl", sql, cwd=tmp_path)
+    asked = run_command(
+        "--data-dir", tmp_path / "data", "query", "--format", "jsonl", sql, cwd=tmp_path, **place.variables
+    )
     found = json.loads(asked.stdout)
     assert int(found["rows"]) > 500
     assert found["rows"] == found["numbered"]

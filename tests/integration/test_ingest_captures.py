@@ -29,7 +29,7 @@ def ingest(
     book_deltas: bool = False,
 ) -> IngestResult:
     settings = Settings(
-        target=backend.target, database=database, data_dir=data_dir, base={"ttl": False},
+        target=backend.target, database=database, data_dir=data_dir, base={"ttl": False, "migrate_on_start": True},
         tables={"book_deltas": {"enabled": book_deltas}},
     )  # fmt: skip
     options = IngestOptions(normaliser_options={"book_deltas": book_deltas})

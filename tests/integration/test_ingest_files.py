@@ -48,7 +48,9 @@ FILL = {
 
 @pytest.fixture
 def settings(backend: Backend, database: str, tmp_path: pathlib.Path) -> dict[str, Any]:
-    return {"target": backend.target, "database": database, "data_dir": tmp_path / "data"}
+    return {
+        "target": backend.target, "database": database, "data_dir": tmp_path / "data", "migrate_on_start": True,
+    }  # fmt: skip
 
 
 @pytest.fixture
@@ -524,7 +526,10 @@ def test_a_held_table_is_not_waited_for_for_ever(
     assert ingest(write_lines(tmp_path / "few", capture_lines(2))).ok
     client.command(f"RENAME TABLE {database}.market_data TO {database}.away")
     small = Settings(
-        **settings, ttl=False, migrate_on_start=False, shutdown_timeout_s=1, defaults={"queue_rows": 5_000}
+        **(settings | {"migrate_on_start": False}),
+        ttl=False,
+        shutdown_timeout_s=1,
+        defaults={"queue_rows": 5_000},
     )
     started = time.monotonic()
     with Recorder(small) as recorder, pytest.raises(TableHeld, match="market_data is held"):

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from clickhouse_connect.driver.client import Client
-from harness.backends import Backend
+from harness.backends import Backend, Place
 from harness.recorders import WAIT_S, order, rows, settings_for, wait_until
 
 from recorder import (
@@ -560,7 +560,7 @@ def test_a_recorder_that_failed_is_closed_and_counts(make: Make) -> None:
 CHILD = """
 import sys
 from recorder import Recorder, Settings
-rec = Recorder(Settings(target=sys.argv[1], data_dir=sys.argv[2])).start()
+rec = Recorder(Settings(data_dir=sys.argv[1])).start()
 for n in range(500):
     rec.record("fills", {"fill_id": str(n), "symbol": "B", "side": "buy", "fill_qty": 1, "fill_price": 1})
 """
@@ -568,23 +568,29 @@ END = {"plainly": "", "by sys.exit": "sys.exit(0)", "by an error": "raise Runtim
 COUNT = """
 import sys
 from recorder import Recorder, Settings
-with Recorder(Settings(target=sys.argv[1], data_dir=sys.argv[2])) as rec:
+with Recorder(Settings(data_dir=sys.argv[1])) as rec:
     print(rec.ask(lambda sink: sink.query("SELECT count() FROM fills"))[0][0])
 """
 
 
 @pytest.mark.parametrize("end", END)
 def test_a_program_that_ends_without_closing_loses_nothing(
-    backend: Backend, tmp_path: pathlib.Path, end: str
+    place: Place, tmp_path: pathlib.Path, end: str
 ) -> None:
     """Whoever forgets `close` has it done when the interpreter exits, and the exit is as clean."""
-    run = functools.partial(subprocess.run, capture_output=True, text=True, timeout=120, check=False)
-    with backend.for_children(tmp_path) as target:
-        ended = run([sys.executable, "-c", CHILD + END[end], target, str(tmp_path)])
-        assert ended.returncode == (1 if end == "by an error" else 0), ended.stderr
-        assert ("Traceback" in ended.stderr) == (end == "by an error"), ended.stderr
-        counted = run([sys.executable, "-c", COUNT, target, str(tmp_path)])
-        assert counted.stdout.split() == ["500"], counted.stderr
+    run = functools.partial(
+        subprocess.run,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=os.environ | place.variables,
+    )
+    ended = run([sys.executable, "-c", CHILD + END[end], str(tmp_path)])
+    assert ended.returncode == (1 if end == "by an error" else 0), ended.stderr
+    assert ("Traceback" in ended.stderr) == (end == "by an error"), ended.stderr
+    counted = run([sys.executable, "-c", COUNT, str(tmp_path)])
+    assert counted.stdout.split() == ["500"], counted.stderr
 
 
 def test_a_disabled_table_counts_its_rows_as_filtered(make: Make) -> None:

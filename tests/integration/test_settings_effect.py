@@ -31,15 +31,18 @@ def _synced(recorder: Recorder, table: str) -> int:
     return sum(f"{name} = 1" in engine for name in FSYNC_SETTINGS)
 
 
-def _differences(settings: Settings) -> Any:
+def _differences(backend: Backend, settings: Settings) -> Any:
     """What `recorder migrate check` says under these settings."""
-    changes = [f"--target={settings.target}?database={settings.database}", f"--data-dir={settings.data_dir}"]
     env = {
+        "RECORDER_TARGET": backend.target,
+        "RECORDER_DATABASE": settings.database,
+        "RECORDER_DATA_DIR": str(settings.data_dir),
+    } | {
         f"RECORDER_TABLES__{name.upper()}__{key.upper()}": str(value)
         for name, table in settings.tables.items()
         for key, value in table.model_dump(exclude_none=True).items()
     }
-    told = CliRunner().invoke(main, [*changes, "migrate", "check", "--json"], env=env)
+    told = CliRunner().invoke(main, ["migrate", "check", "--json"], env=env)
     return [found["table"] for found in json.loads(told.stdout)["differences"]]
 
 
@@ -58,8 +61,8 @@ def test_durability_by_setting_is_the_tables(backend: Backend, database: str, tm
             assert tables[other]["critical"] is False
             assert _synced(recorder, critical) == len(FSYNC_SETTINGS)
             assert _synced(recorder, other) == 0
-    assert _differences(swapped) == []
-    assert {"market_data", "orders"} <= set(_differences(by_pack))
+    assert _differences(backend, swapped) == []
+    assert {"market_data", "orders"} <= set(_differences(backend, by_pack))
 
 
 @pytest.mark.parametrize("table", ["market_data", "orders", "fills"])

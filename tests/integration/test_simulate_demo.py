@@ -3,30 +3,49 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from harness.backends import Backend, Place
 
 
-def recorder(*args: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+@dataclass(frozen=True)
+class Demo:
+    """What it told, and where it recorded."""
+
+    folder: pathlib.Path
+    place: Place
+    report: dict[str, Any]
+
+
+def recorder(
+    *args: str, place: Place | None = None, timeout_s: float = 120
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from recorder.cli import main; main()", *args]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+    variables = os.environ | (place.variables if place else {})
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=timeout_s, check=False, env=variables
+    )
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, dict[str, Any]]:
+def demo(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     folder = tmp_path_factory.mktemp("demo") / "data"
-    done = recorder("--data-dir", str(folder), "demo", "--minutes", "0.5", "--json")
-    assert done.returncode == 0, done.stderr
-    return folder, json.loads(done.stdout)
+    with backend.place(folder) as place:
+        done = recorder("--data-dir", str(folder), "demo", "--minutes", "0.5", "--json", place=place)
+        assert done.returncode == 0, done.stderr
+        yield Demo(folder, place, json.loads(done.stdout))
 
 
-def test_the_demo_accounts_for_every_row(demo: tuple[pathlib.Path, dict[str, Any]]) -> None:
+def test_the_demo_accounts_for_every_row(demo: Demo) -> None:
     """Nothing is shed, dead or pending, and each table has at least the rows the simulator says it made."""
-    _, report = demo
+    report = demo.report
     assert report["balance_exact"] is True
     truth = report["simulation"]["truth"]
     for table in report["tables"]:
@@ -36,9 +55,9 @@ def test_the_demo_accounts_for_every_row(demo: tuple[pathlib.Path, dict[str, Any
     assert truth["rows"]["fills"] > 0
 
 
-def test_the_demo_answers_what_the_simulator_knows(demo: tuple[pathlib.Path, dict[str, Any]]) -> None:
+def test_the_demo_answers_what_the_simulator_knows(demo: Demo) -> None:
     """The life of an order has its steps in time order, and a strategy's fills sum to the truth's last digit."""
-    _, report = demo
+    report = demo.report
     life, traded, around = report["answers"]
     assert life["agrees"] is True
     assert traded["agrees"] is True
@@ -52,12 +71,19 @@ def test_the_demo_answers_what_the_simulator_knows(demo: tuple[pathlib.Path, dic
     assert away[0] <= 0 < away[-1]
 
 
-def test_the_database_stays_and_a_second_session_adds_to_it(
-    demo: tuple[pathlib.Path, dict[str, Any]],
-) -> None:
-    """`recorder simulate` records into the same folder; its counts are those of its own session."""
-    folder, _ = demo
-    done = recorder("--data-dir", str(folder), "simulate", "--rows", "2000", "--seed", "9", "--json")
+def test_the_database_stays_and_a_second_session_adds_to_it(demo: Demo) -> None:
+    """`recorder simulate` records into the same database; its counts are those of its own session."""
+    done = recorder(
+        "--data-dir",
+        str(demo.folder),
+        "simulate",
+        "--rows",
+        "2000",
+        "--seed",
+        "9",
+        "--json",
+        place=demo.place,
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["complete"] is True
