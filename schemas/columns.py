@@ -54,6 +54,9 @@ class ColumnType:
     finite: bool = True
     unbounded: bool = False
     """True for texts, payloads and lists of any length: the queue counts their bytes one by one."""
+    foreign: bool = False
+    """True for texts, bytes and tags that may hold what others wrote: secrets are cut out of them before anything keeps
+    them."""
 
     def clickhouse_type(self, *, nullable: bool) -> str:
         """The full ClickHouse type, with `Nullable` where it goes."""
@@ -94,8 +97,8 @@ Id = Annotated[str, ColumnType(Kind.TEXT, "String", pa.string())]
 """An identifier as the venue or the system writes it."""
 Name = Annotated[str, ColumnType(Kind.TEXT, "LowCardinality(String)", pa.string())]
 """A text with few different values: symbol, strategy, venue."""
-Text = Annotated[str, ColumnType(Kind.TEXT, "String", pa.string(), unbounded=True)]
-Payload = Annotated[bytes | str, ColumnType(Kind.BYTES, "String", pa.binary(), unbounded=True)]
+Text = Annotated[str, ColumnType(Kind.TEXT, "String", pa.string(), unbounded=True, foreign=True)]
+Payload = Annotated[bytes | str, ColumnType(Kind.BYTES, "String", pa.binary(), unbounded=True, foreign=True)]
 """Bytes as they came; every one of the 256 values survives."""
 Bool = Annotated[bool, ColumnType(Kind.BOOL, "Bool", pa.bool_())]
 Floats = Annotated[tuple[float, ...], ColumnType(Kind.FLOATS, "Array(Float64)", pa.list_(pa.float64()))]
@@ -107,7 +110,11 @@ Levels = Annotated[
 Tags = Annotated[
     dict[str, str],
     ColumnType(
-        Kind.TAGS, "Map(LowCardinality(String), String)", pa.map_(pa.string(), pa.string()), unbounded=True
+        Kind.TAGS,
+        "Map(LowCardinality(String), String)",
+        pa.map_(pa.string(), pa.string()),
+        unbounded=True,
+        foreign=True,
     ),
 ]
 

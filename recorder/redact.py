@@ -1,0 +1,173 @@
+"""Cuts secrets out of bytes and texts, before they reach a log, a sink or a dead letter.
+
+A secret is found by the name before it (`"apiKey": "..."`, `signature=...`, `X-MBX-APIKEY: ...`) or by its form (a
+password in a URL, a private key in PEM, a bearer token). What is cut is replaced by `***`; everything else stays byte
+for byte. In MessagePack the mask is as long as what it hides, so that lengths stay true. `docs/redaction.md` says what
+is cut and what is not.
+
+Laws: it never raises, whatever the bytes; cutting twice is cutting once; where the end of a secret cannot be found, all
+that follows is cut; the time is linear in the bytes.
+
+A `Redactor` is a value. Log lines and errors are made where no recorder is at hand, so one redactor is *in force* in
+the process: it knows the built-in names and those of every recorder that was made in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from recorder.redact_msgpack import is_msgpack, redact_msgpack
+from recorder.redact_names import SecretNames
+from recorder.redact_spans import SpanFinder
+from recorder.redact_values import MASK, Value
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MASK_TEXT = MASK.decode()
+_ASTERISK = b"*"
+
+
+class Redactor:
+    """The names and forms of secrets, and what cuts them out. Thread-safe; pickles by its arguments.
+
+    `keys` are names of secrets beside the built-in ones. `patterns` are regular expressions as RE2 knows them, so that
+    none of them can take long; what one of them matches is cut.
+
+    Raises:
+        ValueError: a key is no name, or a pattern is no regular expression, or it matches nothing or the mask.
+    """
+
+    def __init__(self, keys: Iterable[str] = (), patterns: Iterable[str] = ()):
+        self.keys = tuple(dict.fromkeys(keys))
+        self.patterns = tuple(dict.fromkeys(patterns))
+        self._names = SecretNames(self.keys)
+        self._finder = SpanFinder(self._names)
+        for pattern in self.patterns:
+            _check(pattern)
+
+    def extended(self, keys: Iterable[str] = (), patterns: Iterable[str] = ()) -> Redactor:
+        """This one with more names and patterns; itself if there are none."""
+        more_keys, more_patterns = (*self.keys, *keys), (*self.patterns, *patterns)
+        if set(more_keys) <= set(self.keys) and set(more_patterns) <= set(self.patterns):
+            return self
+        return Redactor(more_keys, more_patterns)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Redactor, (self.keys, self.patterns)
+
+    @cached_property
+    def worth(self) -> tuple[str, ...]:
+        """Regular expressions (RE2) one of which matches every text that has something to cut."""
+        return (self._finder.worth, *self.patterns)
+
+    def is_secret(self, name: str) -> bool:
+        """Whether this is the name of a secret."""
+        return name.encode("utf-8", "replace") in self._names
+
+    def cut(self, data: bytes) -> tuple[bytes, int]:
+        """The bytes without their secrets, and how many were cut out."""
+        if is_msgpack(data):
+            return redact_msgpack(data, self._names, self._cut_in_place, self._finder)
+        return self._cut_text(data)
+
+    def text(self, text: str) -> str:
+        """The text without its secrets."""
+        data = text.encode("utf-8", "surrogatepass")
+        found, count = self._cut_text(data)
+        return found.decode("utf-8", "surrogatepass") if count else text
+
+    def value(self, value: Any, name: str = "") -> Any:
+        """A field of a log line: `***` if its name is a secret's, else without secrets, also inside of mappings and
+        sequences."""
+        if name and value not in (None, "") and self.is_secret(name):
+            return MASK_TEXT
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, bytes):
+            return self.cut(value)[0]
+        if isinstance(value, Mapping):
+            return {key: self.value(item, str(key)) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.value(item) for item in value]
+        return value
+
+    def _cut_text(self, data: bytes) -> tuple[bytes, int]:
+        pieces: list[bytes] = []
+        end = count = 0
+        for value in self._finder.spans(data):
+            pieces += (data[end : value.start], value.quote, MASK, value.quote)
+            end = value.end
+            count += 1
+        if count:
+            data = b"".join((*pieces, data[end:]))
+        return _cut_patterns(data, self.patterns, count) if self.patterns else (data, count)
+
+    def _cut_in_place(self, data: bytes) -> tuple[bytes, int]:
+        """Like `cut`, with masks as long as what they hide."""
+        if self.patterns and _cut_patterns(data, self.patterns, 0)[1] and data.strip(_ASTERISK):
+            return _ASTERISK * len(data), 1
+        pieces: list[bytes] = []
+        end = count = 0
+        for value in self._finder.spans(data):
+            mask = _mask_as_long(value)
+            if mask != data[value.start : value.end]:
+                pieces += (data[end : value.start], mask)
+                end = value.end
+                count += 1
+        return (b"".join((*pieces, data[end:])), count) if count else (data, 0)
+
+
+def _mask_as_long(value: Value) -> bytes:
+    length, quotes = value.end - value.start, 2 * len(value.quote)
+    if not value.quote:
+        return _ASTERISK * length
+    if length > quotes:
+        return value.quote + _ASTERISK * (length - quotes) + value.quote
+    return b"0".ljust(length)  # too short for quotes, and a document stays one
+
+
+def _check(pattern: str) -> None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        empty, masked = pc.match_substring_regex(pa.array([b"", MASK]), pattern).to_pylist()
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{pattern!r} is no regular expression as RE2 knows them: {error}") from None
+    if empty or masked:
+        what = "the empty text" if empty else f"the mask {MASK_TEXT}"
+        raise ValueError(f"{pattern!r} matches {what}; write what the secret looks like and nothing else")
+
+
+def _cut_patterns(data: bytes, patterns: Iterable[str], count: int) -> tuple[bytes, int]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    array: pa.Array = pa.array([data], pa.binary())
+    for pattern in patterns:
+        if found := pc.count_substring_regex(array, pattern)[0].as_py():
+            array = pc.replace_substring_regex(array, pattern, MASK_TEXT)
+            count += found
+    return array[0].as_py(), count
+
+
+_in_force = Redactor()
+
+
+def in_force() -> Redactor:
+    """The redactor of this process's log lines and errors."""
+    return _in_force
+
+
+def put_in_force(keys: Iterable[str] = (), patterns: Iterable[str] = ()) -> None:
+    """Let this process's log lines and errors lose these secrets too, from now on."""
+    global _in_force
+    _in_force = _in_force.extended(keys, patterns)
+
+
+def redacted(text: str) -> str:
+    """A text for people (a message, an error, a line of a log) without its secrets."""
+    return _in_force.text(text)
