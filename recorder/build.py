@@ -26,6 +26,8 @@ from recorder.breather import NEVER
 from recorder.convert import BadColumn, Converter, bad_values, converter
 from recorder.log import get_logger
 from recorder.queue import ArrowBlock, Block, Entry, Waiting
+from recorder.redact import Redactor, in_force
+from recorder.redact_columns import ColumnRedactor
 from recorder.shapes import BadShape, Shapes
 from schemas.columns import Kind
 from schemas.table import Table
@@ -43,6 +45,7 @@ class BatchBuilder:
 
     `run_id` fills in rows that name none. `ignore_unknown` counts and drops fields that the table does not have,
     instead of refusing the row. `breathe` is called between the columns of a slice, for other threads' sake.
+    `redactor` cuts secrets out of columns that may hold what others wrote; unset means the one in force.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class BatchBuilder:
         ignore_unknown: bool = False,
         on_bad: Callable[[BadRow], None],
         breathe: Callable[[], None] = NEVER,
+        redactor: Redactor | None = None,
     ):
         self.table = table
         self.epoch = epoch
@@ -73,6 +77,7 @@ class BatchBuilder:
         self._on_bad = on_bad
         self._breathe = breathe
         self._next_seq = 0
+        self._secrets = ColumnRedactor(table, redactor if redactor is not None else in_force())
         self._slices: list[_Slice] = []
         self._from_source = False
         self._shapes = Shapes(table, ignore_unknown=ignore_unknown)
@@ -83,6 +88,11 @@ class BatchBuilder:
         self._ts_local = index["ts_local"]
         self._run_id_at = index["run_id"]
         self._correlation_at = index.get("correlation_id")
+
+    @property
+    def redacted_spans(self) -> int:
+        """Secrets cut out of rows so far."""
+        return self._secrets.spans
 
     # -- rows in ------------------------------------------------------------------------------------------------
 
@@ -228,7 +238,8 @@ class BatchBuilder:
 
     def _keep(self, arrays: list[pa.Array], log: int, seqs: Sequence[int], accepted_ns: int) -> None:
         rows = len(seqs)
-        self._slices.append(_Slice(arrays, log, seqs))
+        # The one place all rows come through, single ones and Arrow blocks, before anything keeps them.
+        self._slices.append(_Slice(self._secrets.redact(arrays), log, seqs))
         self.rows += rows
         self.nbytes += rows * self._row_bytes
         self.slice_accepted_ns = accepted_ns

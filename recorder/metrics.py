@@ -60,6 +60,8 @@ class TableStats:
     """By outcome: received, inserted, shed, dead_lettered, duplicates_skipped, expired, filtered."""
     shed: Mapping[str, int] = field(default_factory=dict)
     """Shed rows by reason."""
+    redacted: int = 0
+    """Secrets cut out of its rows."""
     held: bool = False
     last_insert_s: float = 0.0
     """Time of the last successful insert in seconds since the epoch; 0 for none yet."""
@@ -282,6 +284,9 @@ class RecorderMetrics(Collector):
         loss = CounterMetricFamily(
             "recorder_critical_loss_rows", "Rows of critical tables shed.", labels=["table"]
         )
+        redacted = CounterMetricFamily(
+            "recorder_redacted_secrets", "Secrets cut out of rows.", labels=["table"]
+        )
         for table in tables:
             for name, value in (
                 ("recorder_queue_usage", table.queue_usage),
@@ -299,10 +304,11 @@ class RecorderMetrics(Collector):
                 rows.add_metric([table.table, outcome], count)
             for reason, count in table.shed.items():
                 shed.add_metric([table.table, reason], count)
+            redacted.add_metric([table.table], table.redacted)
             if table.critical:
                 loss.add_metric([table.table], table.rows.get("shed", 0))
         yield from gauges.values()
-        yield from (rows, shed, loss)
+        yield from (rows, shed, loss, redacted)
 
     @staticmethod
     def _of_buses(buses: Mapping[str, BusCounts]) -> Iterator[Metric]:

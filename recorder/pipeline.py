@@ -27,6 +27,7 @@ from recorder.flush_policy import NS_PER_S, FlushPolicy, is_due, is_full
 from recorder.flush_worker import FlushWorker, WorkerState
 from recorder.log import get_logger
 from recorder.queue import TableQueue, Waiting, rows_in
+from recorder.redact import redacted
 from recorder.sink.errors import DataError, SinkError
 from schemas.table import Table
 
@@ -172,7 +173,7 @@ class TablePipeline:
                 await run()
             except Exception as error:
                 log.error(f"{what} died, restarting", table=self.table.name, error=repr(error), exc_info=True)
-                self.last_error = self._died = f"{what} died: {error!r}"
+                self.last_error = self._died = redacted(f"{what} died: {error!r}")
                 await asyncio.sleep(RESTART_S)
                 self._died = ""
 
@@ -391,6 +392,7 @@ class TablePipeline:
 
     def state_changed(self, state: WorkerState, why: str) -> None:
         """The worker's state changed."""
+        why = redacted(why)  # it may quote a fault of our own, and that a row
         changed = (state, why) != (self.state, self.why_held)
         self.state = state
         self.why_held = why if state is WorkerState.HELD else ""
@@ -408,6 +410,11 @@ class TablePipeline:
     def unknown_fields(self) -> int:
         """Fields ignored because the table has no such column."""
         return self._builder.unknown_fields
+
+    @property
+    def redacted_spans(self) -> int:
+        """Secrets cut out of its rows."""
+        return self._builder.redacted_spans
 
     @property
     def position(self) -> int:

@@ -23,6 +23,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     PrivateAttr,
@@ -42,6 +43,8 @@ from recorder.settings_fields import (
     UnknownFields,
     bus_urls,
     byte_count,
+    checked_keys,
+    checked_patterns,
     database_name,
     default_database,
     default_target,
@@ -50,6 +53,7 @@ from recorder.settings_fields import (
     names,
     number,
     parse_address,
+    patterns,
     target_of,
 )
 from recorder.settings_problems import problem_line
@@ -231,6 +235,20 @@ class Settings(BaseSettings):
     unknown_fields: UnknownFields = Field(
         default="dead_letter",
         description="What a field the table lacks does to its row: `dead_letter`, or `ignore` (counted).",
+    )
+    redact_keys: Annotated[
+        tuple[str, ...], NoDecode, BeforeValidator(names), AfterValidator(checked_keys)
+    ] = Field(
+        default=(),
+        description="Names of secrets beside the built-in ones, whose values are cut out of payloads, texts, dead "
+        "letters and logs (`docs/redaction.md`).",
+    )
+    redact_patterns: Annotated[
+        tuple[str, ...], NoDecode, BeforeValidator(patterns), AfterValidator(checked_patterns)
+    ] = Field(
+        default=(),
+        description="Regular expressions (RE2) of secrets that no name stands before; in the environment one, or a "
+        "JSON list.",
     )
     switch_interval_s: Annotated[float, BeforeValidator(number), Field(gt=0, le=1)] | None = Field(
         default=None,

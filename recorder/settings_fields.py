@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, ByteSize, Field, TypeAdapter, ValidationError
 
+from recorder.redact import Redactor
 from recorder.target import Target, mask_urls, parse_target
 
 FOREVER: Literal["forever"] = "forever"
@@ -61,6 +62,30 @@ def bus_urls(value: Any) -> Any:
         if len(set(map(str, urls))) < len(urls):
             raise ValueError("names a bus twice; give each URL once")
     return urls
+
+
+def patterns(value: Any) -> Any:
+    """Regular expressions, from a text that is one, or from a list as JSON and TOML write it; checked."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = [value]
+        if not isinstance(value, list):
+            raise ValueError('write one regular expression, or more as a JSON list: ["one", "other"]')
+    return tuple(value)
+
+
+def checked_patterns(value: tuple[str, ...]) -> tuple[str, ...]:
+    """The same; refuses what is no regular expression, and what matches too much."""
+    Redactor(patterns=value)
+    return value
+
+
+def checked_keys(value: tuple[str, ...]) -> tuple[str, ...]:
+    """The same; refuses what is no name."""
+    Redactor(keys=value)
+    return value
 
 
 def keep_days(value: Any) -> Any:

@@ -111,6 +111,7 @@ def _table_status(recorded: RecordedTable) -> dict[str, Any]:
         "shed": dict(pipeline.queue.shed.totals),
         "filtered_rows": door.filtered_rows,
         "unknown_fields": pipeline.unknown_fields,
+        "redacted_secrets": pipeline.redacted_spans,
         "errors": {str(code): count for code, count in pipeline.errors.items()},
         "last_error": pipeline.last_error,
         "last_insert_ns": pipeline.last_insert_ns,
@@ -153,6 +154,7 @@ def _table_stats(name: str, recorded: RecordedTable) -> TableStats:
         pending_rows=pending,
         rows=rows | {"filtered": door.filtered_rows},
         shed=dict(pipeline.queue.shed.totals),
+        redacted=pipeline.redacted_spans,
         held=pipeline.state is WorkerState.HELD,
         last_insert_s=(pipeline.last_insert_ns or 0) / 1e9,
     )

@@ -62,12 +62,15 @@ class Migration:
 class Pack:
     """Migrations and tables that belong together.
 
-    `folder` holds the files `NNNN_what.sql`, numbered from 1 without a gap.
+    `folder` holds the files `NNNN_what.sql`, numbered from 1 without a gap. `redact_keys` are names of secrets that its
+    rows may bring with them, `redact_patterns` regular expressions (RE2) of such that have no name.
     """
 
     name: str
     folder: Path
     tables: tuple[Table, ...]
+    redact_keys: tuple[str, ...] = ()
+    redact_patterns: tuple[str, ...] = ()
 
     @cached_property
     def migrations(self) -> tuple[Migration, ...]:

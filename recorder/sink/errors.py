@@ -12,12 +12,18 @@ SinkError                 (code, message of the server)
 
 from __future__ import annotations
 
+from recorder.redact import redacted
+
 
 class SinkError(Exception):
-    """An error of the sink; `code` is ClickHouse's, 0 where there is none."""
+    """An error of the sink; `code` is ClickHouse's, 0 where there is none.
+
+    Servers quote the data they refuse, and drivers the URL they asked: secrets are cut out of the text here, so that it
+    may be kept and shown.
+    """
 
     def __init__(self, message: str, *, code: int = 0):
-        super().__init__(message)
+        super().__init__(redacted(message))
         self.code = code
 
 

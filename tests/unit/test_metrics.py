@@ -20,6 +20,7 @@ NAMES = {
     "recorder_last_successful_insert_timestamp_seconds": ("gauge", {"table"}),
     "recorder_rows": ("counter", {"table", "outcome"}),
     "recorder_shed_rows": ("counter", {"table", "reason"}),
+    "recorder_redacted_secrets": ("counter", {"table"}),
     "recorder_critical_loss_rows": ("counter", {"table"}),
     "recorder_lag_seconds": ("histogram", {"table"}),
     "recorder_insert_seconds": ("histogram", {"table"}),
