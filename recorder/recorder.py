@@ -199,6 +199,11 @@ class Recorder:
         return self._state == "running"
 
     @property
+    def in_contact(self) -> bool:
+        """Whether the database has answered since the start."""
+        return self._thread is not None and self._thread.runtime.contact.made
+
+    @property
     def started(self) -> bool:
         """Whether it ever took rows."""
         return self._thread is not None

@@ -81,7 +81,7 @@ class Runtime:
         self._backoff = Backoff(settings.retry_initial_s, settings.retry_max_s)
         self._breathe = Breather.of_switch_interval(settings.switch_interval_s)
         self._schema = SchemaStart(sink, settings, self._packs)
-        self._contact = Contact(sink, self._schema, self._backoff)
+        self.contact = Contact(sink, self._schema, self._backoff)
         self._wait_for_database = wait_for_database
         self._hurried = asyncio.Event()
         metrics = RecorderMetrics(
@@ -92,7 +92,7 @@ class Runtime:
             settings,
             self.tables,
             metrics,
-            contact=self._contact,
+            contact=self.contact,
             sources=self.sources,
             run_id=run_id,
             recorder_run_id=recorder_run_id,
@@ -106,7 +106,7 @@ class Runtime:
             own=self._own,
             metrics=metrics,
             schema=self._schema,
-            contact=self._contact,
+            contact=self.contact,
         )
         for pack in self._packs:
             for table in pack.tables:
@@ -184,9 +184,9 @@ class Runtime:
             HealthPortError: the health port cannot be opened.
         """
         try:
-            await self._contact.make(lambda: enabled(self.tables), wait=self._wait_for_database)
+            await self.contact.make(lambda: enabled(self.tables), wait=self._wait_for_database)
             for recorded in self.tables.values():
-                recorded.pipeline.start(recorded.worker, contact=self._contact)
+                recorded.pipeline.start(recorded.worker, contact=self.contact)
             await self._open_health_port()
         except BaseException:
             await self.abort()
@@ -208,7 +208,7 @@ class Runtime:
         # What cannot be flushed must still be given up, counted and closed within the time.
         reserve_s = max(min(CLOSE_RESERVE_S, 0.2 * timeout_s), min(SETTLE_S, 0.5 * timeout_s))
         settle_s = max(SETTLE_S, reserve_s / 2)
-        deadline = self._loop.time() + (timeout_s - reserve_s if self._contact.made else 0.0)
+        deadline = self._loop.time() + (timeout_s - reserve_s if self.contact.made else 0.0)
         await self._housekeeping.close()
         await self._unless_hurried(self.flush(), deadline)
         await asyncio.gather(
@@ -216,7 +216,7 @@ class Runtime:
         )
         self._housekeeping.report_gaps()
         # A table that hangs has used up the time, but it must not take the recorder's own rows with it.
-        own_s = OWN_ROWS_S if self._contact.made else 0.0
+        own_s = OWN_ROWS_S if self.contact.made else 0.0
         own_rows = asyncio.gather(*(self._resolved_now(name) for name in OWN_TABLES))
         await self._unless_hurried(own_rows, max(deadline, self._loop.time() + own_s))
         await self.abort()
@@ -237,12 +237,12 @@ class Runtime:
 
     async def abort(self) -> None:
         """Stop without flushing; what memory held is counted as shed."""
-        await self._contact.close()
+        await self.contact.close()
         await self._housekeeping.close()
         await self.settling.close()
         await asyncio.gather(*(pipeline.close(SETTLE_S) for pipeline in self.pipelines.values()))
         for name, pipeline in self.pipelines.items():
-            if pipeline.lost_rows and (self._contact.made or name not in OWN_TABLES):
+            if pipeline.lost_rows and (self.contact.made or name not in OWN_TABLES):
                 log.error("rows were lost at shutdown", table=name, rows=pipeline.lost_rows)
         if self._health_server is not None:
             await self._health_server.close()

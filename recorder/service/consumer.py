@@ -18,50 +18,35 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from recorder.backoff import Backoff
 from recorder.bus.base import BusMessage, BusNotice, Guarantee, Subscription
+from recorder.errors import RecorderError
 from recorder.flush_worker import WorkerState
 from recorder.identity import letter_log
 from recorder.log import get_logger
 from recorder.metrics import BusCounts, SourceCounts
-from recorder.own_rows import DEAD_LETTERS
 from recorder.recorder import Recorder, SourceRow
+from recorder.service.receipts import Made, Receipts
 from recorder.service.rows import MessageRows
 from recorder.service.topics import TopicMap
 from recorder.settling import Handover
 
 log = get_logger("recorder.bus")
 
-NOTICES_S = 1.0
-"""How often notices are taken where no messages come."""
+TICK_S = 0.5
+"""How often notices and snapshots are taken where no messages come."""
+LETTER = "dead letter"
+"""The place of a message's own dead letter: no table has a blank in its name."""
 SOUND_S = 10.0
 """A subscription that lived for so long was sound: when it ends, back-off begins anew."""
 ALARM_S = 60.0
 """A subscription that stays down is told again this often."""
 HELD_SHARE = 0.5
-
-
-@dataclass(eq=False, slots=True)
-class _Group:
-    """Messages that wait for the same handovers."""
-
-    messages: list[BusMessage]
-    left: int
-    tables: tuple[str, ...] = ()
-    bytes: int = 0
-
-
-@dataclass(slots=True)
-class _Held:
-    """What is pending of one table."""
-
-    messages: int = 0
-    bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -106,22 +91,19 @@ class Consumer:
         self._backoff = backoff
         self._loop = asyncio.get_running_loop()
         self._counts = _Counts()
-        self._pending: dict[tuple[int, int], float] = {}  # since when, in order
-        self._groups: dict[Handover, list[_Group]] = {}
-        self._of_table: defaultdict[str, _Held] = defaultdict(_Held)
-        self._done: list[BusMessage] = []
+        self._receipts = Receipts()
         self._wake = asyncio.Event()
         self._alarmed_s: float | None = None
         self._first_try = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
-        self._acking: asyncio.Task[None] | None = None
+        self._tending: asyncio.Task[None] | None = None
 
     # -- lifecycle ----------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Begin; return once the first attempt to subscribe has ended, well or not."""
         self._reading = asyncio.create_task(self._read_forever(), name=f"read {self.name}")
-        self._acking = asyncio.create_task(self._ack_forever(), name=f"ack {self.name}")
+        self._tending = asyncio.create_task(self._tend_forever(), name=f"tend {self.name}")
         await self._first_try.wait()
 
     async def stop_reading(self) -> None:
@@ -134,9 +116,9 @@ class Consumer:
         """Acknowledge what is durable by now, and leave the bus."""
         await self.stop_reading()
         await asyncio.sleep(0)  # lets in what the recorder's loop has told
-        if self._acking is not None:
-            self._acking.cancel()
-            await asyncio.gather(self._acking, return_exceptions=True)
+        if self._tending is not None:
+            self._tending.cancel()
+            await asyncio.gather(self._tending, return_exceptions=True)
         await self._ack_done()
         await self._close_subscription()
 
@@ -145,7 +127,7 @@ class Consumer:
     @property
     def pending(self) -> int:
         """Messages taken whose rows are not settled."""
-        return len(self._pending)
+        return self._receipts.pending
 
     def counts(self) -> SourceCounts:
         """Everything counted so far. From any thread."""
@@ -159,10 +141,7 @@ class Consumer:
         )
 
     def _bus_counts(self) -> BusCounts:
-        counts = self._counts
-        oldest_s = None
-        with contextlib.suppress(RuntimeError):  # changed just now, by the loop it belongs to
-            oldest_s = next(iter(self._pending.values()), None)
+        counts, oldest_s = self._counts, self._receipts.oldest_s()
         return BusCounts(
             guarantee=str(self.guarantee),
             down=self.down,
@@ -173,7 +152,7 @@ class Consumer:
             undecodable=counts.undecodable,
             ignored=counts.ignored,
             rows=counts.rows,
-            unacknowledged=len(self._pending),
+            unacknowledged=self._receipts.pending,
             oldest_unacknowledged_s=time.monotonic() - oldest_s if oldest_s is not None else 0.0,
         )
 
@@ -239,91 +218,72 @@ class Consumer:
 
     def _take(self, messages: Sequence[BusMessage]) -> None:
         refused = self._overdrawn()
-        for (log_id, again), run in itertools.groupby(messages, lambda m: (m.log, m.redelivered)):
-            self._take_run(log_id, list(run), again=again, refused=refused)
-        if self._done:
+        for (_, again), run in itertools.groupby(messages, lambda m: (m.log, m.redelivered)):
+            self._take_run(list(run), again=again, refused=refused)
+        if self._receipts.any_done:
             self._wake.set()
 
-    def _take_run(
-        self, log_id: int, messages: Sequence[BusMessage], *, again: bool, refused: frozenset[str]
-    ) -> None:
+    def _take_run(self, messages: Sequence[BusMessage], *, again: bool, refused: frozenset[str]) -> None:
         """Take messages of one log, all of them fresh or all redelivered."""
-        counts, now_s = self._counts, time.monotonic()
+        counts = self._counts
         counts.messages += len(messages)
         counts.redelivered += len(messages) if again else 0
         rows: list[SourceRow] = []
         letters: list[SourceRow] = []
-        made: list[tuple[BusMessage, frozenset[str], bool]] = []
+        made: list[Made] = []
+        seen: set[int] = set()
         for message in messages:
-            identity = (log_id, message.position)
-            if identity in self._pending:
+            if message.position in seen or self._receipts.is_pending(message):
                 counts.duplicates += 1
                 continue
+            seen.add(message.position)
             route = self.topics.route(message.topic)
             if route.ignored:
                 counts.ignored += 1
                 counts.ignored_topics[route.pattern] += 1
-                self._done.append(message)
+                self._receipts.finish(message)
                 continue
-            self._pending[identity] = now_s
             found = self._rows.of(message, route)
+            places = {row.table for row in found.rows}
             rows += found.rows
             if found.letter is not None:
                 counts.undecodable += 1
                 letters.append(found.letter)
-            made.append((message, frozenset(row.table for row in found.rows), found.letter is not None))
+                places.add(LETTER)
+            made.append(Made(message, frozenset(places)))
         counts.rows += len(rows)
-        self._hand_over(log_id, rows, letters, made, fresh=not again, refused=refused)
+        self._hand_over(messages[0].log, rows, letters, made, fresh=not again, refused=refused)
 
     def _hand_over(
         self,
         log_id: int,
         rows: Sequence[SourceRow],
         letters: Sequence[SourceRow],
-        made: Sequence[tuple[BusMessage, frozenset[str], bool]],
+        made: Sequence[Made],
         *,
         fresh: bool,
         refused: frozenset[str],
     ) -> None:
-        recorder = self._recorder
-        of_rows = recorder.deliver(log_id, rows, self._told, fresh=fresh, refused=refused)
-        of_letters = (
-            recorder.deliver(letter_log(log_id, ""), letters, self._told, fresh=fresh) if letters else []
-        )
-        by_table = {handover.table: handover for handover in of_rows}
-        groups: dict[tuple[frozenset[str], bool], _Group] = {}
-        for message, tables, has_letter in made:
-            waits = frozenset(by_table.keys() & tables)
-            key = (waits, has_letter and bool(of_letters))
-            group = groups.get(key)
-            if group is None:
-                names = (*waits, DEAD_LETTERS) if key[1] else tuple(waits)
-                group = groups[key] = _Group([], len(names), names)
-            group.messages.append(message)
-            group.bytes += len(message.payload)
-        for (waits, has_letter), group in groups.items():
-            if not group.left:  # no rows, or none that found room: nothing is waited for
-                self._settle(group)
-                continue
-            for name in group.tables:
-                self._of_table[name].messages += len(group.messages)
-                self._of_table[name].bytes += group.bytes
-            for handover in (*(by_table[name] for name in waits), *(of_letters if has_letter else ())):
-                self._groups.setdefault(handover, []).append(group)
-        recorder.settle([*of_rows, *of_letters], self._told)
+        deliver, told = self._recorder.deliver, self._told
+        places = [(given.table, given) for given in deliver(log_id, rows, told, fresh=fresh, refused=refused)]
+        if letters:
+            given = deliver(letter_log(log_id, ""), letters, told, fresh=fresh)
+            places += [(LETTER, handover) for handover in given]
+        self._receipts.expect(made, places, time.monotonic())
+        if places:
+            self._recorder.settle([handover for _, handover in places], told)
 
     def _overdrawn(self) -> frozenset[str]:
         """Tables that are held, while others flow, and use so much of the window that they would stop those."""
         messages, size = self._window
+        uses = {name: use for name, use in self._receipts.uses.items() if name != LETTER}
         over = [
             name
-            for name, held in self._of_table.items()
-            if held.messages > HELD_SHARE * messages or held.bytes > HELD_SHARE * size
+            for name, use in uses.items()
+            if use.messages > HELD_SHARE * messages or use.bytes > HELD_SHARE * size
         ]
-        if not over:
-            return frozenset()
         state_of = self._recorder.state_of
-        if all(state_of(name) is not WorkerState.FLOWING for name in self._of_table):
+        if not over or all(state_of(name) is not WorkerState.FLOWING for name in uses):
             return frozenset()
         return frozenset(name for name in over if state_of(name) is WorkerState.HELD)
 
@@ -335,33 +295,23 @@ class Consumer:
             self._loop.call_soon_threadsafe(self._settled, handovers)
 
     def _settled(self, handovers: Sequence[Handover]) -> None:
-        for handover in handovers:
-            for group in self._groups.pop(handover, ()):
-                group.left -= 1
-                if not group.left:
-                    for name in group.tables:
-                        self._of_table[name].messages -= len(group.messages)
-                        self._of_table[name].bytes -= group.bytes
-                    self._settle(group)
-        if self._done:
+        self._receipts.settled(handovers)
+        if self._receipts.any_done:
             self._wake.set()
 
-    def _settle(self, group: _Group) -> None:
-        for message in group.messages:
-            self._pending.pop((message.log, message.position), None)
-        self._done += group.messages
-
-    async def _ack_forever(self) -> None:
+    async def _tend_forever(self) -> None:
+        """Acknowledge, and whatever else is to be done every so often."""
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(NOTICES_S):
+                async with asyncio.timeout(TICK_S):
                     await self._wake.wait()
             self._wake.clear()
             await self._ack_done()
             self._take_notices()
+            self._take_snapshots()
 
     async def _ack_done(self) -> None:
-        done, self._done = self._done, []
+        done = self._receipts.take_done()
         if not done:
             return
         try:
@@ -370,6 +320,12 @@ class Consumer:
             log.warning(
                 "messages were not acknowledged", bus=self.name, messages=len(done), error=repr(error)
             )
+
+    def _take_snapshots(self) -> None:
+        """Rows that normalisers make by the clock: the recorder's own, not of any message."""
+        for row in self._rows.snapshots(time.time_ns()):
+            with contextlib.suppress(RecorderError):  # closed, or a table that no pack has
+                self._recorder.record(row.table, row.row)
 
     # -- notices --------------------------------------------------------------------------------------------------
 

@@ -12,12 +12,16 @@ from recorder.bus.base import BusMessage, Encoding
 from recorder.bus.decode import rows_of_message
 from recorder.convert import EARLIEST_TIME_NS
 from recorder.identity import SLOTS, UNDATED_NS, source_seq
+from recorder.log import get_logger
 from recorder.normalise.base import BadMessage, Message, NormalisedRow, Normaliser
+from recorder.normalise.order_ids import OrderIds
 from recorder.normalise.slots import clash
 from recorder.own_rows import DEAD_LETTERS, dead_letter_row
 from recorder.recorder import SourceRow
 from recorder.service.topics import Route
 from schemas.table import Table
+
+log = get_logger("recorder.bus")
 
 POSITIONS = 2**64 // SLOTS
 """Positions from here on have no identity of 64 bits."""
@@ -35,7 +39,7 @@ class Rows(NamedTuple):
 class MessageRows:
     """See the module. `origin` names the subscription; `open_normaliser` makes one of a name, one a pattern.
 
-    `take` sees every row on its way, and may complete it.
+    `order_ids` sees the rows it wants on their way, and completes them.
     """
 
     def __init__(
@@ -45,15 +49,16 @@ class MessageRows:
         recorder_run_id: str,
         *,
         open_normaliser: Callable[[str], Normaliser],
-        take: Callable[[str, Any], Any] | None = None,
+        order_ids: OrderIds | None = None,
     ):
         self.normalisers: dict[str, Normaliser] = {}
         """By pattern: each keeps the state of its own streams."""
+        self._next_snapshot_ns: dict[str, int] = {}
         self._columns = {name: _Columns(table) for name, table in tables.items()}
         self._origin = origin
         self._recorder_run_id = recorder_run_id
         self._open_normaliser = open_normaliser
-        self._take = take
+        self._order_ids = order_ids if order_ids is not None else OrderIds(0)
 
     def of(self, message: BusMessage, route: Route) -> Rows:
         """The rows of a message. Never raises: what is wrong with it makes a dead letter with its bytes."""
@@ -74,10 +79,24 @@ class MessageRows:
                 unknown.append(row)
                 continue
             content = columns.filled(row.row, message.ts_ns, message.correlation_id)
-            if self._take is not None:
-                content = self._take(row.table, content)
+            if self._order_ids.wants(row.table):
+                content = self._order_ids.take(row.table, content)
             entries.append(SourceRow(row.table, source_seq(message.position, row.slot), content))
         return Rows(entries, self._unplaced(message, unknown, len(rows)) if unknown else None)
+
+    def snapshots(self, now_ns: int) -> list[NormalisedRow]:
+        """Rows that normalisers make by the clock, of those for which it is time."""
+        rows: list[NormalisedRow] = []
+        for pattern, normaliser in self.normalisers.items():
+            interval_s = getattr(normaliser, "snapshot_interval_s", None)
+            if not interval_s or now_ns < self._next_snapshot_ns.get(pattern, 0):
+                continue
+            self._next_snapshot_ns[pattern] = now_ns + int(interval_s * 1e9)
+            try:
+                rows += normaliser.snapshots(now_ns)  # type: ignore[attr-defined]
+            except Exception as error:
+                log.error("a normaliser's snapshot failed", topics=pattern, error=repr(error), exc_info=True)
+        return rows
 
     def _normalised(self, message: BusMessage, route: Route) -> Sequence[NormalisedRow]:
         if not route.normaliser:

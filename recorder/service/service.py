@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
+from typing import Any
 
 from recorder.backoff import Backoff
 from recorder.bus.base import Guarantee
@@ -22,7 +23,10 @@ from recorder.bus.options import BusOptions
 from recorder.errors import RecorderError, SettingsError
 from recorder.ingest.normalisers import GROUP, open_normaliser
 from recorder.log import get_logger
+from recorder.metrics import SourceCounts
 from recorder.normalise.base import Normaliser
+from recorder.normalise.order_ids import OrderIds
+from recorder.normalise.order_ids_load import load_order_ids
 from recorder.own_rows import OWN_TABLES
 from recorder.packs import packs_of
 from recorder.recorder import Recorder
@@ -63,6 +67,7 @@ class Service:
         self._set_up_log = set_up_log
         self._serve = serve
         self._topics = TopicMap(settings.topics)
+        self._order_ids = OrderIds(settings.order_ids_max)
         self._consumers: list[Consumer] = []
         self._stopped_by: list[signal.Signals] = []
         self._stop = asyncio.Event()
@@ -102,8 +107,7 @@ class Service:
         makers = [self._consumer_maker(url) for url in settings.bus]
         return recorder, makers
 
-    def _check_topics(self, topics: TopicMap, tables: object) -> None:
-        assert isinstance(tables, dict)
+    def _check_topics(self, topics: TopicMap, tables: Iterable[str]) -> None:
         topics.check(tables, (entry.name for entry in entry_points(group=GROUP)))
 
     def _open_normaliser(self, name: str) -> Normaliser:
@@ -130,6 +134,7 @@ class Service:
                 subscription.name,
                 recorder.recorder_run_id,
                 open_normaliser=self._open_normaliser,
+                order_ids=self._order_ids,
             )
             return Consumer(
                 recorder,
@@ -155,9 +160,11 @@ class Service:
                 consumer = make(recorder)
                 self._consumers.append(consumer)
                 recorder.watch(consumer.name, consumer.counts)
+            recorder.watch("order_ids", lambda: SourceCounts(unresolved=self._order_ids.unresolved.copy()))
+            learnt = await self._learn_order_ids(recorder)
             await asyncio.gather(*(consumer.start() for consumer in self._consumers))
             checks.tell_buses(self._consumers)
-            looking = asyncio.create_task(self._look_after(recorder), name="look after")
+            looking = asyncio.create_task(self._look_after(recorder, learnt=learnt), name="look after")
             stack.callback(looking.cancel)
             log.info("ready")
             notify(READY="1", STATUS="recording")
@@ -175,7 +182,16 @@ class Service:
         finally:
             await server.close()
 
-    async def _look_after(self, recorder: Recorder) -> None:
+    async def _learn_order_ids(self, recorder: Recorder) -> bool:
+        """Learn the orders from before, if the database answers; whether nothing is left to learn."""
+        if not self._settings.order_ids_max or "orders" not in recorder.tables:
+            return True
+        if not recorder.in_contact:
+            return False
+        await load_order_ids(_Asked(recorder), self._settings.database, self._order_ids)
+        return True
+
+    async def _look_after(self, recorder: Recorder, *, learnt: bool) -> None:
         """See that the recorder lives, and tell the supervisor so."""
         every_s = min(LOOK_S, watchdog_s() or LOOK_S)
         while True:
@@ -185,6 +201,8 @@ class Service:
                 log.critical(self._failed)
                 self._stop.set()
                 return
+            if not learnt:
+                learnt = await self._learn_order_ids(recorder)
             if watchdog_s() is not None:
                 with contextlib.suppress(RecorderError):
                     await asyncio.to_thread(recorder.status)  # a loop that is stuck does not answer
@@ -259,7 +277,7 @@ class Service:
             return
         new = self._reread()
         topics = TopicMap(new.topics)
-        self._check_topics(topics, dict(recorder.tables))
+        self._check_topics(topics, recorder.tables)
         for name in topics.normalisers:
             self._open_normaliser(name)
         found = changes(self._started, self._settings, new)
@@ -273,6 +291,17 @@ class Service:
             changed={key: f"{before} → {after}" for key, (before, after) in found.live.items()},
             needs_restart=found.restart,
         )
+
+
+class _Asked:
+    """The database for a question on the service's loop."""
+
+    def __init__(self, recorder: Recorder):
+        self._recorder = recorder
+
+    async def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[Sequence[Any]]:
+        """Rows of a statement."""
+        return await asyncio.to_thread(self._recorder.ask, lambda sink: sink.query(sql, parameters))
 
 
 def _shed(recorder: Recorder) -> int:
