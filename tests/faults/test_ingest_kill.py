@@ -11,33 +11,39 @@ import time
 
 import orjson
 import pytest
+from harness.backends import Backend, Place
 from harness.ingest_files import COMMAND, capture_lines, child_environment, run_command, write_lines
 
 ROUNDS = 3
 LINES = 20_000
 READER = """
-import sys, clickhouse_connect
-client = clickhouse_connect.get_client(interface="chdb", path=sys.argv[1])
-for table in ("market_data", "book_deltas", "system_events"):
-    columns = [row[0] for row in client.query(
-        "SELECT name FROM system.columns WHERE database = 'default' AND table = {t:String} AND name != 'run_id'",
-        parameters={"t": table}).result_rows]
-    where = "" if table != "system_events" else " WHERE kind = 'feed_gap'"
-    # As text of a tuple: a NULL among the arguments of a hash would make it NULL, and the row would not count.
-    rows = client.query(
-        "SELECT count(), uniqExact(_log, _seq), sum(hash), groupBitXor(hash) FROM "
-        f"(SELECT _log, _seq, cityHash64(toString(tuple({', '.join(columns)}))) AS hash FROM {table}{where})"
-    ).result_rows
-    print(table, *rows[0])
-client.close()
+import asyncio
+from recorder import Settings
+from recorder.sink.open import open_sink
+
+async def main():
+    sink = open_sink(Settings())
+    for table in ("market_data", "book_deltas", "system_events"):
+        columns = [row[0] for row in await sink.query(
+            "SELECT name FROM system.columns WHERE database = currentDatabase() AND table = {t:String} "
+            "AND name != 'run_id'", {"t": table})]
+        where = "" if table != "system_events" else " WHERE kind = 'feed_gap'"
+        # As text of a tuple: a NULL among the arguments of a hash would make it NULL, and the row would not count.
+        rows = await sink.query(
+            "SELECT count(), uniqExact(_log, _seq), sum(hash), groupBitXor(hash) FROM "
+            f"(SELECT _log, _seq, cityHash64(toString(tuple({', '.join(columns)}))) AS hash FROM {table}{where})")
+        print(table, *rows[0])
+    await sink.close()
+
+asyncio.run(main())
 """
 
 
-def captured(data_dir: pathlib.Path) -> str:
+def captured(place: Place, data_dir: pathlib.Path) -> str:
     """Count, identities and two hashes over all columns of what files made, run ids apart."""
     done = subprocess.run(
-        [sys.executable, "-c", READER, str(data_dir / "db")],
-        capture_output=True, text=True, timeout=120, check=False, env=child_environment(),
+        [sys.executable, "-c", READER], capture_output=True, text=True, timeout=120, check=False,
+        env=child_environment(**place.variables, RECORDER_DATA_DIR=str(data_dir)),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -45,6 +51,7 @@ def captured(data_dir: pathlib.Path) -> str:
 
 def killed_and_repeated(
     files: list[pathlib.Path],
+    place: Place,
     data_dir: pathlib.Path,
     tmp_path: pathlib.Path,
     rng: random.Random,
@@ -54,7 +61,7 @@ def killed_and_repeated(
     arguments = ["--data-dir", str(data_dir), "ingest", "--book-deltas", "--json", *map(str, files)]
     for _ in range(rng.randrange(1, 4)):
         child = subprocess.Popen(
-            [*COMMAND, *arguments], cwd=tmp_path, env=child_environment(),
+            [*COMMAND, *arguments], cwd=tmp_path, env=child_environment(**place.variables),
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         try:
@@ -62,7 +69,7 @@ def killed_and_repeated(
         except subprocess.TimeoutExpired:
             child.send_signal(signal.SIGKILL)
         child.wait()
-    done = run_command(*arguments, cwd=tmp_path)
+    done = run_command(*arguments, cwd=tmp_path, **place.variables)
     assert done.returncode == 0, done.stderr
     result = orjson.loads(done.stdout)
     assert result["ok"]
@@ -70,8 +77,20 @@ def killed_and_repeated(
         assert result["inserted"][table] + result["already_there"][table] == rows
 
 
+def undisturbed(
+    files: list[pathlib.Path], place: Place, data_dir: pathlib.Path, tmp_path: pathlib.Path
+) -> tuple[dict[str, int], float, str]:
+    """The command left alone: rows by table, how long it took, and what is in the database."""
+    arguments = ["--data-dir", str(data_dir), "ingest", "--book-deltas", "--json", *map(str, files)]
+    started = time.monotonic()
+    done = run_command(*arguments, cwd=tmp_path, **place.variables)
+    whole_s = time.monotonic() - started
+    assert done.returncode == 0, done.stderr
+    return orjson.loads(done.stdout)["rows"], whole_s, captured(place, data_dir)
+
+
 @pytest.mark.slow
-def test_sigkill_at_random_moments_and_again(tmp_path: pathlib.Path) -> None:
+def test_sigkill_at_random_moments_and_again(backend: Backend, tmp_path: pathlib.Path) -> None:
     """Whatever a kill left, a repeat completes: every captured row once, with the same content."""
     lines = capture_lines(LINES)
     middle = LINES // 2
@@ -80,47 +99,42 @@ def test_sigkill_at_random_moments_and_again(tmp_path: pathlib.Path) -> None:
         write_lines(tmp_path / "one.gz", lines[:middle], pack=True),
         write_lines(tmp_path / "two", lines[middle + 10 :]),
     ]
-    started = time.monotonic()
-    undisturbed = run_command(
-        "--data-dir", tmp_path / "undisturbed", "ingest", "--book-deltas", "--json", *files, cwd=tmp_path
-    )
-    whole_s = time.monotonic() - started
-    assert undisturbed.returncode == 0, undisturbed.stderr
-    assert orjson.loads(undisturbed.stdout)["rows"] == {"market_data": LINES - 10, "system_events": 1}
-    expected = captured(tmp_path / "undisturbed")
+    with backend.place(tmp_path / "undisturbed") as place:
+        rows, whole_s, expected = undisturbed(files, place, tmp_path / "undisturbed", tmp_path)
+    assert rows == {"market_data": LINES - 10, "system_events": 1}
     seed = random.SystemRandom().randrange(2**32)
     rng = random.Random(seed)
     for number in range(ROUNDS):
         data_dir = tmp_path / f"round{number}"
-        killed_and_repeated(files, data_dir, tmp_path, rng, whole_s)
-        assert captured(data_dir) == expected, f"seed {seed}, round {number}"
+        with backend.place(data_dir) as place:
+            killed_and_repeated(files, place, data_dir, tmp_path, rng, whole_s)
+            assert captured(place, data_dir) == expected, f"seed {seed}, round {number}"
 
 
 @pytest.mark.slow
 @pytest.mark.captures
-def test_sigkill_on_a_recorded_session(captures: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_sigkill_on_a_recorded_session(
+    captures: pathlib.Path, backend: Backend, tmp_path: pathlib.Path
+) -> None:
     """The same on real input, book deltas and all."""
     files = [captures / "binance-captures" / "usdm_btcusdt_20240808.gz"]
-    started = time.monotonic()
-    undisturbed = run_command(
-        "--data-dir", tmp_path / "whole", "ingest", "--book-deltas", *files, cwd=tmp_path
-    )
-    whole_s = time.monotonic() - started
-    assert undisturbed.returncode == 0, undisturbed.stderr
+    with backend.place(tmp_path / "whole") as place:
+        _, whole_s, expected = undisturbed(files, place, tmp_path / "whole", tmp_path)
     seed = random.SystemRandom().randrange(2**32)
-    killed_and_repeated(files, tmp_path / "killed", tmp_path, random.Random(seed), whole_s)
-    assert captured(tmp_path / "killed") == captured(tmp_path / "whole"), f"seed {seed}"
+    with backend.place(tmp_path / "killed") as place:
+        killed_and_repeated(files, place, tmp_path / "killed", tmp_path, random.Random(seed), whole_s)
+        assert captured(place, tmp_path / "killed") == expected, f"seed {seed}"
 
 
 @pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
 def test_a_signal_stops_cleanly_and_says_how_to_go_on(
-    tmp_path: pathlib.Path, signal_number: int, code: int
+    place: Place, tmp_path: pathlib.Path, signal_number: int, code: int
 ) -> None:
     """Ctrl-C ends a replay with its totals and the exit code of an interrupted command; a repeat adds the rest."""
     path = write_lines(tmp_path / "f", capture_lines(600, step_ns=100_000_000))
     arguments = ["--data-dir", str(tmp_path / "data"), "ingest"]
     child = subprocess.Popen(
-        [*COMMAND, *arguments, "--speed", "2", str(path)], cwd=tmp_path, env=child_environment(),
+        [*COMMAND, *arguments, "--speed", "2", str(path)], cwd=tmp_path, env=child_environment(**place.variables),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert child.stderr is not None
@@ -136,7 +150,7 @@ def test_a_signal_stops_cleanly_and_says_how_to_go_on(
     assert "stopped" in err
     assert "run the same command again" in err
     assert "balance exact" in out
-    done = run_command(*arguments, "--json", path, cwd=tmp_path)
+    done = run_command(*arguments, "--json", path, cwd=tmp_path, **place.variables)
     result = orjson.loads(done.stdout)
     assert result["ok"]
     assert 0 < result["already_there"]["market_data"] < 600
