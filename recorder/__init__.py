@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from recorder.async_recorder import AsyncRecorder
     from recorder.balance import Balance
+    from recorder.bus.publisher import Publisher
     from recorder.correlation import correlated
     from recorder.errors import (
         NotDurable,
@@ -35,6 +36,7 @@ _HOMES = {
     "AsyncRecorder": "recorder.async_recorder",
     "Balance": "recorder.balance",
     "NotDurable": "recorder.errors",
+    "Publisher": "recorder.bus.publisher",
     "Recorder": "recorder.recorder",
     "RecorderClosed": "recorder.errors",
     "RecorderError": "recorder.errors",
@@ -52,6 +54,7 @@ __all__ = [
     "AsyncRecorder",
     "Balance",
     "NotDurable",
+    "Publisher",
     "Recorder",
     "RecorderClosed",
     "RecorderError",

@@ -17,6 +17,8 @@ from recorder.target import mask_urls
 GROUP = "recorder.buses"
 OWN = {
     "inproc": "recorder.bus.inprocess:open_inprocess",
+    "zmq": "recorder.bus.zeromq:open_zmq",
+    "zmq+sub": "recorder.bus.topics:open_topics",
 }
 """Schemes of this package, and what opens them."""
 

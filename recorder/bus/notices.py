@@ -1,0 +1,69 @@
+"""What a subscription has to tell until it is asked: summed up, and bounded."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Sequence
+
+from recorder.bus.base import BusNotice
+
+KEPT = 256
+KEPT_BYTES = 16 * 1024 * 1024
+"""Of frames that are none, so many of together so many bytes are kept; those beyond are only counted."""
+
+
+class Notices:
+    """Notices of one subscription, named in their texts."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self._shed: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
+        self._malformed: deque[BusNotice] = deque()
+        self._malformed_bytes = 0
+        self._malformed_more = 0
+
+    def shed(self, publisher: str, messages: int) -> None:
+        """A publisher's buffer was full, and it says how many messages that cost."""
+        if messages and (publisher in self._shed or len(self._shed) < KEPT):
+            self._shed[publisher] += messages
+        elif messages:
+            self._shed["others"] += messages
+
+    def refused(self, why: str) -> None:
+        """A publisher was not let in."""
+        if why in self._refused or len(self._refused) < KEPT:
+            self._refused[why] += 1
+
+    def malformed(self, why: str, payload: bytes) -> None:
+        """A frame is none; its bytes are kept."""
+        if len(self._malformed) >= KEPT or self._malformed_bytes + len(payload) > KEPT_BYTES:
+            self._malformed_more += 1
+            return
+        self._malformed_bytes += len(payload)
+        self._malformed.append(BusNotice("bus_malformed", f"{self.name}: no message: {why}", 1, payload))
+
+    def take(self) -> Sequence[BusNotice]:
+        """All of them, once."""
+        if not (self._shed or self._refused or self._malformed or self._malformed_more):
+            return []
+        found = [
+            BusNotice(
+                "bus_overflow", f"{self.name}: buffer of {publisher} full; {count} messages shed", count
+            )
+            for publisher, count in self._shed.items()
+        ]
+        found += [
+            BusNotice("bus_refused", f"{self.name}: {why}", count) for why, count in self._refused.items()
+        ]
+        found += self._malformed
+        if self._malformed_more:
+            text = (
+                f"{self.name}: {self._malformed_more} more frames are no messages; their bytes were not kept"
+            )
+            found.append(BusNotice("bus_malformed", text, self._malformed_more))
+        self._shed.clear()
+        self._refused.clear()
+        self._malformed.clear()
+        self._malformed_bytes = self._malformed_more = 0
+        return found

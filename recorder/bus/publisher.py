@@ -1,0 +1,335 @@
+"""`Publisher`: rows from a trading process to a recorder in another one, over ZeroMQ.
+
+`publish` encodes, puts the message into a bounded buffer and returns: no waiting, no answer, no exception because of
+load. What the buffer cannot take is shed, counted, and told to the recorder. What was taken is sent until the recorder
+says that it is safe; it is lost only with this process. The protocol is in `recorder.bus.wire`, the bookkeeping in
+`recorder.bus.outbox`; here are the socket and who serves it.
+
+The socket is served in the calls of `publish` themselves, a few microseconds at a time and never by two threads at
+once, and by a thread that looks after it while nobody publishes. ZeroMQ's own thread does what touches the network; it
+needs no lock of the interpreter's. Measurements in docs/bus.md.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import socket as sockets
+import threading
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from recorder.bus import wire
+from recorder.bus.base import Encoding
+from recorder.bus.encode import encode_rows
+from recorder.bus.endpoint import import_zmq, parse_zmq_url, prepare
+from recorder.bus.errors import BusUrlError
+from recorder.bus.outbox import Outbox
+from recorder.correlation import correlation_id as current_correlation_id
+from recorder.errors import RecorderClosed, RecorderForked
+from recorder.identity import new_epoch
+
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+"""A larger message is refused in the call."""
+FRAMES_A_TURN = 8
+"""Sent, and read, at most, each time the socket is served."""
+HEARTBEAT_NS = 1_000_000_000
+SILENCE_NS = 5 * HEARTBEAT_NS
+"""Without a word from the recorder for so long, everything begins with a hello again."""
+TELL_NS = 100_000_000
+"""A shed count that no message carries is told this often at most."""
+
+
+@dataclass(frozen=True)
+class PublisherStats:
+    """Counts of messages since the start: `accepted = acked + waiting`, and beside them what was `shed`.
+
+    `sent` were handed to the socket at least once; `waiting_bytes` is what the buffer holds.
+    """
+
+    accepted: int
+    sent: int
+    acked: int
+    waiting: int
+    shed: int
+    waiting_bytes: int
+
+
+class Publisher:
+    """Messages to the recorder that listens at `url`: `zmq://host:port` or `zmq:///path.sock`.
+
+    `name` says who publishes, for logs and for the identity of rows (beside a random number drawn at each start);
+    `buffer_bytes` bounds what waits or is not acknowledged; `linger_ms` is how long a message waits for company;
+    `close_timeout_s` is what closing at the interpreter's exit waits at most. For use from any thread, and from
+    coroutines: `publish` never waits. `flush` and `close` do; a coroutine calls them by `asyncio.to_thread`.
+
+    Raises:
+        BusUrlError: the URL names no such address.
+        BusUnavailable: ZeroMQ is not installed.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str = "",
+        buffer_bytes: int = 64 * 1024 * 1024,
+        linger_ms: float = 2.0,
+        close_timeout_s: float = 2.0,
+    ):
+        if not url.startswith("zmq://"):
+            raise BusUrlError(
+                f"bus {url.partition('://')[0]}://: a Publisher speaks zmq://host:port or zmq:///path"
+            )
+        zmq = import_zmq()
+        endpoint = parse_zmq_url(url)
+        self.url = url
+        self.name = name or f"{sockets.gethostname()}-{os.getpid()}"
+        self.epoch = new_epoch()
+        self._outbox = Outbox(self.epoch, self.name, buffer_bytes)
+        self._pid = os.getpid()
+        self._linger_ns = int(linger_ms * 1e6)
+        self._close_timeout_s = close_timeout_s
+        self._closed = False
+        self._serving = threading.Lock()
+        self._served_ns = 0
+        self._pending: bytes | None = None
+        self._restarts = 0
+        self._said_ns = 0
+        self._heard_ns = time.monotonic_ns()
+        self._told_shed = 0
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        prepare(self._socket, endpoint)
+        # Nothing waits inside ZeroMQ for a recorder that is not there: what is sent again is ours to know.
+        self._socket.setsockopt(zmq.IMMEDIATE, 1)
+        self._socket.setsockopt(zmq.SNDHWM, 64)
+        self._socket.setsockopt(zmq.RCVHWM, 64)
+        self._socket.connect(endpoint.address)
+        self._events, self._noblock, self._again = zmq.EVENTS, zmq.NOBLOCK, zmq.Again
+        self._in, self._out = zmq.POLLIN, zmq.POLLOUT
+        self._asleep = threading.Lock()
+        self._asleep.acquire()
+        self._idle = False
+        self._thread = threading.Thread(target=self._keep, name="recorder-publisher", daemon=True)
+        self._thread.start()
+        atexit.register(self._at_exit)
+
+    # -- publishing ----------------------------------------------------------------------------------------------
+
+    def publish(self, topic: str, row_or_rows: Any, correlation_id: str | None = None) -> bool:
+        """Publish one row, or a list of them, as one message; True if it was taken, False if it was shed and counted.
+
+        A row is a mapping or a row object. It is encoded before this returns: its owner may change it. Without a
+        correlation id the context's is taken.
+
+        Raises:
+            TypeError: a row is none, or holds what cannot be sent exactly, such as a datetime.
+            ValueError: a value, the topic or the whole message is out of bounds.
+            RecorderClosed: the publisher is closed.
+            RecorderForked: the process forked after it was made.
+        """
+        return self.publish_raw(topic, encode_rows(row_or_rows), Encoding.MSGPACK, correlation_id)
+
+    def publish_raw(
+        self,
+        topic: str,
+        payload: bytes,
+        encoding: Encoding = Encoding.JSON,
+        correlation_id: str | None = None,
+    ) -> bool:
+        """Publish a payload as it is, as one message; True if it was taken, False if it was shed and counted.
+
+        Raises:
+            ValueError: the payload has more than 4 MiB, the topic more than 255 characters, the correlation id more
+                than 1,024.
+            RecorderClosed: the publisher is closed.
+            RecorderForked: the process forked after it was made.
+        """
+        self._check_usable()
+        if correlation_id is None:
+            correlation_id = current_correlation_id.get()
+        if len(payload) > MAX_MESSAGE_BYTES:
+            raise ValueError(
+                f"{topic}: a message of {len(payload)} bytes; at most {MAX_MESSAGE_BYTES}, publish it in parts"
+            )
+        if len(topic) > 255 or (correlation_id is not None and len(correlation_id) > 1_024):
+            raise ValueError("a topic has at most 255 characters, a correlation id 1,024")
+        number = wire.ENCODING_NUMBERS[encoding]
+        taken = self._outbox.put(wire.record(time.time_ns(), topic, number, correlation_id, payload))
+        if time.monotonic_ns() - self._served_ns >= self._linger_ns and self._serving.acquire(False):
+            try:
+                self._serve()
+            finally:
+                self._serving.release()
+        if self._idle:
+            self._rouse()
+        return taken
+
+    def _check_usable(self) -> None:
+        if self._pid != os.getpid():
+            raise RecorderForked(
+                f"publisher {self.name}: the process forked after it was made; make another one in the child"
+            )
+        if self._closed:
+            raise RecorderClosed(f"publisher {self.name}: is closed; make another one")
+
+    def stats(self) -> PublisherStats:
+        """Counts of messages since the start."""
+        box = self._outbox
+        acked, accepted = box.resolved.total, box.accepted
+        return PublisherStats(accepted, box.sent_to, acked, accepted - acked, box.shed, box.held_bytes)
+
+    # -- the socket: whoever holds `_serving` ----------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        """Read what has come, send what may go."""
+        now = self._served_ns = time.monotonic_ns()
+        socket = self._socket
+        events = socket.getsockopt(self._events)
+        for _ in range(FRAMES_A_TURN):
+            if not events & self._in:
+                break
+            self._hear(socket.recv(self._noblock), now)
+            events = socket.getsockopt(self._events)
+        if not events & self._out:
+            # Nobody is connected; who connects later must be greeted.
+            return
+        for _ in range(FRAMES_A_TURN):
+            if self._pending is None or self._restarts != self._outbox.restarts:
+                self._pending = self._next(now)
+                self._restarts = self._outbox.restarts
+            frame = self._pending
+            if frame is None:
+                return
+            try:
+                socket.send(frame, self._noblock)
+            except self._again:
+                return
+            self._pending = None
+            self._said_ns = now
+
+    def _next(self, now: int) -> bytes | None:
+        box = self._outbox
+        if box.welcome and now - self._heard_ns > SILENCE_NS:
+            box.forget()
+        frame = box.next_frame()
+        if frame is not None:
+            self._told_shed = box.shed
+            return frame
+        since = now - self._said_ns
+        if not box.welcome:
+            return box.hello() if since >= HEARTBEAT_NS // 4 else None
+        if since >= HEARTBEAT_NS or (box.shed != self._told_shed and since >= TELL_NS):
+            self._told_shed = box.shed
+            return box.ping()
+        return None
+
+    def _hear(self, frame: bytes, now: int) -> None:
+        try:
+            epoch, answer = wire.unpack_from_recorder(frame)
+        except wire.WireError:
+            return  # not from a recorder; what it may have meant will be asked again
+        if epoch != self.epoch:
+            return
+        self._heard_ns = now
+        known = self._outbox.welcome
+        self._outbox.take(answer)
+        if known and not self._outbox.welcome:
+            self._said_ns = 0  # say hello at once
+
+    # -- the thread that looks after it ----------------------------------------------------------------------------
+
+    def _keep(self) -> None:
+        """Serve the socket while nobody publishes."""
+        linger_ns = max(self._linger_ns, 1_000_000)
+        box = self._outbox
+        while not self._closed:
+            busy = box.unresolved > 0
+            quiet = time.monotonic_ns() - self._served_ns
+            if quiet >= linger_ns:
+                with self._serving:
+                    if not self._closed:
+                        self._serve()
+            if not busy:
+                self._idle = True
+            self._asleep.acquire(timeout=KEEP_S if busy else IDLE_S)
+            self._idle = False
+
+    def _rouse(self) -> None:
+        self._idle = False
+        with contextlib.suppress(RuntimeError):
+            self._asleep.release()
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until everything that was taken is acknowledged; False if the time did not suffice.
+
+        Raises:
+            RecorderClosed: the publisher is closed.
+            RecorderForked: the process forked after it was made.
+        """
+        self._check_usable()
+        return self._drain(timeout_s)
+
+    def _drain(self, timeout_s: float) -> bool:
+        end = time.monotonic() + timeout_s
+        while self._outbox.unresolved:
+            with self._serving:
+                self._serve()
+            left = end - time.monotonic()
+            if left <= 0:
+                return not self._outbox.unresolved
+            time.sleep(min(0.002, left))
+        return True
+
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Wait as `flush` does, at most so long, and let go of the socket; False if not everything was acknowledged.
+
+        Without a time it is `close_timeout_s`. What is not acknowledged by then is lost to this process; `stats` still
+        says how much. Idempotent; in a forked child it does nothing.
+        """
+        if self._closed or self._pid != os.getpid():
+            return not self._outbox.unresolved
+        done = self._drain(self._close_timeout_s if timeout_s is None else timeout_s)
+        with self._serving:
+            if self._closed:
+                return done
+            self._closed = True
+            if done and self._outbox.welcome:
+                with contextlib.suppress(self._again):
+                    self._socket.send(wire.pack_bye(self.epoch), self._noblock)
+            self._socket.close(linger=200)
+        self._rouse()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(1.0)
+        self._context.term()
+        atexit.unregister(self._at_exit)
+        return done
+
+    def _at_exit(self) -> None:
+        self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Publisher {self.name} to {self.url}, epoch {self.epoch:016x}>"
+
+
+KEEP_S = 0.02
+"""While messages are out, the thread looks so often whether somebody else has served the socket."""
+IDLE_S = 0.25
+"""While there are none: for heartbeats and a hello to a recorder that comes back."""
