@@ -2,55 +2,36 @@
 
 Every logger is one of the standard library's, below `recorder`, so that a host program has them where it has its
 others. `configure` is called by commands only: a library never configures its host's logging. Commands' lines go to
-standard error, so that standard output stays a command's answer. Secrets are masked in every line: values of keys
-that name one, and passwords inside URLs, in exceptions too. A line that cannot be written is lost, and nothing else.
+standard error, so that standard output stays a command's answer. Secrets are cut out of every line (`recorder.redact`),
+of its fields and of tracebacks too. A line that cannot be written is lost, and nothing else.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import sys
-from collections.abc import Mapping
+import traceback
 from typing import Any, TextIO
 
 import orjson
 import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
-from recorder.target import MASK, mask_urls
+from recorder.redact import in_force, redacted
 
 ROOT = "recorder"
 PARTS = "recorder_parts"
-SECRET_KEY = re.compile(
-    r"(^|[_-])(password|passwd|pwd|secret|token|signature|credential|credentials|authorization|api_?key|private_?key)$",
-    re.IGNORECASE,
-)
 
 
 def mask(value: Any, key: str = "") -> Any:
-    """The value with secrets replaced by `***`, inside mappings and sequences too."""
-    if key and SECRET_KEY.search(key) and value not in (None, ""):
-        return MASK
-    if isinstance(value, str):
-        return mask_urls(value) if "://" in value else value
-    if isinstance(value, Mapping):
-        return {name: mask(item, str(name)) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [mask(item) for item in value]
-    return value
+    """The value without secrets, inside mappings and sequences too; `***` where `key` is the name of one."""
+    return in_force().value(value, key)
 
 
 def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """A structlog processor: no line carries a secret."""
-    return {key: mask(value, key) for key, value in event.items()}
-
-
-def _mask_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    if isinstance(text := event.get("exception"), str):
-        event["exception"] = mask_urls(text)
-    return event
+    return {key: value if key.startswith("_") else mask(value, key) for key, value in event.items()}
 
 
 class QuietLogger(structlog.stdlib.BoundLogger):
@@ -78,10 +59,26 @@ def _for_handlers(
     _logger: WrappedLogger, _method: str, event: EventDict
 ) -> tuple[tuple[str], dict[str, Any]]:
     """One line for whatever handlers there are, with its parts beside it for those that know them."""
-    parts = {key: value for key, value in event.items() if key not in ("event", "exc_info")}
-    masked = {key: mask(value, key) for key, value in parts.items()}
-    text = " ".join([str(event.get("event", "")), *(f"{key}={value!r}" for key, value in masked.items())])
-    return (text,), {"exc_info": event.get("exc_info"), "extra": {PARTS: event}}
+    parts = {key: mask(value, key) for key, value in event.items() if key != "exc_info"}
+    fields = (f"{key}={value!r}" for key, value in parts.items() if key != "event")
+    text = redacted(" ".join([str(parts.get("event", "")), *fields]))
+    error = _exc_info(event.get("exc_info"))
+    if error is not None and (trace := "".join(traceback.format_exception(error[1]))) != (
+        shown := redacted(trace)
+    ):
+        # A host's handlers would show it as it is.
+        return (f"{text}\n{shown}",), {"exc_info": None, "extra": {PARTS: parts | {"exception": shown}}}
+    return (text,), {"exc_info": error, "extra": {PARTS: parts}}
+
+
+def _exc_info(given: Any) -> ExcInfo | None:
+    """What `exc_info` of a line stands for."""
+    if isinstance(given, BaseException):
+        return type(given), given, given.__traceback__
+    if isinstance(given, tuple):
+        return given if given[1] is not None else None
+    kind, error, trace = sys.exc_info() if given else (None, None, None)
+    return (kind, error, trace) if kind is not None and error is not None else None
 
 
 def _from_parts(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -90,7 +87,7 @@ def _from_parts(_logger: WrappedLogger, _method: str, event: EventDict) -> Event
     parts = getattr(record, PARTS, None)
     if parts is None:
         return event
-    return {**event, **{key: value for key, value in parts.items() if key != "exc_info"}}
+    return {**event, **parts}
 
 
 def configure(level: str = "info", form: str = "console", *, stream: TextIO | None = None) -> None:
@@ -107,7 +104,6 @@ def configure(level: str = "info", form: str = "console", *, stream: TextIO | No
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
         mask_secrets,
-        _mask_exception,
     ]
     renderer: Processor
     if form == "json":

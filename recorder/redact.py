@@ -80,8 +80,8 @@ class Redactor:
         return found.decode("utf-8", "surrogatepass") if count else text
 
     def value(self, value: Any, name: str = "") -> Any:
-        """A field of a log line: `***` if its name is a secret's, else without secrets, also inside of mappings and
-        sequences."""
+        """A field of a log line: `***` if its name is a secret's, else without secrets, also inside of mappings,
+        sequences and what objects show."""
         if name and value not in (None, "") and self.is_secret(name):
             return MASK_TEXT
         if isinstance(value, str):
@@ -92,7 +92,17 @@ class Redactor:
             return {key: self.value(item, str(key)) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [self.value(item) for item in value]
-        return value
+        if value is None or isinstance(value, int | float):
+            return value
+        return self._shown(value)
+
+    def _shown(self, value: Any) -> Any:
+        """An object as it is, or its text if there are secrets in what it shows."""
+        try:
+            text = repr(value) + str(value)
+            return self.text(str(value)) if self.text(text) != text else value
+        except Exception as error:  # noqa: BLE001 - an object may raise anything
+            return f"<{type(value).__name__}: {type(error).__name__} in its text>"
 
     def _cut_text(self, data: bytes) -> tuple[bytes, int]:
         pieces: list[bytes] = []

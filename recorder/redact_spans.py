@@ -22,6 +22,8 @@ _ESCAPED = re.compile(rb"u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|[nrtbf]")
 _AUTHORITY = re.compile(rb"[^/?#\s\"'<>\\]*+")
 _PORT = re.compile(rb"[0-9]{1,5}(?:[/?#]|$)")
 _LOOSE = re.compile(rb"[^\s\"'<>]*+")
+_WORD = re.compile(rb"\S*+")
+_QUOTES = (b'"', b"'", b"\\")
 LOOSE_BYTES = 1_024
 """How far a password with an unescaped `/` or `#` is looked for behind `://`."""
 _TOKEN_RUN = re.compile(rb"[A-Za-z0-9._~+/=-]*+")
@@ -126,7 +128,11 @@ def _in_url(data: bytes, start: int) -> Value | None:
         return Value(colon + 1, at)
     if colon < 0:
         return None
-    # A password with an unescaped "/" or "#" breaks the URL but must not be shown for it.
+    # A password with an unescaped "/", "#" or quote breaks the URL but must not be shown for it.
+    if data[end : end + 1] in _QUOTES and not data[colon + 1 : end].isdigit():
+        word = _WORD.match(data, start, start + LOOSE_BYTES)
+        at = data.find(b"@", end, word.end() if word else end)
+        return Value(colon + 1, at) if at >= 0 else None
     loose = _LOOSE.match(data, start, start + LOOSE_BYTES)
     end = loose.end() if loose else start
     if _PORT.match(data, colon + 1, end):

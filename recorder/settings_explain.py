@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import SecretStr
 
+from recorder.redact import redacted
 from recorder.settings_tables import BUILTIN, NormaliserSettings, TableSettings
-from recorder.target import Target, mask_urls
+from recorder.target import Target
 
 if TYPE_CHECKING:
     from recorder.settings import Settings
@@ -61,7 +62,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Target | pathlib.Path):
         return str(value)
     if isinstance(value, str):
-        return mask_urls(value)
+        return redacted(value)
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     if isinstance(value, Mapping):

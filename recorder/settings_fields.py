@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, ByteSize, Field, TypeAdapter, ValidationError
 
-from recorder.redact import Redactor
-from recorder.target import Target, mask_urls, parse_target
+from recorder.redact import Redactor, redacted
+from recorder.target import Target, parse_target
 
 FOREVER: Literal["forever"] = "forever"
 UnknownFields = Literal["dead_letter", "ignore"]
@@ -58,7 +58,7 @@ def bus_urls(value: Any) -> Any:
     if isinstance(urls, list | tuple):
         for url in urls:
             if isinstance(url, str) and "://" not in url:
-                raise ValueError(f"{mask_urls(url)!r} is no URL; write zmq://127.0.0.1:5570 or alike")
+                raise ValueError(f"{redacted(url)!r} is no URL; write zmq://127.0.0.1:5570 or alike")
         if len(set(map(str, urls))) < len(urls):
             raise ValueError("names a bus twice; give each URL once")
     return urls

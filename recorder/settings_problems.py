@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+from recorder.redact import redacted
 from recorder.settings_sources import Trace, did_you_mean
-from recorder.target import mask_urls
 
 _SHOWN_CHARS = 60
 
@@ -24,7 +24,7 @@ def problem_line(error: ErrorDetails, trace: Trace, model: type[BaseModel]) -> s
         hint = did_you_mean(path[-1], known) or f"; known are {', '.join(known)}"
         return f"{trace.nearest_source(path)}: unknown key {key}{hint}"
     if error["type"] == "value_error":
-        text = mask_urls(str(error.get("ctx", {}).get("error", error["msg"])))
+        text = redacted(str(error.get("ctx", {}).get("error", error["msg"])))
     elif error["type"] in ("model_type", "dict_type"):
         text = f"must be a table of keys{_seen(error, path)}; see docs/settings.md"
     else:
@@ -84,5 +84,5 @@ def _seen(error: ErrorDetails, path: tuple[str, ...]) -> str:
     """`, not 'abc'`: what was there. Of a target nothing is shown, since it may hold a password."""
     if path[:1] == ("target",):
         return ""
-    text = mask_urls(repr(error["input"]))
+    text = redacted(repr(error["input"]))
     return f", not {text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + '…'}"

@@ -22,7 +22,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from pydantic_settings.exceptions import SettingsError as SourceError
 
 from recorder.errors import SettingsError
-from recorder.target import mask_urls
+from recorder.redact import redacted
 
 PREFIX = "RECORDER_"
 DELIMITER = "__"
@@ -232,4 +232,4 @@ def read_toml(path: pathlib.Path) -> dict[str, Any]:
             f"{path}: cannot be read: {error.strerror}; check the path and its permissions"
         ) from None
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path}: is not valid TOML: {mask_urls(str(error))}") from None
+        raise SettingsError(f"{path}: is not valid TOML: {redacted(str(error))}") from None

@@ -11,22 +11,10 @@ from urllib.parse import parse_qsl, unquote
 
 from pydantic import SecretStr
 
-MASK = "***"
+from recorder.redact import MASK_TEXT, redacted
+
+mask_urls = redacted
 DEFAULT_PORTS = {"http": 8123, "https": 8443}
-
-_CREDENTIALS = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)(?P<user>[^/?#\s:@]*):[^/?#\s]*@")
-_LOOSE_CREDENTIALS = re.compile(r"://(?P<user>[^/\s:]*):\S*@")
-_QUERY_SECRETS = re.compile(
-    r"(?P<key>[?&](?:password|passwd|secret|token|api_?key|signature)=)[^&\s]+", re.IGNORECASE
-)
-
-
-def mask_urls(text: str) -> str:
-    """The text with the passwords of all URLs in it replaced by `***`."""
-    text = _CREDENTIALS.sub(rf"\g<scheme>\g<user>:{MASK}@", text)
-    # A password with an unescaped "/" or "#" breaks the URL but must not be shown for it.
-    text = _LOOSE_CREDENTIALS.sub(rf"://\g<user>:{MASK}@", text)
-    return _QUERY_SECRETS.sub(rf"\g<key>{MASK}", text)
 
 
 @dataclass(frozen=True)
@@ -52,7 +40,7 @@ class Target:
     def __str__(self) -> str:
         if self.embedded:
             return f"chdb://{self.path}" + (f"?database={self.database}" if self.database else "")
-        login = f"{self.user}:{MASK}@" if self.password else f"{self.user}@" if self.user else ""
+        login = f"{self.user}:{MASK_TEXT}@" if self.password else f"{self.user}@" if self.user else ""
         hosts = ",".join(f"[{name}]:{port}" if ":" in name else f"{name}:{port}" for name, port in self.hosts)
         return f"{self.scheme}://{login}{hosts}" + (f"/{self.database}" if self.database else "")
 
@@ -70,15 +58,13 @@ def parse_target(text: str) -> Target:
     scheme = scheme.lower()
     if not separator or scheme not in ("chdb", *DEFAULT_PORTS):
         raise ValueError(
-            f"{mask_urls(text)!r} is no target; write chdb:///path/to/db, http://host:8123 or https://host:8443"
+            f"{redacted(text)!r} is no target; write chdb:///path/to/db, http://host:8123 or https://host:8443"
         )
     rest, _, query = rest.partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
     database = options.pop("database", "")
     if options:
-        raise ValueError(
-            f"{mask_urls(text)!r}: ?{sorted(options)[0]}= is unknown; only ?database= may follow"
-        )
+        raise ValueError(f"{redacted(text)!r}: ?{sorted(options)[0]}= is unknown; only ?database= may follow")
     if scheme == "chdb":
         if not rest:
             raise ValueError(f"{text!r} has no path; write chdb:///path/to/db")
@@ -88,7 +74,7 @@ def parse_target(text: str) -> Target:
     user, _, password = login.partition(":")
     hosts = tuple(_host(item, DEFAULT_PORTS[scheme], text) for item in places.split(","))
     if twice := [f"{name}:{port}" for name, port in hosts if hosts.count((name, port)) > 1]:
-        raise ValueError(f"{mask_urls(text)!r} names {twice[0]} twice")
+        raise ValueError(f"{redacted(text)!r} names {twice[0]} twice")
     return Target(
         scheme,
         hosts=hosts,
@@ -103,8 +89,8 @@ def _host(text: str, default_port: int, url: str) -> tuple[str, int]:
         r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[^\[\]:\s]+))(?::(?P<port>\d{1,5}))?", text.strip()
     )
     if match is None:
-        raise ValueError(f"{mask_urls(url)!r}: {mask_urls(text)!r} is no host:port")
+        raise ValueError(f"{redacted(url)!r}: {redacted(text)!r} is no host:port")
     port = int(match["port"] or default_port)
     if not 0 < port < 65_536:
-        raise ValueError(f"{mask_urls(url)!r}: port {port} is outside 1 to 65535")
+        raise ValueError(f"{redacted(url)!r}: port {port} is outside 1 to 65535")
     return match["v6"] or match["name"], port

@@ -106,9 +106,9 @@ def _fail(error: Exception, invocation: Invocation) -> NoReturn:
 
     lines, code = error_lines(error)
     if invocation.debug:
-        from recorder.target import mask_urls
+        from recorder.redact import redacted
 
-        click.echo(mask_urls("".join(traceback.format_exception(error))), err=True, nl=False)
+        click.echo(redacted("".join(traceback.format_exception(error))), err=True, nl=False)
     print_error(lines, as_json=invocation.json)
     assert code in (EXIT_FAILURE, EXIT_WRONG_USE)
     sys.exit(code)

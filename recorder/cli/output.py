@@ -141,15 +141,15 @@ def progress(*, unit: str = "rows", transient: bool = False) -> Progress:
 def error_lines(error: Exception) -> tuple[list[str], int]:
     """What to say of an error, one line a problem, and the exit code."""
     from recorder.errors import RecorderError, SettingsError
-    from recorder.target import mask_urls
+    from recorder.redact import redacted
 
     if isinstance(error, SettingsError):
-        return [mask_urls(problem) for problem in error.problems], EXIT_WRONG_USE
+        return [redacted(problem) for problem in error.problems], EXIT_WRONG_USE
     if isinstance(error, click.UsageError):
         return [_usage(error)], EXIT_WRONG_USE
     if isinstance(error, click.ClickException):
         return [_one_line(error.format_message())], EXIT_FAILURE
-    text = mask_urls(_one_line(str(error)))
+    text = redacted(_one_line(str(error)))
     if isinstance(error, RecorderError) or _is_ours(error):
         return [text or type(error).__name__], EXIT_FAILURE
     if isinstance(error, OSError) and error.strerror:
