@@ -1,8 +1,8 @@
 """How servers of a target are reached over HTTP(S): login, TLS, compression, connections. Opens clients, keeps none.
 
-The driver's own repeats are switched off (`http_retries`, `query_retries`): urllib3 would send an insert again after
-an error of TLS, and the driver again after a connection that broke (unless its body is no bytes: `http_body`). What it
-still repeats by itself are reads of which the connection broke. Proxies that the environment names are not used.
+Nothing is repeated behind our back: urllib3 would send an insert again after an error of TLS (`Once`), the driver after
+some statuses (`query_retries`) and after a connection that broke, unless the body is no bytes (`http_body`). What is
+still repeated by the driver are reads of which the connection broke. Proxies that the environment names are not used.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import clickhouse_connect
 from clickhouse_connect.driver import httputil
 from clickhouse_connect.driver.httpclient import HttpClient
 from pydantic import SecretStr
-from urllib3 import PoolManager, Timeout
+from urllib3 import BaseHTTPResponse, PoolManager, Timeout
 
 from recorder.sink.errors import SinkUnavailable, UnknownError
 from recorder.sink.http_errors import HostFailed
@@ -29,6 +29,16 @@ OLDEST_VERSION = (24, 8)
 OPENING_S = 5.0
 """How long a server that is connected may take for each of the three questions a new client has."""
 _FOREVER_S = 100 * 365 * 86_400
+
+
+class Once(PoolManager):
+    """Connections over which every request goes once, whatever the driver asks for."""
+
+    def urlopen(  # type: ignore[override]
+        self, method: str, url: str, redirect: bool = True, **options: Any
+    ) -> BaseHTTPResponse:
+        """`PoolManager.urlopen`, without repeats."""
+        return super().urlopen(method, url, redirect, **{**options, "retries": 0})
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,7 @@ class Access:
             HostFailed: a file for TLS cannot be used.
         """
         tls = self.tls
-        options: dict[str, Any] = {"maxsize": connections, "num_pools": 1, "retries": 0}
+        options: dict[str, Any] = {"maxsize": connections, "num_pools": 1}
         if self.scheme == "https":
             for name, file in (("tls_ca", tls.ca), ("tls_cert", tls.cert), ("tls_key", tls.key)):
                 if file is not None:
@@ -80,7 +90,7 @@ class Access:
                 options["server_hostname"] = tls.server_name
                 if tls.verify:
                     options["assert_hostname"] = tls.server_name
-        pool: PoolManager = httputil.get_pool_manager(**options)
+        pool = Once(**httputil.get_pool_manager_options(**options))
         # Or the driver closes all connections at some age, under calls of other threads; `Host` sees to DNS itself.
         httputil.all_managers[pool] = int(time.time()) + _FOREVER_S
         return pool
@@ -125,7 +135,6 @@ class Access:
             client_name="recorder",
         )
         assert isinstance(client, HttpClient)
-        client.http_retries = 0
         client.timeout = Timeout(connect=connect_timeout_s, read=read_timeout_s)
         refuse_old(client.server_version or "", self.place(name, port))
         return client
@@ -139,7 +148,7 @@ class Access:
             why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             raise HostFailed(
                 SinkUnavailable,
-                f"target_password_file {self.password_file}: {why}",
+                f"cannot read target_password_file {self.password_file} ({why})",
                 sent=False,
                 reached=False,
             ) from None

@@ -13,7 +13,12 @@ import ssl
 from collections.abc import Iterator
 
 import pyarrow as pa
-from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError, ProgrammingError
+from clickhouse_connect.driver.exceptions import (
+    DatabaseError,
+    OperationalError,
+    ProgrammingError,
+    StreamCompleteException,
+)
 from urllib3 import exceptions as urllib3
 
 from recorder.sink.codes import MESSAGE_CHARS, classify
@@ -31,6 +36,7 @@ _STATUS = re.compile(
     r"^HTTP driver received HTTP status (?P<status>\d{3})(?:, server response: (?P<body>.*))?", re.DOTALL
 )
 _TAGS = re.compile(r"<(?:script|style).*?</(?:script|style)>|<[^>]*>", re.DOTALL | re.IGNORECASE)
+_NOT_OURS = "not ClickHouse's; name the server's HTTP port in target (8123, with TLS 8443)"
 _PASSING = frozenset({408, 425, 429})
 _REFUSED = frozenset({401, 403, 407})
 _EXPIRED, _NOT_YET = 10, 9
@@ -137,16 +143,16 @@ def _of_transport(error: BaseException, place: str) -> HostFailed:
         return gone(_of_tls(found), sent=True)
     if first(socket.gaierror, urllib3.NameResolutionError):
         return gone("the name cannot be resolved; correct the host in target, or see to DNS")
-    if first(urllib3.ConnectTimeoutError):
-        return gone(
-            "no connection within connect_timeout_s; is the host up, and does a firewall let us through?"
-        )
     if first(ConnectionRefusedError):
         return gone(
             "connection refused; is the server running, and is this its HTTP port (8123, with TLS 8443)?"
         )
     if refused := first(urllib3.NewConnectionError):
         return gone(f"no connection ({_reason(refused)}); see to the network, or correct the host in target")
+    if first(urllib3.ConnectTimeoutError):  # its subclass NewConnectionError came before
+        return gone(
+            "no connection within connect_timeout_s; is the host up, and does a firewall let us through?"
+        )
     if first(http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError, urllib3.IncompleteRead):
         return gone("the connection was cut before the answer", sent=True)
     if first(http.client.HTTPException, urllib3.InvalidHeader):
@@ -162,6 +168,8 @@ def _of_transport(error: BaseException, place: str) -> HostFailed:
         )
     if first(urllib3.ClosedPoolError):
         return gone("the connections were being renewed")
+    if first(StreamCompleteException) or str(error).startswith("Unexpected response"):
+        return HostFailed(SinkUnavailable, f"{place}: the answer is cut short, or {_NOT_OURS}")
     return gone(f"no answer ({_reason(error)})", sent=True)
 
 
@@ -179,7 +187,10 @@ def _of_certificate(error: BaseException) -> str:
 
 def _of_tls(error: BaseException) -> str:
     if isinstance(error, ssl.SSLEOFError):
-        return "the TLS connection was cut; did the server end, or does it speak no TLS on this port?"
+        return (
+            "the TLS connection was cut; did the server end, does it want a client certificate (tls_cert), or does it "
+            "speak no TLS on this port?"
+        )
     reason = (getattr(error, "reason", None) or str(error)).replace("_", " ").lower()
     if any(word in reason for word in ("certificate required", "handshake failure", "peer did not return")):
         return f"the server wants a client certificate ({reason}); name one in tls_cert and tls_key"
