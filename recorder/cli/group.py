@@ -31,6 +31,9 @@ HOMES = {
     ),
     "config": Home("recorder.cli.config:config", "Show every setting in force and where it came from."),
     "demo": Home("recorder.cli.demo:demo", "Record a simulated trading session and show it."),
+    "devserver": Home(
+        "recorder.cli.devserver:devserver", "Serve ClickHouse over HTTP from the embedded engine."
+    ),
     "ingest": Home("recorder.cli.ingest:ingest", "Record files: captures, NDJSON, Parquet."),
     "migrate": Home("recorder.cli.migrate:migrate", "Bring the database's schema up, or check it."),
     "query": Home("recorder.cli.query:query", "Ask the database with SQL."),

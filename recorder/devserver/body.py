@@ -1,0 +1,86 @@
+"""A request's body: the rest of a statement, or an insert's data, told apart as it comes.
+
+The query of the URL and the body are one text, with a line break between them. What comes after an insert's last word
+is data and goes to a spool; a statement is held in memory, up to `max_query_size`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from recorder.devserver import codecs
+from recorder.devserver.errors import Code, StatementError
+from recorder.devserver.spool import Spool
+from recorder.devserver.statement import Insert, insert_of
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A request that has come in whole: its text, and the insert it is with its data."""
+
+    text: bytes
+    insert: Insert | None
+
+
+class Body:
+    """Takes a body in pieces.
+
+    Raises (from all of its methods):
+        StatementError: it is too large, not what its encoding says, or inserts from a file of its own.
+    """
+
+    def __init__(self, query: bytes, encoding: str, spool: Spool, max_query_bytes: int):
+        self._undo = codecs.decompressor(encoding)
+        self._spool = spool
+        self._most = max_query_bytes
+        self._text = query + b"\n" if query else b""
+        self._insert = _insert(self._text) if query else None
+        if self._insert is not None:
+            self._cut()
+
+    def feed(self, data: bytes) -> None:
+        """The next bytes as they came over the wire."""
+        for piece in self._undo.feed(data):
+            if self._insert is not None:
+                self._spool.write(piece)
+                continue
+            self._text += piece
+            if len(self._text) > self._most:
+                self._decide()
+
+    def finish(self) -> Whole:
+        """There are no more."""
+        self._undo.finish()
+        if self._insert is None:
+            self._insert = _insert(self._text)
+            if self._insert is not None:
+                self._cut()
+        return Whole(self._text, self._insert)
+
+    def _decide(self) -> None:
+        """The text is as long as a statement may be: what is behind it must be data."""
+        self._insert = _insert(self._text)
+        if self._insert is None or self._insert.data_start > self._most:
+            raise StatementError.ours(
+                Code.SYNTAX_ERROR,
+                f"Max query size exceeded: the statement is longer than {self._most} bytes (can be increased with the "
+                "`max_query_size` setting).",
+            )
+        self._cut()
+
+    def _cut(self) -> None:
+        assert self._insert is not None
+        data = self._text[self._insert.data_start :]
+        if data:
+            self._spool.write(data)
+        self._text = self._insert.sql
+
+
+def _insert(text: bytes) -> Insert | None:
+    try:
+        return insert_of(text)
+    except ValueError:
+        raise StatementError.ours(
+            Code.UNKNOWN_TYPE_OF_QUERY,
+            "INSERT ... FROM INFILE reads a file of the client; send its bytes as the request's body.",
+        ) from None

@@ -1,0 +1,164 @@
+"""One statement on the engine, from its text to its outcome: what is let through, its settings, its place of output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from recorder.devserver.body import Whole
+from recorder.devserver.engine import MARK, Connection, Engine, Judged, Outcome, quoted
+from recorder.devserver.errors import Code, StatementError
+from recorder.devserver.request import Request
+from recorder.devserver.running import Run, Running
+from recorder.devserver.sessions import Session
+from recorder.devserver.statement import Query, query_of
+
+_OF_PROCESS = frozenset(("python",))
+"""Table functions of chDB that read objects of this very process."""
+_OF_FILES = frozenset(("file", "catboostevaluate"))
+"""Functions that read files and that the engine's `readonly` lets through."""
+_SESSION_WORDS = frozenset(("SET", "USE"))
+
+
+@dataclass(frozen=True)
+class Job:
+    """A statement ready to run. `output` is the pipe for its answer, `data` the file with an insert's, as paths."""
+
+    request: Request
+    whole: Whole
+    query: Query
+    run: Run
+    output: str
+    data: str
+
+
+def read(whole: Whole) -> Query:
+    """What an answer is called after: the statement as a query, for an insert its head alone."""
+    return query_of(whole.text)
+
+
+def unlimited(query: Query) -> bool:
+    """Whether a statement runs however many there are: those that look at the others, and end them."""
+    return query.first == "KILL" or b"system.processes" in query.sql or b"PROCESSLIST" in query.sql.upper()
+
+
+class Executor:
+    """Runs jobs on the engine; on threads. `read_only` lets nothing change, whoever asks."""
+
+    def __init__(
+        self, engine: Engine, running: Running, database: str, *, read_only: bool, threads: int | None
+    ):
+        self._engine = engine
+        self._running = running
+        self._database = database
+        self._read_only = read_only
+        self._threads = threads
+
+    def execute(self, job: Job, session: Session | None) -> Outcome:
+        """Run it.
+
+        Raises:
+            StatementError: it is not let through, or failed.
+        """
+        if session is None or self._read_only:
+            with self._engine.connection() as connection:
+                return self._fresh(connection, job)
+        return self._in_session(session, job)
+
+    def _fresh(self, connection: Connection, job: Job) -> Outcome:
+        settings = dict(job.request.settings)
+        level = self._readonly(job.request, settings.pop("readonly", "0"))
+        if self._threads is not None:
+            settings.setdefault("max_threads", str(self._threads))
+        connection.set({**settings, MARK: job.run.mark})
+        judged = self._judge(connection, job)
+        self._let_through(judged, job, readonly=level != "0")
+        if (database := job.request.database or self._database) != "default":
+            connection.use(database)
+        if level != "0":
+            connection.set({"readonly": level})
+        return self._run(connection, job, judged)
+
+    def _in_session(self, session: Session, job: Job) -> Outcome:
+        connection = session.open(self._engine.connect)
+        settings: Mapping[str, str] = {**job.request.settings, MARK: job.run.mark}
+        level = self._readonly(job.request, job.request.settings.get("readonly", "0"))
+        # In a session it could not be taken back: the engine's judgement stands for it.
+        settings = {name: value for name, value in settings.items() if name != "readonly"}
+        first_use = session.prepare
+        first_use(settings, job.request.database)
+        failed = True
+        try:
+            judged = self._judge(connection, job)
+            self._let_through(judged, job, readonly=level != "0")
+            outcome = self._run(connection, job, judged)
+            failed = False
+            return outcome
+        finally:
+            session.restore(settings, job.request.database, job.whole.text, job.query.first, failed=failed)
+
+    def _readonly(self, request: Request, wanted: str) -> str:
+        if self._read_only:
+            return "1"
+        if request.readonly_method and wanted == "0":
+            return "2"
+        return wanted
+
+    def _judge(self, connection: Connection, job: Job) -> Judged:
+        if job.whole.insert is not None:
+            return Judged("MUTATING", 1)
+        return connection.judge(job.query.sql)
+
+    def _let_through(self, judged: Judged, job: Job, *, readonly: bool) -> None:
+        query = job.query
+        if judged.count > 1:
+            raise StatementError.ours(Code.SYNTAX_ERROR, "Syntax error: Multi-statements are not allowed.")
+        if query.outfile and query.first != "INSERT":
+            raise StatementError.ours(Code.INTO_OUTFILE_NOT_ALLOWED, "INTO OUTFILE is not allowed.")
+        if called := query.calls & _OF_PROCESS:
+            raise StatementError.ours(
+                Code.SUPPORT_IS_DISABLED,
+                f"{min(called)}() reads objects of the server's process, which is not served.",
+            )
+        if self._read_only:
+            self._only_reads(judged, query)
+        if readonly and judged.writes:
+            raise StatementError.ours(Code.READONLY, _readonly_message(job.request))
+
+    def _only_reads(self, judged: Judged, query: Query) -> None:
+        known = judged.kind == "UNKNOWN" or judged.reads or query.first in _SESSION_WORDS
+        if not known or query.calls & _OF_FILES:
+            raise StatementError.ours(
+                Code.READONLY, "Cannot execute query in readonly mode: this server only answers questions."
+            )
+
+    def _run(self, connection: Connection, job: Job, judged: Judged) -> Outcome:
+        job.run.check()
+        request, insert = job.request, job.whole.insert
+        sql = job.query.sql
+        if insert is not None:
+            sql = insert.from_file(job.data)
+        elif judged.reads and job.query.answers:
+            sql = self._with_own_ids(job.query).into_file(job.output)
+        elif job.query.strings and job.query.first == "KILL":
+            sql = self._with_own_ids(job.query).sql
+        return connection.run(sql, request.default_format, request.parameters)
+
+    def _with_own_ids(self, query: Query) -> Query:
+        """The statement with query ids of running statements as the engine calls them."""
+        sql, found = query.sql, False
+        for token in reversed(query.strings):
+            run = self._running.by_id(token.text[1:-1].decode("utf-8", "replace"))
+            own = self._engine.own_query_id(run.mark) if run is not None else None
+            if own is not None:
+                sql, found = sql[: token.start] + quoted(own).encode() + sql[token.end :], True
+        return query_of(sql) if found else query
+
+
+def _readonly_message(request: Request) -> str:
+    if request.readonly_method:
+        return (
+            "Cannot execute query in readonly mode. For queries over HTTP, method GET implies readonly. "
+            "You should use method POST for modifying queries."
+        )
+    return "Cannot execute query in readonly mode."

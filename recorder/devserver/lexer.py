@@ -1,0 +1,76 @@
+"""Where ClickHouse's SQL has words and where text, so that a clause is never looked for inside a string or a comment.
+
+Works on bytes: a request may carry any. What is not closed (a quote, a comment) is one byte of `other` and the rest;
+the engine's own parser has the last word on it.
+
+Source of the rules: ClickHouse's lexer (strings and quoted names with backslashes or doubled quotes, `--`, `#`
+followed by a space or `!`, `/* */` without nesting, heredocs `$tag$ … $tag$`, curly quotation marks).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+WORD, QUOTED, STRING, NUMBER, OTHER = "word", "quoted", "string", "number", "other"
+
+_TOKEN = re.compile(
+    rb"""
+      (?P<skip> [\s\0]+ | --[^\n]* | \#[ !][^\n]* | /\*.*?\*/ )
+    | (?P<string> '[^'\\]*(?:(?:\\.|'')[^'\\]*)*'
+                | \xe2\x80\x98.*?\xe2\x80\x99
+                | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$ )
+    | (?P<quoted> `[^`\\]*(?:(?:\\.|``)[^`\\]*)*`
+                | "[^"\\]*(?:(?:\\.|"")[^"\\]*)*"
+                | \xe2\x80\x9c.*?\xe2\x80\x9d )
+    | (?P<word> [A-Za-z_][\w$]* )
+    | (?P<number> \d[\w.]* )
+    | (?P<other> . )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_OPENS, _CLOSES = b"([{", b")]}"
+
+
+class Token(NamedTuple):
+    """A piece of SQL that is neither space nor comment. `depth` is how many brackets are open around it."""
+
+    kind: str
+    start: int
+    end: int
+    depth: int
+    text: bytes
+
+    def word(self) -> str:
+        """A word in capitals; empty for anything else."""
+        return self.text.decode().upper() if self.kind == WORD else ""
+
+    def name(self) -> str:
+        """What an identifier says, without its quotes; empty for what is none."""
+        if self.kind == WORD:
+            return self.text.decode()
+        if self.kind == QUOTED:
+            cut = 3 if self.text[:1] == b"\xe2" else 1
+            return self.text[cut:-cut].decode("utf-8", "replace")
+        return ""
+
+    def is_(self, char: bytes) -> bool:
+        """Whether it is this one character."""
+        return self.kind == OTHER and self.text == char
+
+
+def tokens(sql: bytes, start: int = 0) -> Iterator[Token]:
+    """The pieces from `start` on, one at a time: what follows an insert's last word is data and never looked at."""
+    depth = 0
+    while found := _TOKEN.match(sql, start):
+        start = found.end()
+        kind = found.lastgroup or OTHER
+        if kind == "skip":
+            continue
+        text = found[0]
+        if kind == OTHER and text in _CLOSES:
+            depth = max(0, depth - 1)
+        yield Token("string" if kind == "tag" else kind, found.start(), start, depth, text)
+        if kind == OTHER and text in _OPENS:
+            depth += 1

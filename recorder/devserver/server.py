@@ -1,0 +1,244 @@
+"""ClickHouse's HTTP interface over the engine of this process.
+
+`DevServer` is the real engine (chDB) behind a front of ours: for development and tests, and for reading what a
+recorder in the same process records. It is no ClickHouse server: no users or grants but one, no quotas, no progress,
+one process a folder.
+
+One request is one statement. Its body comes in whole (in bounded memory), a thread of its own runs it, its answer goes
+out as it is made. A client that goes away ends a statement that only reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import os
+import pathlib
+import ssl
+from collections.abc import Coroutine
+from typing import Any, Self
+
+from aiohttp import web
+
+from recorder.devserver.address import DevServerError, listen, tls_context
+from recorder.devserver.engine import Engine, Server
+from recorder.devserver.exchange import Exchange, Limits
+from recorder.devserver.execute import Executor
+from recorder.devserver.hooks import Hooks
+from recorder.devserver.running import Run, Running, on_thread
+from recorder.devserver.sessions import Sessions
+from recorder.settings_fields import Address, parse_address
+
+MAX_CONCURRENT = 32
+MAX_BODY_BYTES = 4 << 30
+MAX_URL_BYTES = 1 << 20
+SWEEP_S = 1.0
+CLOSE_WAIT_S = 5.0
+"""What a closing server waits for statements it has ended."""
+_NO_HANDLE = (
+    "There is no handle {path}\n\nUse / or /ping for health checks.\nOr /replicas_status for more sophisticated health "
+    "checks.\n\nSend queries from your program with POST method or GET /?query=...\n"
+)
+
+
+class DevServer:
+    """See the module.
+
+    `path` is the engine's folder; where this process has it open already, it is joined. `addr` is `host:port`, port 0
+    takes a free one. Requests come from `user` with `password`, which None leaves open. `tls` is a context, or
+    `tls_cert`, `tls_key` and `tls_client_ca` are PEM files. `read_only` answers questions and nothing else.
+    `max_concurrent` statements run at a time, more are refused; `max_threads` bounds each. A body may have
+    `max_body_bytes`. Beyond loopback it opens with `allow_remote` and a password alone.
+
+    Raises:
+        DevServerError: an address or a TLS file that cannot be.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        addr: str | Address = "127.0.0.1:0",
+        database: str = "default",
+        user: str = "default",
+        password: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        tls_cert: str | os.PathLike[str] | None = None,
+        tls_key: str | os.PathLike[str] | None = None,
+        tls_client_ca: str | os.PathLike[str] | None = None,
+        hooks: Hooks | None = None,
+        read_only: bool = False,
+        allow_remote: bool = False,
+        max_concurrent: int = MAX_CONCURRENT,
+        max_threads: int | None = None,
+        max_body_bytes: int = MAX_BODY_BYTES,
+        keep_free_bytes: int | None = None,
+        tmp_dir: str | os.PathLike[str] | None = None,
+    ):
+        try:
+            self._wanted = parse_address(addr) if isinstance(addr, str) else addr
+        except ValueError as error:
+            raise DevServerError(str(error)) from None
+        if not self._wanted.loopback and not (allow_remote and password):
+            raise DevServerError(
+                f"address {self._wanted}: other machines would reach it; use 127.0.0.1:{self._wanted.port}, or allow "
+                "remote access and set a password"
+            )
+        if tls is None and tls_cert is not None:
+            tls = tls_context(tls_cert, tls_key, tls_client_ca)
+        self._tls = tls
+        self._path = pathlib.Path(os.path.realpath(path))
+        self._tmp_dir = pathlib.Path(tmp_dir) if tmp_dir else self._path.with_name(self._path.name + ".tmp")
+        self._database = database
+        self._user, self._password = user, password
+        self._hooks = hooks
+        self._engine = Engine(self._path, keep_free_bytes=keep_free_bytes, tmp_dir=self._tmp_dir)
+        self._running = Running(max_concurrent)
+        self._sessions = Sessions()
+        self._executor = Executor(
+            self._engine, self._running, database, read_only=read_only, threads=max_threads
+        )
+        self._limits = Limits(max_body_bytes, self._tmp_dir)
+        self._server: Server | None = None
+        self._address: Address | None = None
+        self._runner: web.AppRunner | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def address(self) -> Address:
+        """Where it listens."""
+        assert self._address is not None, "not started"
+        return self._address
+
+    @property
+    def url(self) -> str:
+        """Where it is reached."""
+        return f"{'https' if self._tls else 'http'}://{self.address}"
+
+    async def start(self) -> Self:
+        """Open the engine and the port.
+
+        Raises:
+            DevServerError: the port cannot be opened.
+            SinkUnavailable: the folder cannot be used.
+        """
+        bound = listen(self._wanted)
+        try:
+            self._server = await on_thread("devserver-open", lambda: self._engine.open(self._database))
+            app = web.Application()
+            app.router.add_route("*", "/{tail:.*}", self._handle)
+            self._runner = web.AppRunner(
+                app,
+                access_log=None,
+                handle_signals=False,
+                handler_cancellation=True,
+                auto_decompress=False,
+                shutdown_timeout=1.0,
+                max_line_size=MAX_URL_BYTES,
+                max_field_size=MAX_URL_BYTES,
+                read_bufsize=1 << 18,
+            )
+            await self._runner.setup()
+            await web.SockSite(self._runner, bound, ssl_context=self._tls).start()
+        except BaseException:
+            bound.close()
+            await self.close()
+            raise
+        self._address = Address(self._wanted.host, int(bound.getsockname()[1]))
+        self.spawn(self._sweep())
+        return self
+
+    async def close(self) -> None:
+        """Take no more requests, end what runs, close the engine. Idempotent."""
+        runner, self._runner = self._runner, None
+        for run in self._running.all():
+            self.spawn(self.end(run))
+        if runner is not None:
+            await runner.cleanup()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_WAIT_S):
+                await self._running.idle()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for session in self._sessions.all():
+            if not session.busy:
+                await on_thread("devserver-close", session.close)
+        await on_thread("devserver-close", self._engine.close)
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Let something go on beside the requests."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def end(self, run: Run) -> None:
+        """End a statement: ask until it has ended, because it may not be in the engine's list yet."""
+        run.cancelled = True
+        wait_s = 0.02
+        while self._running.by_id(run.query_id) is run:
+            with contextlib.suppress(Exception):
+                await on_thread("devserver-kill", lambda: self._engine.kill(run.mark))
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, 1.0)
+
+    async def _handle(self, http: web.Request) -> web.StreamResponse:
+        assert self._server is not None
+        if self._strange_host(http):
+            return web.Response(status=403, text="This host is not this machine; ask for 127.0.0.1.\n")
+        asks = http.path in ("/", "/query")
+        if http.path in ("/ping", "/replicas_status") or (http.path == "/" and _greets(http)):
+            return web.Response(text="Ok.\n", content_type="text/html", headers=self._greeting())
+        if http.method == "OPTIONS":
+            return web.Response(status=204)
+        if not asks or http.method not in ("GET", "HEAD", "POST", "PUT"):
+            return web.Response(status=404, text=_NO_HANDLE.format(path=http.path))
+        exchange = Exchange(
+            http,
+            self._server,
+            executor=self._executor,
+            running=self._running,
+            sessions=self._sessions,
+            hooks=self._hooks,
+            limits=self._limits,
+            admits=self._admits,
+            end=lambda run: self.spawn(self.end(run)),
+        )
+        return await exchange.answer()
+
+    def _greeting(self) -> dict[str, str]:
+        assert self._server is not None
+        return {"X-ClickHouse-Server-Display-Name": self._server.name}
+
+    def _admits(self, user: str, password: str) -> bool:
+        """Whether these credentials are the right ones."""
+        known = hmac.compare_digest(user.encode("utf-8", "replace"), self._user.encode())
+        if self._password is None:
+            return known
+        right = hmac.compare_digest(password.encode("utf-8", "replace"), self._password.encode())
+        return known and right
+
+    def _strange_host(self, http: web.Request) -> bool:
+        """Whether a browser may have been led here under another name; a password keeps such out by itself."""
+        if self._password is not None or not http.host:
+            return False
+        host = http.host.rsplit(":", 1)[0] if not http.host.endswith("]") else http.host
+        return self._wanted.loopback and not Address(host.strip("[]"), 0).loopback
+
+    async def _sweep(self) -> None:
+        """Close sessions that nobody uses any more."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            for session in self._sessions.expired():
+                await on_thread("devserver-close", session.close)
+
+
+def _greets(http: web.Request) -> bool:
+    return http.method in ("GET", "HEAD") and not http.query_string

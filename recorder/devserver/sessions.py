@@ -1,0 +1,138 @@
+"""Sessions: a connection that outlives its request, with its temporary tables and what SET and USE said.
+
+A request's own settings hold for it alone, in a session too: what they change is put back behind it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+
+from recorder.devserver.engine import Connection, identifier, quoted
+from recorder.devserver.errors import Code, StatementError
+
+_WORDS = re.compile(rb"\w+")
+
+
+class Session:
+    """One session, used by one request at a time. Its methods but `expired` block, and follow `open`."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self.connection: Connection
+        self.busy = True
+        self._open = False
+        self.until_s = 0.0
+        self._changed: dict[str, str] | None = None
+        self._database: str | None = None
+        self._dirty = False
+
+    def expired(self, now_s: float) -> bool:
+        """Whether nobody has used it for its timeout."""
+        return not self.busy and now_s >= self.until_s
+
+    def open(self, connect: Callable[[], Connection]) -> Connection:
+        """Its connection, opened by its first request."""
+        if not self._open:
+            self.connection = connect()
+            self._open = True
+        return self.connection
+
+    def close(self) -> None:
+        """Close its connection."""
+        if self._open:
+            self._open = False
+            self.connection.close()
+
+    def prepare(self, settings: Mapping[str, str], database: str) -> None:
+        """Set what a request wants.
+
+        Raises:
+            StatementError: it cannot be had.
+        """
+        if self._dirty:
+            self._clear()
+        if self._changed is None or self._database is None:
+            rows = self.connection.ask("SELECT name, value FROM system.settings WHERE changed")
+            self._changed = {row[0]: row[1] for row in rows if len(row) == 2}
+            self._database = self.connection.ask("SELECT currentDatabase()")[0][0]
+        self.connection.set(settings)
+        if database and database != self._database:
+            self.connection.use(database)
+
+    def restore(
+        self, settings: Mapping[str, str], database: str, sql: bytes, first: str, *, failed: bool
+    ) -> None:
+        """Put back what `prepare` changed, unless the statement set it for good."""
+        self._dirty = self._dirty or failed
+        said = set(_WORDS.findall(sql)) if first == "SET" else set()
+        before = self._changed or {}
+        for name in settings:
+            if name.encode() not in said:
+                value = quoted(before[name]) if name in before else "DEFAULT"
+                self.connection.run(f"SET {name} = {value}".encode(), "TSV")
+        if database and self._database and first != "USE" and database != self._database:
+            self.connection.run(f"USE {identifier(self._database)}".encode(), "TSV")
+        if first == "SET":
+            self._changed = None
+        if first in ("USE", "DROP"):
+            self._database = None
+
+    def _clear(self) -> None:
+        """Hear what a failed statement left, until the connection answers what it is asked (see `clean_client`)."""
+        for attempt in range(5):
+            word = f"clean-{id(self)}-{attempt}"
+            if self.connection.ask(f"SELECT '{word}'") == [[word]]:
+                self._dirty = False
+                return
+        raise StatementError.ours(Code.STD_EXCEPTION, "The session is broken; begin another one.")
+
+
+class Sessions:
+    """The sessions of a server, by name. On its loop; connections are opened and closed by the callers' threads."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self._clock = clock
+        self._sessions: dict[str, Session] = {}
+
+    def take(self, name: str, *, must_exist: bool) -> Session:
+        """The session, busy from now on; a new one where there is none.
+
+        Raises:
+            StatementError: another request has it, or it is not there and must be.
+        """
+        found = self._sessions.get(name)
+        if found is None:
+            if must_exist:
+                raise StatementError.ours(Code.SESSION_NOT_FOUND, "Session not found.")
+            found = self._sessions[name] = Session(name)
+            return found
+        if found.busy:
+            raise StatementError.ours(
+                Code.SESSION_IS_LOCKED, f"Session {name} is locked by a concurrent client."
+            )
+        found.busy = True
+        return found
+
+    def give_back(self, session: Session, timeout_s: float) -> None:
+        """The request is done with it; it lives for so long unused."""
+        session.busy = False
+        session.until_s = self._clock() + timeout_s
+
+    def expired(self) -> list[Session]:
+        """Take out those that nobody used in time."""
+        gone = [session for session in self._sessions.values() if session.expired(self._clock())]
+        for session in gone:
+            del self._sessions[session.name]
+        return gone
+
+    def drop(self, session: Session) -> None:
+        """Take one out."""
+        self._sessions.pop(session.name, None)
+
+    def all(self) -> list[Session]:
+        """Take all of them out."""
+        gone = list(self._sessions.values())
+        self._sessions.clear()
+        return gone

@@ -1,0 +1,231 @@
+"""What a request wants to run: an insert with its data, or a statement with its answer.
+
+The engine has a parser, and it judges every statement. What it cannot do is take an insert's data from somewhere else
+than the text, or write its answer to somewhere else, without a word for it in the right place: this finds the place.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from recorder.devserver.lexer import NUMBER, QUOTED, STRING, WORD, Token, tokens
+
+_NOT_BEFORE_FORMAT = frozenset(
+    (
+        "SELECT", "FROM", "JOIN", "AS", "BY", "AND", "OR", "NOT", "ON", "USING", "IN", "TABLE", "DESCRIBE", "DESC",
+        "EXISTS", "WITH", "DISTINCT", "WHERE", "PREWHERE", "HAVING", "LIMIT", "THEN", "ELSE", "WHEN", "CASE", "LIKE",
+        "ILIKE", "BETWEEN", "IS", "VIEW", "DICTIONARY", "DATABASE", "CREATE", "SHOW", "EXPLAIN", "TEMPORARY", "INTO",
+    )
+)  # fmt: skip
+"""After one of these, `format` is somebody's name."""
+_ANSWERS = frozenset(("SELECT", "WITH", "FROM", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS", "CHECK"))
+DEFAULT_INSERT_FORMAT = "Values"
+
+
+@dataclass(frozen=True)
+class Insert:
+    """An insert whose data is its text from `data_start` on.
+
+    `sql` is the text before the data; the engine reads a file instead where `from_file` says so.
+    """
+
+    sql: bytes
+    data_start: int
+    format: str
+    before: bytes
+    after: bytes
+    structure: bytes | None = None
+
+    def from_file(self, path: str) -> bytes:
+        """The same insert with its data in this file."""
+        place = path.encode()
+        if self.structure is not None:
+            return b"%s file('%s', '%s', %s) %s" % (
+                self.before, place, self.format.encode(), self.structure, self.after,
+            )  # fmt: skip
+        return b"%s FROM INFILE '%s' %s FORMAT %s" % (self.before, place, self.after, self.format.encode())
+
+
+@dataclass(frozen=True)
+class Query:
+    """Any other statement. `first` is its first word in capitals, `format` that of a FORMAT clause.
+
+    `outfile_at` is where INTO OUTFILE would stand, `outfile` whether one is there already. `calls` are the names before
+    an opening bracket, in small letters.
+    """
+
+    sql: bytes
+    first: str
+    format: str | None
+    outfile_at: int
+    outfile: bool
+    calls: frozenset[str]
+    strings: tuple[Token, ...]
+
+    @property
+    def answers(self) -> bool:
+        """Whether it is of a kind that answers with rows and can write them to a file."""
+        return self.first in _ANSWERS
+
+    def into_file(self, path: str) -> bytes:
+        """The same statement with its answer appended to this file."""
+        clause = f" INTO OUTFILE '{path}' APPEND ".encode()
+        return self.sql[: self.outfile_at] + clause + self.sql[self.outfile_at :]
+
+
+def insert_of(text: bytes) -> Insert | None:
+    """The insert with data that the text begins with; None where it is another statement, or not whole yet.
+
+    Raises:
+        ValueError: it names a file of its own.
+    """
+    scan = tokens(text)
+    if next(scan, _NOTHING).word() != "INSERT":
+        return None
+    settings_at: int | None = None
+    last = _NOTHING
+    for token in _behind_target(scan):
+        if token.depth:
+            continue
+        word = token.word()
+        if word == "FROM" and last.word() != "DELETE":
+            following = next(scan, _NOTHING)
+            if following.word() == "INFILE":
+                raise ValueError("INSERT ... FROM INFILE")
+            return None
+        if word == "SETTINGS" and settings_at is None:
+            settings_at = token.start
+        elif word == "VALUES":
+            return _insert(text, token, settings_at, token.end, DEFAULT_INSERT_FORMAT)
+        elif word == "FORMAT":
+            name = next(scan, _NOTHING)
+            if not name.name():
+                return None
+            return _insert(text, token, settings_at, _data_start(text, name.end), name.name())
+        elif word in ("SELECT", "WITH") or (token.is_(b"(") and _opens_select(text, token)):
+            return _insert_select(text, token.start)
+        last = token
+    return None
+
+
+def query_of(text: bytes) -> Query:
+    """Any statement as one whose answer is wanted."""
+    everything = list(tokens(text))
+    first = next((token.word() for token in everything if not token.is_(b"(")), "")
+    while everything and everything[-1].is_(b";"):
+        everything.pop()
+    calls = frozenset(
+        token.name().lower()
+        for token, following in itertools.pairwise(everything)
+        if following.is_(b"(") and token.name()
+    )
+    strings = tuple(token for token in everything if token.kind == STRING)
+    outfile = any(
+        token.word() == "INTO" and following.word() == "OUTFILE"
+        for token, following in itertools.pairwise(everything)
+    )
+    end = everything[-1].end if everything else len(text)
+    at, name = _format_clause(everything) or (end, None)
+    return Query(text, first, name, at, outfile, calls, strings)
+
+
+_NOTHING = Token("other", 0, 0, 0, b"")
+
+
+def _behind_target(scan: Iterator[Token]) -> Iterator[Token]:
+    """The tokens behind the table or table function that an insert names."""
+    token = next(scan, _NOTHING)
+    for word in ("INTO", "TABLE", "FUNCTION"):
+        if token.word() == word:
+            token = next(scan, _NOTHING)
+    # `token` is the (first part of the) name now, whatever word it is; more parts follow a dot each.
+    dotted = False
+    for token in scan:
+        if token.is_(b".") and not token.depth:
+            dotted = True
+        elif dotted and not token.depth:
+            dotted = False
+        else:
+            yield token
+            break
+    yield from scan
+
+
+def _insert(text: bytes, token: Token, settings_at: int | None, data_start: int, name: str) -> Insert:
+    cut = token.start if settings_at is None else settings_at
+    return Insert(
+        sql=text[:data_start],
+        data_start=data_start,
+        format=name,
+        before=text[:cut],
+        after=text[cut : token.start],
+    )
+
+
+def _insert_select(text: bytes, start: int) -> Insert | None:
+    """An insert that selects from `input('structure')`, whose data follows its FORMAT clause."""
+    scan = tokens(text, start)
+    previous = _NOTHING
+    source: tuple[int, int, bytes] | None = None
+    for token in scan:
+        if token.is_(b"(") and previous.name().lower() == "input":
+            inside = next(scan, _NOTHING)
+            closing = next(scan, _NOTHING)
+            if inside.kind != STRING or not closing.is_(b")"):
+                return None
+            source = (previous.start, closing.end, inside.text)
+            previous = closing
+            continue
+        if source and not token.depth and token.word() == "FORMAT" and _may_precede_format(previous):
+            name = next(scan, _NOTHING)
+            if not name.name():
+                return None
+            data_start = _data_start(text, name.end)
+            return Insert(
+                sql=text[:data_start],
+                data_start=data_start,
+                format=name.name(),
+                before=text[: source[0]],
+                after=text[source[1] : token.start],
+                structure=source[2],
+            )
+        previous = token
+    return None
+
+
+def _opens_select(text: bytes, bracket: Token) -> bool:
+    following = next(tokens(text, bracket.end), _NOTHING)
+    return following.word() in ("SELECT", "WITH") or (following.is_(b"(") and _opens_select(text, following))
+
+
+def _data_start(text: bytes, at: int) -> int:
+    """Where data begins behind the name of its format: after spaces and at most one line break."""
+    while text[at : at + 1] in (b" ", b"\t", b"\f") and at < len(text):
+        at += 1
+    if text[at : at + 1] == b"\r":
+        at += 1
+    if text[at : at + 1] == b"\n":
+        at += 1
+    return at
+
+
+def _may_precede_format(token: Token) -> bool:
+    if token.kind == WORD:
+        return token.word() not in _NOT_BEFORE_FORMAT
+    if token.kind in (QUOTED, STRING, NUMBER):
+        return True
+    return token.text in (b")", b"]", b"}", b"*")
+
+
+def _format_clause(everything: list[Token]) -> tuple[int, str] | None:
+    """Where the FORMAT clause of a statement begins and what it names."""
+    for index in range(len(everything) - 2, 0, -1):
+        token = everything[index]
+        if token.depth or token.word() != "FORMAT" or not everything[index + 1].name():
+            continue
+        rest = everything[index + 2 :]
+        if (not rest or rest[0].word() == "SETTINGS") and _may_precede_format(everything[index - 1]):
+            return token.start, everything[index + 1].name()
+    return None
