@@ -288,7 +288,7 @@ class Settings(BaseSettings):
     order_ids_max: Annotated[int, BeforeValidator(number), Field(ge=0, le=10_000_000)] = Field(
         default=100_000,
         description="Orders remembered to complete rows of their venue with strategy, intent and times, at most "
-        "2 kB each; 0 completes nothing.",
+        "3 kB each; 0 completes nothing.",
     )
     normalisers: NormaliserSettings = Field(
         default_factory=NormaliserSettings, description="Settings of normalisers."

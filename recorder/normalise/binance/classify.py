@@ -136,7 +136,7 @@ def _read(payload: bytes, topic: str) -> tuple[PublicMessage | PrivateEvent | Ig
         if probe.stream is not UNSET and probe.data is not UNSET:
             stream = probe.stream
             body = bytes(probe.data)
-        elif probe.event is not UNSET and probe.e is UNSET:  # user data over the websocket API
+        elif probe.event is not UNSET and bytes(probe.event)[:1] == b"{":  # user data over the websocket API
             body = bytes(probe.event)
     if body.lstrip()[:1] == b"[":
         return _read_array(body), stream

@@ -140,8 +140,8 @@ class AlgoOrder(Struct, gc=False):
     p: Amount = "0"
     tp: Amount | None = None
     ai: ClientId | VenueId | None = None
-    aq: Amount = "0"
-    act: Word | None = None
+    aq: Annotated[str, Meta(pattern=r"\A([0-9]{1,20}(\.[0-9]{1,18})?)?\Z")] = ""
+    act: ClientId | None = None
     R: bool = False
     ps: Hedge = "BOTH"
     rm: Reason | None = None
@@ -192,7 +192,7 @@ class ListStatus(Struct, gc=False):
     c: Word
     l: Word  # noqa: E741 - the venue's name
     L: Word
-    O: list[ListOrder]  # noqa: E741 - the venue's name
+    O: Annotated[list[ListOrder], Meta(min_length=1)]  # noqa: E741 - the venue's name
     r: Reason | None = None
     T: VenueTime | None = None
 

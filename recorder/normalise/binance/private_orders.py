@@ -290,7 +290,7 @@ class PrivateOrders:
             return "Open" if order.act == "LIMIT" and order.f in RESTING_TIFS else "Acked"
         if order.X == "FINISHED":
             # The order it became is done: executed, or cancelled with a rest (none is known where all is closed).
-            done, wanted = Decimal(order.aq), Decimal(order.q)
+            done, wanted = Decimal(order.aq or "0"), Decimal(order.q)
             return "Filled" if done and done >= wanted else "Canceled"
         status = ALGO_STATUSES.get(order.X)
         if status is None:
