@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-from harness.backends import NAMES, Backend, Backends, NotHere, Place
+from harness.backends import NAMES, Backend, Backends, Broken, NotHere, Place
 from harness.leftovers import Watch
 
 if TYPE_CHECKING:
@@ -92,8 +92,10 @@ def backend(request: pytest.FixtureRequest, pytestconfig: pytest.Config, backend
         return backends.open(request.param)
     except NotHere as error:
         if pytestconfig.option.backend:
-            pytest.fail(str(error))
+            pytest.fail(str(error), pytrace=False)
         pytest.skip(str(error))
+    except Broken as error:
+        pytest.fail(str(error), pytrace=False)
 
 
 @pytest.fixture

@@ -46,6 +46,10 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
+class Broken(Exception):  # noqa: N818 - says what is the case
+    """A backend that should be here does not answer. The message says which, and what happened."""
+
+
 class NotHere(Exception):  # noqa: N818 - says what is the case
     """A backend that this machine does not have. The message says what was looked for, and how to have it."""
 
@@ -202,13 +206,13 @@ class DevServer(OverHttp):
         line = self._process.stdout.readline()
         if not line:
             self._process.wait(START_S)
-            raise AssertionError(f"the dev server did not start: {self._tail()}")
+            raise Broken(f"the dev server did not start: {self._tail()}")
         super().__init__(json.loads(line)["url"].rstrip("/"))
 
     def check(self) -> None:
         """Say so, with its last words, where it has ended."""
         if (code := self._process.poll()) is not None:
-            raise AssertionError(f"the dev server ended with {code}: {self._tail()}")
+            raise Broken(f"the dev server ended with {code}: {self._tail()}")
 
     def close(self) -> None:
         """End it as Ctrl-C or a supervisor does."""
@@ -219,7 +223,7 @@ class DevServer(OverHttp):
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-            raise AssertionError(f"the dev server did not end within {START_S:g} s of SIGTERM") from None
+            raise Broken(f"the dev server did not end within {START_S:g} s of SIGTERM") from None
         finally:
             assert self._process.stdout is not None
             self._process.stdout.close()
@@ -279,22 +283,28 @@ class Backends:
     def __init__(self, folder: pathlib.Path):
         self._folder = folder
         self._opened: dict[str, Backend] = {}
-        self._not_here: dict[str, NotHere] = {}
+        self._failed: dict[str, NotHere | Broken] = {}
 
     def open(self, name: str) -> Backend:
-        """The backend of this name.
+        """The backend of this name. What failed once is not tried again.
 
         Raises:
             NotHere: this machine has none.
+            Broken: it should be here, and does not answer.
         """
-        if name in self._not_here:
-            raise self._not_here[name]
+        if name in self._failed:
+            raise self._failed[name]
         if name not in self._opened:
             try:
-                self._opened[name] = self._make(name)
+                backend = self._make(name)
+                self._opened[name] = backend
+                assert backend.client.server_version
             except NotHere as error:
-                self._not_here[name] = error
+                self._failed[name] = error
                 raise
+            except Exception as error:
+                self._failed[name] = Broken(f"{name} does not answer: {error}")
+                raise self._failed[name] from error
         backend = self._opened[name]
         if isinstance(backend, DevServer):
             backend.check()
@@ -313,6 +323,8 @@ class Backends:
         with contextlib.ExitStack() as stack:
             for name, backend in self._opened.items():
                 stack.callback(backend.close)
+                if name in self._failed:
+                    continue
                 left += [f"{database} ({name})" for database in backend.left_behind()]
         assert not left, f"databases that tests left behind: {', '.join(left)}"
 
