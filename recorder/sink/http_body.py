@@ -30,10 +30,9 @@ def body_of(data: pa.RecordBatch, compression: str) -> Body:
     out = pa.BufferOutputStream()
     with pa.ipc.new_stream(out, data.schema) as writer:
         writer.write_batch(data)
-    buffer = out.getvalue()
+    plain = out.getvalue()
     encoding = CODECS.get(compression)
-    if encoding is not None:
-        buffer = pa.Codec(encoding).compress(buffer)
-    whole = memoryview(buffer)
+    # As bytes: the view of a buffer that a codec gives is longer than the buffer (pyarrow 26).
+    whole = memoryview(plain if encoding is None else pa.Codec(encoding).compress(plain, asbytes=True))
     pieces = [whole[start : start + PIECE_BYTES] for start in range(0, len(whole), PIECE_BYTES)]
     return Body(pieces, len(whole), encoding)
