@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from binance_private_samples import (
+from harness.binance_private import (
     ALL,
     LIST_STATUS,
     LISTEN_KEY,
