@@ -13,6 +13,7 @@ from recorder.cli.lazy import Home, LazyGroup
 HELP = {
     "load": "All tables at a steady rate, then a burst.",
     "ingest": "Rows/s against the limit of ready Arrow batches.",
+    "service": "Rows over ZeroMQ, through the service, into a server.",
     "hotpath": "What record() costs its caller, and how late it makes a producer.",
 }
 

@@ -1,0 +1,204 @@
+"""Rows at a steady rate through the whole service: publisher, bus, recorder and server in processes of their own.
+
+Open loop, as `load_run`. Two waits are measured. A row's *lag*, by the recorder, from its acceptance to its being
+queryable. And from `publish()` to the acknowledgement, by the publisher: a count of messages taken is noted every few
+milliseconds, with the moment at which as many were acknowledged. The second has the bus and all queues in it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from array import array
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from benchmarks import rig
+from benchmarks.rows import make_reel
+from benchmarks.service_processes import ServiceProcesses, running
+from benchmarks.stats import Nanoseconds, quantiles
+from recorder import Publisher, Settings
+from recorder.own_rows import OWN_TABLES
+from recorder.simulate.pace import Phase, Schedule, drive
+from recorder.simulate.reel import Reel
+from schemas.core.tables import PACK
+
+DRAIN_S = 60.0
+SAMPLE_S = 0.005
+
+Message = tuple[str, list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class ServiceResult:
+    """What came of a run. Durations in seconds."""
+
+    offered_rows: Counter[str]
+    elapsed_s: float
+    drain_s: float
+    publish: Mapping[str, float]
+    lateness_max_s: float
+    acked: Mapping[str, float]
+    shed_messages: int
+    status: Mapping[str, Any]
+    stored: Mapping[str, rig.Stored]
+    cpu_s: Mapping[str, float]
+    rss_bytes: Mapping[str, int]
+
+    def problems(self) -> list[str]:
+        """Where counts do not agree; empty when all do."""
+        found = []
+        for table, balance in self.status["balance"].items():
+            accounted = sum(count for name, count in balance.items() if name != "received")
+            if balance["received"] != accounted or (balance["pending"] and table not in OWN_TABLES):
+                found.append(f"{table}: balance {balance}")
+            offered, stored = self.offered_rows[table], self.stored[table]
+            if table in OWN_TABLES:
+                continue  # the recorder writes rows of its own into them, up to its end
+            if balance["received"] != offered:
+                found.append(f"{table}: offered {offered}, received {balance['received']}")
+            if stored.rows != balance["inserted"]:
+                found.append(f"{table}: inserted {balance['inserted']}, in the database {stored.rows}")
+        found += [
+            f"{table}: {stored.rows - stored.identities} rows are there twice"
+            for table, stored in self.stored.items()
+            if stored.rows != stored.identities
+        ]
+        return found
+
+    @property
+    def shed_rows(self) -> int:
+        """Rows the recorder shed."""
+        return sum(balance["shed"] for balance in self.status["balance"].values())
+
+
+def messages(reel: Reel, rows_a_message: int) -> Iterator[Message]:
+    """A reel's rows, without end, so many of one table in a message."""
+    names = {table.name: tuple(column.name for column in table.columns) for table in PACK.tables}
+    waiting: dict[str, list[dict[str, Any]]] = {table: [] for table in reel.rows}
+    for table, row in reel.events(time.time_ns()):
+        rows = waiting[table]
+        named = zip(names[table], row, strict=False)
+        rows.append({name: value for name, value in named if value is not None})
+        if len(rows) == rows_a_message:
+            waiting[table] = []
+            yield table, rows
+
+
+class AckWatch:
+    """Measures, on a thread of its own, how long messages wait to be acknowledged."""
+
+    def __init__(self, publisher: Publisher):
+        self._publisher = publisher
+        self._waits: list[float] = []
+        self._marks: deque[tuple[float, int]] = deque()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="ack-watch", daemon=True)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(SAMPLE_S):
+            self._look()
+
+    def _look(self) -> None:
+        stats, now = self._publisher.stats(), time.perf_counter()
+        while self._marks and self._marks[0][1] <= stats.acked:
+            began, _ = self._marks.popleft()
+            self._waits.append(now - began)
+        if stats.waiting and (not self._marks or self._marks[-1][1] != stats.accepted):
+            self._marks.append((now, stats.accepted))
+
+    def waits(self) -> Mapping[str, float]:
+        """Quantiles of the waits so far, in seconds."""
+        if not self._waits:
+            return {}
+        return _seconds(np.array(self._waits) * 1e9)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._look()
+
+
+def _seconds(found: Any) -> Mapping[str, float]:
+    taken: Nanoseconds = np.asarray(found, dtype=np.int64)
+    return {name: value / 1e9 for name, value in quantiles(taken).items()}
+
+
+def timed(publisher: Publisher, costs: array[int]) -> Callable[[str, Any], bool]:
+    """`publish`, each call's duration noted in ns."""
+    publish, now = publisher.publish, time.perf_counter_ns
+
+    def record(topic: str, rows: Any) -> bool:
+        before = now()
+        taken = publish(topic, rows)
+        costs.append(now() - before)
+        return taken
+
+    return record
+
+
+def run_service(
+    folder: Path, tables: Sequence[str], *, rows_per_s: float, rows_a_message: int, seconds: float
+) -> ServiceResult:
+    """Start a service, publish for so long, wait until all is acknowledged, stop it, and count.
+
+    Raises:
+        ProcessFailed: a part of the service failed.
+    """
+    schedule = Schedule((Phase(rows_per_s / rows_a_message, seconds),))
+    costs: array[int] = array("q")
+    reel = make_reel(tables, rows_per_s)
+    with running(folder, {"RECORDER_TABLES__BOOK_DELTAS__ENABLED": "true"}) as service:
+        parts = {"server": service.server, "recorder": service.recorder}
+        with Publisher(service.bus_url, name="bench") as publisher:
+            before = {name: part.cpu_s() for name, part in parts.items()} | {"publisher": time.process_time()}
+            with AckWatch(publisher) as watch:
+                sent = drive(messages(reel, rows_a_message), timed(publisher, costs), schedule)
+                for progress in sent:  # noqa: B007 - its last value is what was sent
+                    service.recorder.check()
+                drain_began = time.perf_counter()
+                drained = publisher.flush(DRAIN_S)
+                drain_s = time.perf_counter() - drain_began
+            after = {name: part.cpu_s() for name, part in parts.items()} | {"publisher": time.process_time()}
+            stats = publisher.stats()
+            if not drained:
+                raise TimeoutError(
+                    f"{stats.waiting} messages are not acknowledged {DRAIN_S:g} s after the last"
+                )
+        status = service.status()
+        rss = {name: part.rss_bytes() for name, part in parts.items()}
+        stored = _stored(service, folder)
+    offered = Counter({table: count * rows_a_message for table, count in progress.accepted.items()})
+    return ServiceResult(
+        offered_rows=offered,
+        elapsed_s=progress.elapsed_s,
+        drain_s=drain_s,
+        publish=_seconds(costs),
+        lateness_max_s=progress.max_lateness_s,
+        acked=watch.waits(),
+        shed_messages=stats.shed,
+        status=status,
+        stored=stored,
+        cpu_s={name: after[name] - before[name] for name in after},
+        rss_bytes=rss,
+    )
+
+
+def _stored(service: ServiceProcesses, folder: Path) -> dict[str, rig.Stored]:
+    settings = Settings(target=service.target, data_dir=str(folder / "asking"))
+    return rig.stored(settings, list(service.status()["balance"]))
