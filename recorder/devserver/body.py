@@ -6,6 +6,7 @@ is data and goes to a spool; a statement is held in memory, up to `max_query_siz
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from recorder.devserver import codecs
@@ -15,11 +16,39 @@ from recorder.devserver.statement import Insert, insert_of
 
 
 @dataclass(frozen=True)
+class ExternalTable:
+    """A table that a request brings along: a file of its form. `structure` is SQL, `path` where its rows lie."""
+
+    name: str
+    path: str
+    format: str
+    structure: str
+
+    @classmethod
+    def of(cls, name: str, path: str, said: Mapping[str, str]) -> ExternalTable:
+        """The table that a file of a form is, by the parameters named after it.
+
+        Raises:
+            StatementError: its columns are not said.
+        """
+        structure = said.get(f"{name}_structure", "")
+        if not structure and (types := said.get(f"{name}_types", "")):
+            structure = ", ".join(f"_{index} {kind}" for index, kind in enumerate(types.split(","), 1))
+        if not structure:
+            raise StatementError.ours(
+                Code.BAD_ARGUMENTS,
+                f"The columns of external table {name} are missing; give {name}_structure.",
+            )
+        return cls(name, path, said.get(f"{name}_format", "") or "TabSeparated", structure)
+
+
+@dataclass(frozen=True)
 class Whole:
     """A request that has come in whole: its text, and the insert it is with its data."""
 
     text: bytes
     insert: Insert | None
+    tables: tuple[ExternalTable, ...] = ()
 
 
 class Body:

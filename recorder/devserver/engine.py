@@ -25,6 +25,8 @@ from recorder.sink.engine import configured
 MARK = "send_logs_source_regexp"
 """A setting that does nothing here, and is to be seen in `system.processes`: it carries what tells a running statement
 from all others, because chDB gives query ids of its own."""
+SERVER_LIKE = {"implicit_select": "0", "allow_introspection_functions": "0"}
+"""Settings that the embedded engine has otherwise than a server."""
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*\Z")
 _READ_ONLY_CLASS = "READ_ONLY"
 

@@ -53,8 +53,8 @@ _STATUSES = {
 _STATUS_OF = {code: status for status, codes in _STATUSES.items() for code in codes}
 
 _CODE = re.compile(r"Code: (\d+)\. ")
-_TWICE = re.compile(r"^Code: \d+\. (?:DB::Exception: )+(?=Code: \d+\. )")
-_VERSION = re.compile(r" \(version [^()]*(?:\([^()]*\))?\)(?:\. \([A-Z0-9_]+\))?$")
+_TWICE = re.compile(r"^(?:Code: \d+\. (?:DB::Exception: )+)+(?=Code: \d+\. )")
+_VERSION = re.compile(r"(?: \(version [^()]*(?:\([^()]*\))?\)(?:\. \([A-Z0-9_]+\))?)+$")
 _OWN_FILE = re.compile(r"\(in file/uri /proc/self/fd/\d+\): |/proc/self/fd/\d+")
 
 

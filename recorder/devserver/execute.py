@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from recorder.devserver.body import Whole
-from recorder.devserver.engine import MARK, Connection, Engine, Judged, Outcome, quoted
+from recorder.devserver.engine import (
+    MARK,
+    SERVER_LIKE,
+    Connection,
+    Engine,
+    Judged,
+    Outcome,
+    identifier,
+    quoted,
+)
 from recorder.devserver.errors import Code, StatementError
 from recorder.devserver.request import Request
 from recorder.devserver.running import Run, Running
@@ -22,19 +30,18 @@ _SESSION_WORDS = frozenset(("SET", "USE"))
 
 @dataclass(frozen=True)
 class Job:
-    """A statement ready to run. `output` is the pipe for its answer, `data` the file with an insert's, as paths."""
+    """A statement ready to run. `data` is the path of the file with an insert's data."""
 
     request: Request
     whole: Whole
     query: Query
     run: Run
-    output: str
     data: str
 
-
-def read(whole: Whole) -> Query:
-    """What an answer is called after: the statement as a query, for an insert its head alone."""
-    return query_of(whole.text)
+    @classmethod
+    def of(cls, request: Request, whole: Whole, data: str) -> Job:
+        """What a request wants to run."""
+        return cls(request, whole, query_of(whole.text), Run(request.query_id), data)
 
 
 def unlimited(query: Query) -> bool:
@@ -54,48 +61,68 @@ class Executor:
         self._read_only = read_only
         self._threads = threads
 
-    def execute(self, job: Job, session: Session | None) -> Outcome:
-        """Run it.
+    def execute(self, job: Job, session: Session | None, output: str) -> Outcome:
+        """Run it, with its answer into the file `output`, where it is one that answers with rows.
 
         Raises:
             StatementError: it is not let through, or failed.
         """
         if session is None or self._read_only:
             with self._engine.connection() as connection:
-                return self._fresh(connection, job)
-        return self._in_session(session, job)
+                return self._fresh(connection, job, output)
+        return self._in_session(session, job, output)
 
-    def _fresh(self, connection: Connection, job: Job) -> Outcome:
+    def _fresh(self, connection: Connection, job: Job, output: str) -> Outcome:
         settings = dict(job.request.settings)
         level = self._readonly(job.request, settings.pop("readonly", "0"))
         if self._threads is not None:
             settings.setdefault("max_threads", str(self._threads))
-        connection.set({**settings, MARK: job.run.mark})
+        connection.set({**SERVER_LIKE, **settings, MARK: job.run.mark})
         judged = self._judge(connection, job)
         self._let_through(judged, job, readonly=level != "0")
         if (database := job.request.database or self._database) != "default":
             connection.use(database)
+        self._bring(connection, job)
         if level != "0":
             connection.set({"readonly": level})
-        return self._run(connection, job, judged)
+        return self._run(connection, job, judged, output)
 
-    def _in_session(self, session: Session, job: Job) -> Outcome:
-        connection = session.open(self._engine.connect)
-        settings: Mapping[str, str] = {**job.request.settings, MARK: job.run.mark}
-        level = self._readonly(job.request, job.request.settings.get("readonly", "0"))
-        # In a session it could not be taken back: the engine's judgement stands for it.
-        settings = {name: value for name, value in settings.items() if name != "readonly"}
-        first_use = session.prepare
-        first_use(settings, job.request.database)
+    def _in_session(self, session: Session, job: Job, output: str) -> Outcome:
+        connection = session.open(self._connect)
+        settings: dict[str, str] = {**job.request.settings, MARK: job.run.mark}
+        # In a session it could not be taken back: what the engine judges the statement to be stands for it.
+        level = self._readonly(job.request, settings.pop("readonly", "0"))
         failed = True
         try:
+            session.prepare(settings, job.request.database)
+            self._bring(connection, job)
             judged = self._judge(connection, job)
             self._let_through(judged, job, readonly=level != "0")
-            outcome = self._run(connection, job, judged)
+            outcome = self._run(connection, job, judged, output)
             failed = False
             return outcome
         finally:
+            for table in job.whole.tables:
+                connection.run(f"DROP TEMPORARY TABLE IF EXISTS {identifier(table.name)}".encode(), "TSV")
             session.restore(settings, job.request.database, job.whole.text, job.query.first, failed=failed)
+
+    def _connect(self) -> Connection:
+        """A connection for a session."""
+        connection = self._engine.connect()
+        connection.set(SERVER_LIKE)
+        return connection
+
+    def _bring(self, connection: Connection, job: Job) -> None:
+        """Make the tables that a request brings along."""
+        for table in job.whole.tables:
+            if self._read_only:
+                raise StatementError.ours(
+                    Code.READONLY, "This server only answers questions; it takes no tables along."
+                )
+            name = identifier(table.name)
+            connection.run(f"CREATE TEMPORARY TABLE {name} ({table.structure})".encode(), "TSV")
+            source = f"INSERT INTO {name} FROM INFILE '{table.path}' FORMAT {identifier(table.format)}"
+            connection.run(source.encode(), "TSV")
 
     def _readonly(self, request: Request, wanted: str) -> str:
         if self._read_only:
@@ -111,6 +138,10 @@ class Executor:
 
     def _let_through(self, judged: Judged, job: Job, *, readonly: bool) -> None:
         query = job.query
+        if query.empty:
+            raise StatementError.ours(
+                Code.SYNTAX_ERROR, "Syntax error: failed at position 1 (end of query): Empty query."
+            )
         if judged.count > 1:
             raise StatementError.ours(Code.SYNTAX_ERROR, "Syntax error: Multi-statements are not allowed.")
         if query.outfile and query.first != "INSERT":
@@ -132,14 +163,14 @@ class Executor:
                 Code.READONLY, "Cannot execute query in readonly mode: this server only answers questions."
             )
 
-    def _run(self, connection: Connection, job: Job, judged: Judged) -> Outcome:
+    def _run(self, connection: Connection, job: Job, judged: Judged, output: str) -> Outcome:
         job.run.check()
         request, insert = job.request, job.whole.insert
         sql = job.query.sql
         if insert is not None:
             sql = insert.from_file(job.data)
         elif judged.reads and job.query.answers:
-            sql = self._with_own_ids(job.query).into_file(job.output)
+            sql = self._with_own_ids(job.query).into_file(output)
         elif job.query.strings and job.query.first == "KILL":
             sql = self._with_own_ids(job.query).sql
         return connection.run(sql, request.default_format, request.parameters)

@@ -23,8 +23,9 @@ from aiohttp import web
 
 from recorder.devserver.address import DevServerError, listen, tls_context
 from recorder.devserver.engine import Engine, Server
-from recorder.devserver.exchange import Exchange, Limits
+from recorder.devserver.exchange import Exchange
 from recorder.devserver.execute import Executor
+from recorder.devserver.front import Front
 from recorder.devserver.hooks import Hooks
 from recorder.devserver.running import Run, Running, on_thread
 from recorder.devserver.sessions import Sessions
@@ -99,7 +100,8 @@ class DevServer:
         self._executor = Executor(
             self._engine, self._running, database, read_only=read_only, threads=max_threads
         )
-        self._limits = Limits(max_body_bytes, self._tmp_dir)
+        self._max_body_bytes = max_body_bytes
+        self._front: Front
         self._server: Server | None = None
         self._address: Address | None = None
         self._runner: web.AppRunner | None = None
@@ -126,6 +128,7 @@ class DevServer:
         bound = listen(self._wanted)
         try:
             self._server = await on_thread("devserver-open", lambda: self._engine.open(self._database))
+            self._front = self._make_front(self._server)
             app = web.Application()
             app.router.add_route("*", "/{tail:.*}", self._handle)
             self._runner = web.AppRunner(
@@ -200,18 +203,21 @@ class DevServer:
             return web.Response(status=204)
         if not asks or http.method not in ("GET", "HEAD", "POST", "PUT"):
             return web.Response(status=404, text=_NO_HANDLE.format(path=http.path))
-        exchange = Exchange(
-            http,
-            self._server,
-            executor=self._executor,
-            running=self._running,
-            sessions=self._sessions,
-            hooks=self._hooks,
-            limits=self._limits,
+        return await Exchange(http, self._front).answer()
+
+    def _make_front(self, server: Server) -> Front:
+        return Front(
+            server,
+            self._executor,
+            self._running,
+            self._sessions,
+            self._hooks,
             admits=self._admits,
+            beside=self.spawn,
             end=lambda run: self.spawn(self.end(run)),
+            body_bytes=self._max_body_bytes,
+            folder=self._tmp_dir,
         )
-        return await exchange.answer()
 
     def _greeting(self) -> dict[str, str]:
         assert self._server is not None

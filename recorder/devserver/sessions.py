@@ -5,11 +5,12 @@ A request's own settings hold for it alone, in a session too: what they change i
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Callable, Mapping
 
-from recorder.devserver.engine import Connection, identifier, quoted
+from recorder.devserver.engine import Connection, quoted
 from recorder.devserver.errors import Code, StatementError
 
 _WORDS = re.compile(rb"\w+")
@@ -71,9 +72,11 @@ class Session:
         for name in settings:
             if name.encode() not in said:
                 value = quoted(before[name]) if name in before else "DEFAULT"
-                self.connection.run(f"SET {name} = {value}".encode(), "TSV")
+                with contextlib.suppress(StatementError):  # no such setting: the statement failed for it
+                    self.connection.run(f"SET {name} = {value}".encode(), "TSV")
         if database and self._database and first != "USE" and database != self._database:
-            self.connection.run(f"USE {identifier(self._database)}".encode(), "TSV")
+            with contextlib.suppress(StatementError):  # it has been dropped meanwhile
+                self.connection.use(self._database)
         if first == "SET":
             self._changed = None
         if first in ("USE", "DROP"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pathlib
 import tempfile
+from typing import Self
 
 from recorder.devserver.errors import Code, StatementError
 from recorder.sink import carrier
@@ -62,11 +63,11 @@ class Spool:
         """Up to `most` bytes from there; empty at the end."""
         return os.pread(self._descriptor, most, offset)
 
-    def clear(self) -> None:
-        """Empty again."""
-        os.ftruncate(self._descriptor, 0)
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
-        self.size = 0
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Free it. Idempotent."""

@@ -20,7 +20,8 @@ _NOT_BEFORE_FORMAT = frozenset(
     )
 )  # fmt: skip
 """After one of these, `format` is somebody's name."""
-_ANSWERS = frozenset(("SELECT", "WITH", "FROM", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS", "CHECK"))
+_ANSWERS = frozenset(("SELECT", "WITH", "FROM", "SHOW", "DESCRIBE", "DESC", "EXISTS", "CHECK"))
+"""Not EXPLAIN, which shows the clauses of what it explains."""
 DEFAULT_INSERT_FORMAT = "Values"
 
 
@@ -68,6 +69,11 @@ class Query:
     def answers(self) -> bool:
         """Whether it is of a kind that answers with rows and can write them to a file."""
         return self.first in _ANSWERS
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing but space and comments."""
+        return self.outfile_at == 0
 
     def into_file(self, path: str) -> bytes:
         """The same statement with its answer appended to this file."""
@@ -126,7 +132,7 @@ def query_of(text: bytes) -> Query:
         token.word() == "INTO" and following.word() == "OUTFILE"
         for token, following in itertools.pairwise(everything)
     )
-    end = everything[-1].end if everything else len(text)
+    end = everything[-1].end if everything else 0
     at, name = _format_clause(everything) or (end, None)
     return Query(text, first, name, at, outfile, calls, strings)
 

@@ -1,0 +1,154 @@
+"""A statement on its way: handed to the engine, its answer handed to the client, everything let go of at its end.
+
+The statement may outlive the request: an insert goes on when its client has gone, as in ClickHouse. So what it holds
+(its data, its session, its place among the running) is let go of when the engine is done with it, whoever waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from aiohttp import web
+
+from recorder.devserver import codecs, reply
+from recorder.devserver.engine import Outcome
+from recorder.devserver.errors import StatementError
+from recorder.devserver.execute import Job, unlimited
+from recorder.devserver.front import Front
+from recorder.devserver.hooks import Statement
+from recorder.devserver.pipe import Pipe
+from recorder.devserver.running import on_thread
+from recorder.devserver.sessions import Session
+from recorder.devserver.spool import Spool
+
+__all__ = ["Delivery", "Job"]
+
+ANSWER_BYTES = 1 << 50
+"""An answer that is waited for whole may be as large as the disk."""
+
+
+class Delivery:
+    """`begin` once, then `deliver` once."""
+
+    def __init__(self, http: web.Request, front: Front, job: Job, *, data_bytes: int):
+        self._http = http
+        self._front = front
+        self._job = job
+        self._statement = Statement(
+            sql=job.whole.text.decode("utf-8", "replace"),
+            insert=job.query.first == "INSERT",
+            bytes=data_bytes,
+            query_id=job.request.query_id,
+            log_comment=job.request.log_comment,
+        )
+        self._pipe: Pipe | None = None
+        self._done: asyncio.Future[Outcome]
+
+    async def begin(self, kept: contextlib.ExitStack) -> None:
+        """Start the statement; `kept` is closed when it has ended, or here where it does not start.
+
+        Raises:
+            StatementError: it may not run now.
+        """
+        front, job = self._front, self._job
+        with contextlib.ExitStack() as undo:
+            undo.push(kept)
+            if front.hooks is not None:
+                await front.hooks.before(self._statement)
+            front.running.begin(job.run, counts=not unlimited(job.query))
+            undo.callback(front.running.end, job.run)
+            session = self._take_session()
+            if session is not None:
+                undo.callback(front.sessions.give_back, session, self._session_s)
+            self._pipe = pipe = Pipe()
+            undo.callback(pipe.close_writer)
+            self._done = on_thread("devserver-query", lambda: front.executor.execute(job, session, pipe.path))
+            let_go = undo.pop_all()
+
+        def ended(done: asyncio.Future[Outcome]) -> None:
+            if not done.cancelled():
+                done.exception()  # looked at, if nobody waits any more
+            let_go.close()
+
+        self._done.add_done_callback(ended)
+
+    async def deliver(self) -> web.StreamResponse:
+        """Pass the answer on."""
+        assert self._pipe is not None
+        pipe: Pipe | None = self._pipe
+        with contextlib.ExitStack() as kept:
+            try:
+                return await self._pass_on(self._pipe, self._reply(kept))
+            except asyncio.CancelledError:  # the client has gone
+                if self._ends_with_client:
+                    self._front.end(self._job.run)
+                else:
+                    pipe = None
+                    self._front.beside(self._end_at_output(self._pipe))
+                raise
+            except (ConnectionError, StatementError, OSError):
+                self._front.end(self._job.run)
+                raise
+            finally:
+                if pipe is not None:
+                    pipe.close_reader()
+
+    async def _pass_on(self, pipe: Pipe, out: reply.Reply) -> web.StreamResponse:
+        hooks = self._front.hooks
+        while piece := await pipe.read():
+            await out.write(piece)
+        try:
+            outcome = await asyncio.shield(self._done)
+        except StatementError as error:
+            if hooks is not None:
+                await hooks.after(self._statement)
+            return await out.fail(self._job.request.query_id, error)
+        if hooks is not None:
+            await hooks.after(self._statement)
+        return await out.finish(outcome)
+
+    async def _end_at_output(self, pipe: Pipe) -> None:
+        """Nobody waits for the statement any more: it may go on until it has something to say."""
+        try:
+            if await pipe.read():
+                self._front.end(self._job.run)
+        finally:
+            pipe.close_reader()
+
+    def _take_session(self) -> Session | None:
+        request = self._job.request
+        if not request.session_id:
+            return None
+        return self._front.sessions.take(request.session_id, must_exist=request.session_check)
+
+    @property
+    def _session_s(self) -> float:
+        return 0.0 if self._job.request.close_session else self._job.request.session_s
+
+    def _reply(self, kept: contextlib.ExitStack) -> reply.Reply:
+        job, spool = self._job, None
+        if job.request.wait_end or self._front.hooks is not None:
+            spool = kept.enter_context(Spool(self._front.folder, limit_bytes=ANSWER_BYTES))
+        name = job.query.format or job.request.default_format
+        said = reply.headers(
+            self._front.server,
+            job.request.query_id,
+            **{"X-ClickHouse-Format": name, "Content-Type": reply.content_type(name)},
+        )
+        return reply.Reply(self._http, self._front.server, said, encoding=self._encoding, spool=spool)
+
+    @property
+    def _encoding(self) -> str | None:
+        if self._setting("enable_http_compression") not in ("1", "true"):
+            return None
+        return codecs.wanted(self._http.headers.get("Accept-Encoding", ""))
+
+    @property
+    def _ends_with_client(self) -> bool:
+        """Whether a statement that only reads ends as soon as nobody waits for it."""
+        wanted = self._setting("cancel_http_readonly_queries_on_client_close")
+        return self._job.query.answers and wanted in ("1", "true")
+
+    def _setting(self, name: str) -> str:
+        return self._job.request.settings.get(name, self._front.server.defaults.get(name, "0"))

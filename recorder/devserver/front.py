@@ -1,0 +1,34 @@
+"""What every request of a server has in common."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from recorder.devserver.engine import Server
+from recorder.devserver.execute import Executor
+from recorder.devserver.hooks import Hooks
+from recorder.devserver.running import Run, Running
+from recorder.devserver.sessions import Sessions
+
+
+@dataclass(frozen=True)
+class Front:
+    """The server as its requests see it.
+
+    `admits` says whether a user and a password are the right ones, `beside` lets something go on after a request,
+    `end` ends a statement. Bodies may have `body_bytes`; what is too much for memory lies in `folder`.
+    """
+
+    server: Server
+    executor: Executor
+    running: Running
+    sessions: Sessions
+    hooks: Hooks | None
+    admits: Callable[[str, str], bool]
+    beside: Callable[[Coroutine[Any, Any, None]], None]
+    end: Callable[[Run], None]
+    body_bytes: int
+    folder: pathlib.Path
