@@ -39,6 +39,8 @@ class Server:
     timezone: str
     name: str
     defaults: Mapping[str, str]
+    reaching: frozenset[str]
+    """Table functions that reach beyond the tables, in small letters: the engine's `readonly` refuses most of them."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,10 @@ class Engine:
             "SELECT name, value FROM system.settings WHERE name IN ('enable_http_compression', "
             "'cancel_http_readonly_queries_on_client_close')"
         )
-        return Server(version, timezone, socket.gethostname(), dict(rows))
+        reaching = self._base.ask("SELECT lower(name) FROM system.table_functions WHERE NOT allow_readonly")
+        return Server(
+            version, timezone, socket.gethostname(), dict(rows), frozenset(name for (name,) in reaching)
+        )
 
     def connect(self) -> Connection:
         """A new connection."""

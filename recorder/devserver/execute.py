@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from recorder.devserver.body import Whole
@@ -50,16 +51,28 @@ def unlimited(query: Query) -> bool:
 
 
 class Executor:
-    """Runs jobs on the engine; on threads. `read_only` lets nothing change, whoever asks."""
+    """Runs jobs on the engine; on threads.
+
+    `settings` hold for every statement, whatever a request says. `read_only` lets nothing change, whoever asks, and
+    keeps the table functions `reaching` from being called.
+    """
 
     def __init__(
-        self, engine: Engine, running: Running, database: str, *, read_only: bool, threads: int | None
+        self,
+        engine: Engine,
+        running: Running,
+        database: str,
+        *,
+        settings: Mapping[str, str],
+        read_only: bool,
+        reaching: frozenset[str],
     ):
         self._engine = engine
         self._running = running
         self._database = database
         self._read_only = read_only
-        self._threads = threads
+        self._settings = dict(settings)
+        self._reaching = reaching | _OF_FILES
 
     def execute(self, job: Job, session: Session | None, output: str) -> Outcome:
         """Run it, with its answer into the file `output`, where it is one that answers with rows.
@@ -75,9 +88,7 @@ class Executor:
     def _fresh(self, connection: Connection, job: Job, output: str) -> Outcome:
         settings = dict(job.request.settings)
         level = self._readonly(job.request, settings.pop("readonly", "0"))
-        if self._threads is not None:
-            settings.setdefault("max_threads", str(self._threads))
-        connection.set({**SERVER_LIKE, **settings, MARK: job.run.mark})
+        connection.set({**SERVER_LIKE, **settings, **self._settings, MARK: job.run.mark})
         judged = self._judge(connection, job)
         self._let_through(judged, job, readonly=level != "0")
         if (database := job.request.database or self._database) != "default":
@@ -89,7 +100,7 @@ class Executor:
 
     def _in_session(self, session: Session, job: Job, output: str) -> Outcome:
         connection = session.open(self._connect)
-        settings: dict[str, str] = {**job.request.settings, MARK: job.run.mark}
+        settings: dict[str, str] = {**job.request.settings, **self._settings, MARK: job.run.mark}
         # In a session it could not be taken back: what the engine judges the statement to be stands for it.
         level = self._readonly(job.request, settings.pop("readonly", "0"))
         failed = True
@@ -158,7 +169,7 @@ class Executor:
 
     def _only_reads(self, judged: Judged, query: Query) -> None:
         known = judged.kind == "UNKNOWN" or judged.reads or query.first in _SESSION_WORDS
-        if not known or query.calls & _OF_FILES:
+        if not known or query.calls & self._reaching:
             raise StatementError.ours(
                 Code.READONLY, "Cannot execute query in readonly mode: this server only answers questions."
             )

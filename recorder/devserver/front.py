@@ -19,7 +19,7 @@ class Front:
     """The server as its requests see it.
 
     `admits` says whether a user and a password are the right ones, `beside` lets something go on after a request,
-    `end` ends a statement. Bodies may have `body_bytes`; what is too much for memory lies in `folder`.
+    `end` ends a statement. Statements run on threads of priority `nice`. Bodies may have `body_bytes`; what is too much for memory lies in `folder`.
     """
 
     server: Server
@@ -27,6 +27,7 @@ class Front:
     running: Running
     sessions: Sessions
     hooks: Hooks | None
+    nice: int
     admits: Callable[[str, str], bool]
     beside: Callable[[Coroutine[Any, Any, None]], None]
     end: Callable[[Run], None]

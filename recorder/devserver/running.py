@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -85,8 +87,11 @@ class Running:
         return list(self._runs.values())
 
 
-def on_thread(name: str, work: Callable[[], T]) -> asyncio.Future[T]:
-    """Run `work` on a thread of its own, which does not keep the process from exiting."""
+def on_thread(name: str, work: Callable[[], T], *, nice: int = 0) -> asyncio.Future[T]:
+    """Run `work` on a thread of its own, which does not keep the process from exiting.
+
+    With `nice`, it and the threads it starts have that priority, on Linux.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
@@ -96,6 +101,7 @@ def on_thread(name: str, work: Callable[[], T]) -> asyncio.Future[T]:
 
     def run() -> None:
         try:
+            _lower_priority(nice)
             result = work()
         except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
             _tell(loop, done, future.set_exception, error)
@@ -104,6 +110,15 @@ def on_thread(name: str, work: Callable[[], T]) -> asyncio.Future[T]:
 
     threading.Thread(target=run, name=name, daemon=True).start()
     return future
+
+
+def _lower_priority(nice: int) -> None:
+    if nice == 0 or sys.platform != "linux":  # elsewhere a priority is the whole process's
+        return
+    thread = threading.get_native_id()
+    with contextlib.suppress(OSError):  # a system that forbids it serves at the priority it has
+        if os.getpriority(os.PRIO_PROCESS, thread) < nice:
+            os.setpriority(os.PRIO_PROCESS, thread, nice)
 
 
 def _tell(loop: asyncio.AbstractEventLoop, *call: Any) -> None:

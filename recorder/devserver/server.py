@@ -16,7 +16,7 @@ import hmac
 import os
 import pathlib
 import ssl
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, Self
 
 from aiohttp import web
@@ -49,8 +49,9 @@ class DevServer:
     `path` is the engine's folder; where this process has it open already, it is joined. `addr` is `host:port`, port 0
     takes a free one. Requests come from `user` with `password`, which None leaves open. `tls` is a context, or
     `tls_cert`, `tls_key` and `tls_client_ca` are PEM files. `read_only` answers questions and nothing else.
-    `max_concurrent` statements run at a time, more are refused; `max_threads` bounds each. A body may have
-    `max_body_bytes`. Beyond loopback it opens with `allow_remote` and a password alone.
+    `max_concurrent` statements run at a time, more are refused. `settings` of ClickHouse hold for each, whatever it says
+    itself; `nice` is the priority of the threads that run them. A body may have `max_body_bytes`. Beyond loopback it
+    opens with `allow_remote` and a password alone.
 
     Raises:
         DevServerError: an address or a TLS file that cannot be.
@@ -72,7 +73,8 @@ class DevServer:
         read_only: bool = False,
         allow_remote: bool = False,
         max_concurrent: int = MAX_CONCURRENT,
-        max_threads: int | None = None,
+        settings: Mapping[str, Any] | None = None,
+        nice: int = 0,
         max_body_bytes: int = MAX_BODY_BYTES,
         keep_free_bytes: int | None = None,
         tmp_dir: str | os.PathLike[str] | None = None,
@@ -94,12 +96,12 @@ class DevServer:
         self._database = database
         self._user, self._password = user, password
         self._hooks = hooks
+        self._nice = nice
         self._engine = Engine(self._path, keep_free_bytes=keep_free_bytes, tmp_dir=self._tmp_dir)
         self._running = Running(max_concurrent)
         self._sessions = Sessions()
-        self._executor = Executor(
-            self._engine, self._running, database, read_only=read_only, threads=max_threads
-        )
+        self._read_only = read_only
+        self._settings = {name: str(value) for name, value in (settings or {}).items()}
         self._max_body_bytes = max_body_bytes
         self._front: Front
         self._server: Server | None = None
@@ -127,7 +129,9 @@ class DevServer:
         """
         bound = listen(self._wanted)
         try:
-            self._server = await on_thread("devserver-open", lambda: self._engine.open(self._database))
+            self._server = await on_thread(
+                "devserver-open", lambda: self._engine.open(self._database), nice=self._nice
+            )
             self._front = self._make_front(self._server)
             app = web.Application()
             app.router.add_route("*", "/{tail:.*}", self._handle)
@@ -208,10 +212,18 @@ class DevServer:
     def _make_front(self, server: Server) -> Front:
         return Front(
             server,
-            self._executor,
+            Executor(
+                self._engine,
+                self._running,
+                self._database,
+                settings=self._settings,
+                read_only=self._read_only,
+                reaching=server.reaching,
+            ),
             self._running,
             self._sessions,
             self._hooks,
+            nice=self._nice,
             admits=self._admits,
             beside=self.spawn,
             end=lambda run: self.spawn(self.end(run)),
