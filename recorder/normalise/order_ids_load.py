@@ -36,6 +36,7 @@ def statement(database: str) -> str:
         f"argMax(toUnixTimestamp64Nano(o.{name}), o.place)" if name in TIMES else f"argMax(o.{name}, o.place)"
         for name in CONTEXT
     )
+    says_something = " OR ".join(f"o.{name} IS NOT NULL" for name in CONTEXT)
     orders = f"{quote_name(database)}.orders"
     return f"""SELECT
     toString(o.account_id), o.client_order_id, groupUniqArray(4)(o.number),
@@ -50,6 +51,7 @@ FROM
       AND ts_local >= (SELECT max(ts_local) FROM {orders}) - toIntervalDay({{days:UInt32}})
 ) AS o
 GROUP BY o.account_id, o.client_order_id
+HAVING countIf({says_something}) > 0
 ORDER BY max(o.ts_local) DESC
 LIMIT {{orders:UInt32}}
 SETTINGS max_execution_time = {MAX_SECONDS}, max_memory_usage = {MAX_QUERY_BYTES}"""
