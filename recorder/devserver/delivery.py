@@ -63,7 +63,11 @@ class Delivery:
                 undo.callback(front.sessions.give_back, session, self._session_s)
             self._pipe = pipe = Pipe()
             undo.callback(pipe.close_writer)
-            self._done = on_thread("devserver-query", lambda: front.executor.execute(job, session, pipe.path))
+            self._done = on_thread(
+                "devserver-query",
+                lambda: front.executor.execute(job, session, pipe.path),
+                nice=front.nice,
+            )
             let_go = undo.pop_all()
 
         def ended(done: asyncio.Future[Outcome]) -> None:

@@ -19,7 +19,8 @@ class Front:
     """The server as its requests see it.
 
     `admits` says whether a user and a password are the right ones, `beside` lets something go on after a request,
-    `end` ends a statement. Statements run on threads of priority `nice`. Bodies may have `body_bytes`; what is too much for memory lies in `folder`.
+    `end` ends a statement. Statements run on threads of priority `nice`. Bodies may have `body_bytes`; what is too
+    much for memory lies in `folder`.
     """
 
     server: Server

@@ -30,8 +30,10 @@ from recorder.devserver.hooks import Hooks
 from recorder.devserver.running import Run, Running, on_thread
 from recorder.devserver.sessions import Sessions
 from recorder.settings_fields import Address, parse_address
+from recorder.sink.chdb import ENGINE_NICE
 
 MAX_CONCURRENT = 32
+READ_ONLY_CONCURRENT = 4
 MAX_BODY_BYTES = 4 << 30
 MAX_URL_BYTES = 1 << 20
 SWEEP_S = 1.0
@@ -48,10 +50,14 @@ class DevServer:
 
     `path` is the engine's folder; where this process has it open already, it is joined. `addr` is `host:port`, port 0
     takes a free one. Requests come from `user` with `password`, which None leaves open. `tls` is a context, or
-    `tls_cert`, `tls_key` and `tls_client_ca` are PEM files. `read_only` answers questions and nothing else.
-    `max_concurrent` statements run at a time, more are refused. `settings` of ClickHouse hold for each, whatever it says
-    itself; `nice` is the priority of the threads that run them. A body may have `max_body_bytes`. Beyond loopback it
-    opens with `allow_remote` and a password alone.
+    `tls_cert`, `tls_key` and `tls_client_ca` are PEM files. Beyond loopback it opens with `allow_remote` and a password
+    alone.
+
+    `max_concurrent` statements run at a time, more are refused. `settings` of ClickHouse hold for each, whatever it
+    says itself; `nice` is the priority of the threads that run them. A body may have `max_body_bytes`.
+
+    `read_only` answers questions and nothing else: beside a recorder, so few at a time, with one thread each and at the
+    priority of its engine, unless said otherwise.
 
     Raises:
         DevServerError: an address or a TLS file that cannot be.
@@ -72,9 +78,9 @@ class DevServer:
         hooks: Hooks | None = None,
         read_only: bool = False,
         allow_remote: bool = False,
-        max_concurrent: int = MAX_CONCURRENT,
+        max_concurrent: int | None = None,
         settings: Mapping[str, Any] | None = None,
-        nice: int = 0,
+        nice: int | None = None,
         max_body_bytes: int = MAX_BODY_BYTES,
         keep_free_bytes: int | None = None,
         tmp_dir: str | os.PathLike[str] | None = None,
@@ -96,12 +102,13 @@ class DevServer:
         self._database = database
         self._user, self._password = user, password
         self._hooks = hooks
-        self._nice = nice
+        self._nice = nice if nice is not None else ENGINE_NICE if read_only else 0
         self._engine = Engine(self._path, keep_free_bytes=keep_free_bytes, tmp_dir=self._tmp_dir)
-        self._running = Running(max_concurrent)
+        self._running = Running(max_concurrent or (READ_ONLY_CONCURRENT if read_only else MAX_CONCURRENT))
         self._sessions = Sessions()
         self._read_only = read_only
-        self._settings = {name: str(value) for name, value in (settings or {}).items()}
+        given = settings if settings is not None else {"max_threads": 1} if read_only else {}
+        self._settings = {name: str(value) for name, value in given.items()}
         self._max_body_bytes = max_body_bytes
         self._front: Front
         self._server: Server | None = None
