@@ -182,7 +182,7 @@ class Consumer:
         try:
             await self._subscription.start()
             log.info("subscribed", bus=self.name, guarantee=str(self.guarantee))
-            self.down, self._alarmed_s = "", None
+            self.down = ""
         finally:
             if self.down == "not subscribed yet":
                 self.down = "it could not be subscribed to"
@@ -198,6 +198,7 @@ class Consumer:
         self._first_try.set()
         now_s = self._loop.time()
         if self._alarmed_s is not None and now_s - self._alarmed_s < ALARM_S:
+            log.debug("bus is down, trying on", bus=self.name, why=why)
             return
         self._alarmed_s = now_s
         log.error("bus is down, trying on", bus=self.name, why=why)

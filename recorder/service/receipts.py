@@ -76,7 +76,7 @@ class Receipts:
         by_place = dict(handovers)
         groups: dict[frozenset[str], _Group] = {}
         for message, places in made:
-            waits = places & by_place.keys()
+            waits = places.intersection(by_place)
             if not waits:
                 self._done.append(message)
                 continue

@@ -1,0 +1,350 @@
+"""What carries a bus's messages into the recorder: on an in-process bus and a real database."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import pathlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+from harness.backends import Backend
+from harness.consuming import NOW_NS, consuming, publish, until
+from harness.faulty_sink import Fail
+from harness.recorders import WAIT_S, faulty, order, rows, settings_for
+
+from recorder import Recorder
+from recorder.bus.base import BusMessage, BusNotice, Subscription
+from recorder.bus.errors import BusUnavailable
+from recorder.bus.inprocess import InProcessBus
+from recorder.identity import source_seq
+from recorder.sink.errors import HoldError
+
+
+@pytest.fixture
+def bus() -> InProcessBus:
+    """A bus without a name."""
+    return InProcessBus()
+
+
+def quote(n: int) -> dict[str, Any]:
+    """A row of `market_data`."""
+    return {"symbol": "BTCUSDT", "bid_px1": float(n)}
+
+
+async def _rows(recorder: Recorder, sql: str) -> list[tuple[Any, ...]]:
+    return await asyncio.to_thread(rows, recorder, sql)
+
+
+async def test_rows_of_messages_are_in_the_table_and_the_messages_are_let_go(
+    backend: Backend, database: str, tmp_path: pathlib.Path, bus: InProcessBus
+) -> None:
+    """One row or many: each has the message's identity and time; the bus keeps nothing once they are in."""
+    with Recorder(settings_for(backend, database, tmp_path)) as recorder:
+        async with consuming(recorder, bus):
+            publish(bus, "orders", order(1), correlation_id="corr-1")
+            publish(bus, "orders", [order(2, ts_local=NOW_NS + 5, correlation_id="own"), order(3)])
+            publish(bus, "whatever", {"table": "account_state", "account_id": "a"})
+            await until(lambda: bus.waiting == 0, "acknowledgement")
+            found = await _rows(
+                recorder,
+                "SELECT client_order_id, toUnixTimestamp64Nano(ts_local), correlation_id, _log, _seq "
+                "FROM orders ORDER BY _seq",
+            )
+            assert found == [
+                ("c-1", NOW_NS, "corr-1", bus.log, source_seq(0, 0)),
+                ("c-2", NOW_NS + 5, "own", bus.log, source_seq(1, 0)),
+                ("c-3", NOW_NS, None, bus.log, source_seq(1, 1)),
+            ]
+            assert await _rows(recorder, "SELECT account_id FROM account_state") == [("a",)]
+
+
+async def test_a_message_waits_until_its_rows_are_in(
+    backend: Backend, database: str, tmp_path: pathlib.Path, bus: InProcessBus
+) -> None:
+    """Nothing is acknowledged while its table is held, and everything once it goes on; other tables do not wait."""
+    settings = settings_for(backend, database, tmp_path)
+    sink = faulty(settings)
+    sink.always("orders", Fail(HoldError("no such column", code=16)))
+    with Recorder(settings, sink=sink) as recorder:
+        async with consuming(recorder, bus) as consumer:
+            for n in range(50):
+                publish(bus, "orders", order(n))
+                publish(bus, "fills", {"fill_id": f"f-{n}", "symbol": "BTCUSDT", "side": "buy", "fill_qty": 1,
+                                       "fill_price": 2})  # fmt: skip
+            await until(lambda: recorder.state_of("orders").value == "held", "held")
+            await until(lambda: bus.waiting == 50, "acknowledgement of the fills")
+            assert recorder.balance()["fills"].inserted == 50
+            counts = consumer.counts().bus
+            assert counts is not None
+            assert (counts.messages, counts.rows, counts.unacknowledged) == (100, 100, 50)
+            assert counts.oldest_unacknowledged_s > 0
+            sink.always("orders", None)
+            await until(lambda: bus.waiting == 0, "acknowledgement of the orders")
+        assert recorder.balance()["orders"].inserted == 50
+
+
+async def test_first_deliveries_go_in_unasked_and_repeated_ones_are_looked_up(
+    backend: Backend, database: str, tmp_path: pathlib.Path, bus: InProcessBus
+) -> None:
+    """A fresh message costs no look-up; after a takeover what comes again is in the table once."""
+    settings = settings_for(backend, database, tmp_path)
+    sink = faulty(settings)
+    with Recorder(settings, sink=sink) as recorder:
+        async with consuming(recorder, bus, wrap=Deaf):
+            for n in range(100):
+                publish(bus, "orders", order(n))
+            await until(lambda: recorder.balance()["orders"].inserted == 100, "rows")
+            assert not [batch for batch in sink.look_ups if batch.table == "orders"]
+        assert bus.waiting == 100  # none was acknowledged
+        async with consuming(recorder, bus) as consumer:
+            publish(bus, "orders", order(100))
+            await until(lambda: bus.waiting == 0, "acknowledgement")
+            counts = consumer.counts().bus
+            assert counts is not None
+            assert (counts.messages, counts.redelivered) == (101, 100)
+        balance = recorder.balance()["orders"]
+        assert (balance.inserted, balance.duplicates_skipped) == (101, 100)
+        assert await _rows(recorder, "SELECT count(), uniqExact(_seq) FROM orders") == [(101, 101)]
+
+
+async def test_a_message_under_way_is_not_taken_twice(
+    backend: Backend, database: str, tmp_path: pathlib.Path, bus: InProcessBus
+) -> None:
+    """A subscription dies while rows are under way: what the next one delivers again is known, and acknowledged."""
+    settings = settings_for(backend, database, tmp_path)
+    sink = faulty(settings)
+    sink.always("orders", Fail(HoldError("no such column", code=16)))
+    fragile: list[Fragile] = []
+
+    def wrap(subscription: Subscription) -> Subscription:
+        fragile.append(Fragile(subscription))
+        return fragile[-1]
+
+    with Recorder(settings, sink=sink) as recorder:
+        async with consuming(recorder, bus, wrap=wrap) as consumer:
+            for n in range(10):
+                publish(bus, "orders", order(n))
+            await until(lambda: consumer.pending == 10, "pending")
+            fragile[0].die()
+            publish(bus, "orders", order(10))
+
+            def again() -> bool:
+                counts = consumer.counts().bus
+                return counts is not None and (counts.duplicates, counts.restarts, counts.down) == (10, 1, "")
+
+            await until(again, "ten known again, through a subscription that is up")
+            await until(lambda: consumer.pending == 11, "the message after it")
+            sink.always("orders", None)
+            await until(lambda: bus.waiting == 0, "acknowledgement through the new one")
+        assert recorder.balance()["orders"].received == 11
+        assert await _rows(recorder, "SELECT count() FROM orders") == [(11,)]
+        await asyncio.to_thread(recorder.flush, WAIT_S)
+        assert await _rows(
+            recorder,
+            "SELECT count() FROM system_events WHERE kind = 'RecorderFailure' AND message LIKE 'bus %'",
+        ) == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload", "reason", "payload_format", "good"),
+    [
+        ("orders", b"{nonsense", "not_json", "text", 0),
+        ("orders", b'"text"', "not_a_row", "json", 0),
+        ("nowhere", b'{"a": 1}', "unknown_table", "json", 0),
+        ("orders", json.dumps([order(1), {"table": "nowhere"}]).encode(), "unknown_table", "json", 1),
+        ("orders", b'{"no_such_column": 1}', "unknown_field", "json", 0),
+        ("venue", b'{"e": "what is this"}', "unknown_event", "json", 0),
+    ],
+)
+async def test_a_bad_message_costs_one_dead_letter_and_is_let_go(
+    backend: Backend, database: str, tmp_path: pathlib.Path, bus: InProcessBus,
+    topic: str, payload: bytes, reason: str, payload_format: str, good: int,
+) -> None:  # fmt: skip
+    """The letter has reason, origin and bytes, is in before the message is let go, and is kept once."""
+    with Recorder(settings_for(backend, database, tmp_path)) as recorder:
+        for _ in range(2):
+            async with consuming(recorder, bus, topics={"venue": "normaliser:binance"}, wrap=Deaf):
+                if not bus.waiting:
+                    assert bus.publish(topic, payload, ts_ns=NOW_NS)
+                await until(lambda: recorder.balance()["dead_letters"].received > 0, "letter")
+                await asyncio.to_thread(recorder.flush, WAIT_S)
+        async with consuming(recorder, bus, topics={"venue": "normaliser:binance"}):
+            await until(lambda: bus.waiting == 0, "acknowledgement")
+        found = await _rows(
+            recorder,
+            "SELECT toString(reason), payload_format, origin, source_log, source_seq > 0 OR 1 FROM dead_letters",
+        )
+        assert len(found) == 1, found
+        assert found[0][1] == payload_format
+        assert found[0][3] == bus.log
+        if reason not in ("unknown_field", "unknown_event"):
+            assert found[0][0] == reason
+        if reason != "unknown_field":
+            assert found[0][2] == f"inproc:// {topic} 0"
+            assert await _rows(recorder, "SELECT hex(payload) FROM dead_letters") == [
+                (payload.hex().upper(),)
+            ]
+        assert await _rows(recorder, "SELECT count() FROM orders") == [(good,)]
+
+
+async def test_ignored_topics_are_counted_and_let_go(
+    backend: Backend, database: str, tmp_path: pathlib.Path, bus: InProcessBus
+) -> None:
+    """`ignore` makes no row and no letter."""
+    with Recorder(settings_for(backend, database, tmp_path)) as recorder:
+        async with consuming(recorder, bus, topics={"debug.*": "ignore"}) as consumer:
+            publish(bus, "debug.x", {"a": 1})
+            publish(bus, "debug.y", {"a": 1})
+            await until(lambda: bus.waiting == 0, "acknowledgement")
+            counts = consumer.counts()
+            assert counts.bus is not None
+            assert (counts.bus.ignored, dict(counts.ignored)) == (2, {"debug.*": 2})
+        assert recorder.balance()["dead_letters"].received == 0
+
+
+async def test_rows_that_a_full_queue_sheds_are_counted_and_their_messages_let_go(
+    backend: Backend, database: str, tmp_path: pathlib.Path, bus: InProcessBus
+) -> None:
+    """Of a held table with a small queue: what finds no room, and what is displaced, waits for nothing."""
+    settings = settings_for(
+        backend, database, tmp_path,
+        tables={"market_data": {"queue_rows": 10, "batch_rows": 5, "overflow": "drop_oldest"}},
+    )  # fmt: skip
+    sink = faulty(settings)
+    sink.always("market_data", Fail(HoldError("no such column", code=16)))
+    with Recorder(settings, sink=sink) as recorder:
+        async with consuming(recorder, bus):
+            for n in range(200):
+                publish(bus, "market_data", quote(n))
+                if n % 10 == 9:
+                    await asyncio.sleep(0.01)
+            await until(lambda: recorder.balance()["market_data"].received == 200, "rows")
+            balance = recorder.balance()["market_data"]
+            assert balance.shed > 100
+            await until(lambda: bus.waiting == recorder.balance()["market_data"].pending, "acknowledgement")
+            sink.always("market_data", None)
+            await until(lambda: bus.waiting == 0, "acknowledgement of the rest")
+        balance = recorder.balance()["market_data"]
+        assert (balance.inserted + balance.shed, balance.pending) == (200, 0)
+        await asyncio.to_thread(recorder.flush, WAIT_S)
+        shed = "SELECT sum(rows) FROM recorder_gaps WHERE table_name = 'market_data'"
+        assert await _rows(recorder, shed) == [(balance.shed,)]
+
+
+async def test_a_held_table_does_not_use_up_the_window(
+    backend: Backend, database: str, tmp_path: pathlib.Path, bus: InProcessBus
+) -> None:
+    """With most of the window waiting for a held table, rows of the others still come, and the held one's are shed."""
+    settings = settings_for(backend, database, tmp_path)
+    sink = faulty(settings)
+    sink.always("orders", Fail(HoldError("no such column", code=16)))
+    with Recorder(settings, sink=sink) as recorder:
+        async with consuming(recorder, bus, window=40):
+            for n in range(200):
+                publish(bus, "orders", order(n))
+                publish(bus, "market_data", quote(n))
+            await until(lambda: recorder.balance()["market_data"].inserted == 200, "rows of the other table")
+            balance = recorder.balance()["orders"]
+            assert 20 <= balance.pending < 40
+            assert balance.shed == 200 - balance.pending
+            sink.always("orders", None)
+            await until(lambda: bus.waiting == 0, "acknowledgement")
+
+
+async def test_notices_become_events_and_letters(
+    backend: Backend, database: str, tmp_path: pathlib.Path, bus: InProcessBus
+) -> None:
+    """What a bus has to tell is in system_events; bytes that are no message are a dead letter."""
+    with Recorder(settings_for(backend, database, tmp_path)) as recorder:
+        async with consuming(recorder, bus, wrap=Telling):
+            publish(bus, "orders", order(1))
+            await until(lambda: recorder.balance()["dead_letters"].inserted == 1, "letter")
+        await asyncio.to_thread(recorder.flush, WAIT_S)
+        assert await _rows(
+            recorder,
+            "SELECT toString(kind), message FROM system_events WHERE kind LIKE 'bus_%' ORDER BY kind",
+        ) == [("bus_gap", "3 are missing"), ("bus_malformed", "no frame")]
+        assert await _rows(recorder, "SELECT toString(reason), payload FROM dead_letters") == [
+            ("bus_malformed", "\x01x")
+        ]
+
+
+async def test_a_subscription_that_cannot_start_is_tried_again(
+    backend: Backend, database: str, tmp_path: pathlib.Path, bus: InProcessBus
+) -> None:
+    """It is down with the reason, then up, without anybody's help."""
+    with Recorder(settings_for(backend, database, tmp_path)) as recorder:
+        first = bus.subscribe()
+        await first.start()
+        async with consuming(recorder, bus) as consumer:
+            assert "close it before another one starts" in consumer.down
+            await first.close()
+            publish(bus, "orders", order(1))
+            await until(lambda: bus.waiting == 0, "acknowledgement")
+            assert consumer.down == ""
+
+
+class _Wrapped:
+    """A subscription with something in its way."""
+
+    def __init__(self, inner: Subscription):
+        self.inner = inner
+        self.name, self.guarantee = inner.name, inner.guarantee
+
+    async def start(self) -> None:
+        await self.inner.start()
+
+    def messages(self) -> AsyncIterator[Sequence[BusMessage]]:
+        return self.inner.messages()
+
+    async def ack(self, messages: Sequence[BusMessage]) -> None:
+        await self.inner.ack(messages)
+
+    def take_notices(self) -> Sequence[BusNotice]:
+        return self.inner.take_notices()
+
+    async def close(self) -> None:
+        await self.inner.close()
+
+
+class Deaf(_Wrapped):
+    """Acknowledgements do not arrive."""
+
+    async def ack(self, messages: Sequence[BusMessage]) -> None:
+        raise BusUnavailable("cut off")
+
+
+class Telling(_Wrapped):
+    """Has two things to tell, once."""
+
+    told = False
+
+    def take_notices(self) -> Sequence[BusNotice]:
+        told, self.told = self.told, True
+        gap = BusNotice("bus_gap", "3 are missing", 3)
+        return [] if told else [gap, BusNotice("bus_malformed", "no frame", payload=b"\x01x")]
+
+
+class Fragile(_Wrapped):
+    """Its messages end with an error when told to."""
+
+    def __init__(self, inner: Subscription):
+        super().__init__(inner)
+        self._dead = asyncio.Event()
+
+    def die(self) -> None:
+        self._dead.set()
+
+    async def messages(self) -> AsyncIterator[Sequence[BusMessage]]:
+        arriving = self.inner.messages()
+        while True:
+            some = asyncio.ensure_future(anext(arriving))
+            dead = asyncio.ensure_future(self._dead.wait())
+            await asyncio.wait({some, dead}, return_when=asyncio.FIRST_COMPLETED)
+            dead.cancel()
+            if not some.done():
+                some.cancel()
+                raise BusUnavailable("it died")
+            yield some.result()
