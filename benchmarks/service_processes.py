@@ -83,10 +83,9 @@ class Part:
 
 
 @dataclass
-class ServiceProcesses:
-    """A running service: rows go in at `bus_url` and come out at `target`."""
+class RecorderProcess:
+    """A running `recorder run`: rows go in at `bus_url` and come out at `target`."""
 
-    server: Part
     recorder: Part
     target: str
     bus_url: str
@@ -107,6 +106,13 @@ class ServiceProcesses:
         return found
 
 
+@dataclass
+class ServiceProcesses(RecorderProcess):
+    """A recorder, and the dev server it records into."""
+
+    server: Part
+
+
 @contextlib.contextmanager
 def running(
     folder: Path, settings: Mapping[str, str] | None = None, *, bus_url: str = ""
@@ -115,6 +121,16 @@ def running(
     with contextlib.ExitStack() as stack:
         server, target = _server(folder)
         stack.callback(server.stop)
+        recording = stack.enter_context(recorder_into(target, folder, settings, bus_url=bus_url))
+        yield ServiceProcesses(**vars(recording), server=server)
+
+
+@contextlib.contextmanager
+def recorder_into(
+    target: str, folder: Path, settings: Mapping[str, str] | None = None, *, bus_url: str = ""
+) -> Iterator[RecorderProcess]:
+    """Start a recorder into a server that is there, ready to take rows; stop it afterwards."""
+    with contextlib.ExitStack() as stack:
         bus_url = bus_url or f"zmq://{folder / 'bus.sock'}"
         health = _free_address()
         environment = {
@@ -126,9 +142,9 @@ def running(
         }
         recorder = _start("recorder", ["run", "--bus", bus_url], folder, environment)
         stack.callback(recorder.stop)
-        service = ServiceProcesses(server, recorder, target, bus_url, f"http://{health}/")
-        _await_ready(service)
-        yield service
+        recording = RecorderProcess(recorder, target, bus_url, f"http://{health}/")
+        _await_ready(recording)
+        yield recording
 
 
 def _start(name: str, arguments: list[str], folder: Path, environment: Mapping[str, str]) -> Part:
@@ -169,7 +185,7 @@ def _free_address() -> str:
         return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
-def _await_ready(service: ServiceProcesses) -> None:
+def _await_ready(service: RecorderProcess) -> None:
     deadline_s = time.monotonic() + START_S
     why = ""
     while time.monotonic() < deadline_s:
