@@ -177,7 +177,7 @@ class ClientSink(abc.ABC):
             version, uptime, now = facts[0]
             return version, self._server_uuid(client), int(uptime), int(now)
 
-        version, server_uuid, uptime, now = await self._ask(self._look_ups, ask, "server")
+        version, server_uuid, uptime, now = await self._ask(self._look_ups, ask, "target")
         clock = time.monotonic()
         started_at_s = now - uptime
         if self._uptime is not None:

@@ -117,7 +117,7 @@ class HttpSink(ClientSink):
                 "change every row; set tls_ca instead"
             )
         await self._ask(
-            self._commands, lambda _: self._hosts.see_all(), "start", timeout_s=self._query_timeout_s
+            self._commands, lambda _: self._hosts.see_all(), "target", timeout_s=self._query_timeout_s
         )
         await super().start()
 

@@ -1,45 +1,88 @@
-"""The contract of sinks on a server behind HTTP: `recorder devserver` in another process."""
+"""The contract of sinks as a server in production is reached: TLS, a login, another compression, two addresses."""
 
 from __future__ import annotations
 
 import pathlib
-import uuid
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 
-import clickhouse_connect
 import pytest
+import trustme
+from clickhouse_connect import get_client
 from harness.dev_server import DevServerProcess
+from harness.tcp_proxy import TcpProxy
 from sink_contract import SinkContract
 
 from recorder.sink.http import HttpSink
+from recorder.sink.http_access import Access, Tls
 from recorder.target import parse_target
+
+PASSWORD = "of-the-server"
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server, the other address it is reached at, and the authority that signed its certificate."""
+
+    process: DevServerProcess
+    proxy: TcpProxy
+    ca: pathlib.Path
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevServerProcess]:
-    """One server for the tests of this module, on a folder of its own."""
-    with DevServerProcess(tmp_path_factory.mktemp("server") / "db") as process:
-        yield process
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("served")
+    authority = trustme.CA()
+    leaf = authority.issue_cert("clickhouse.example")
+    leaf.cert_chain_pems[0].write_to_path(str(folder / "server.pem"))
+    leaf.private_key_pem.write_to_path(str(folder / "server.key"))
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    options = {
+        "password": PASSWORD,
+        "tls_cert": str(folder / "server.pem"),
+        "tls_key": str(folder / "server.key"),
+    }
+    with (
+        DevServerProcess(folder / "db", scheme="https", options=options) as process,
+        TcpProxy(("127.0.0.1", process.port)) as proxy,
+    ):
+        yield Served(process, proxy, folder / "ca.pem")
 
 
 @pytest.fixture
-def on_server(server: DevServerProcess) -> Iterator[str]:
-    """The name of a fresh database there."""
-    client = clickhouse_connect.get_client(dsn=server.url, autogenerate_session_id=False)
-    name = f"t_{uuid.uuid4().hex[:12]}"
-    client.command(f"CREATE DATABASE {name}")
-    yield name
-    client.command(f"DROP DATABASE IF EXISTS {name} SYNC")
-    client.close()
-
-
-@pytest.fixture
-async def sink(server: DevServerProcess, on_server: str) -> AsyncIterator[HttpSink]:
-    sink = HttpSink(parse_target(server.url), on_server, kill_wait_s=2)
+async def sink(served: Served, request: pytest.FixtureRequest) -> AsyncIterator[HttpSink]:
+    name = f"t_{abs(hash(request.node.name)) % 10**9}"
+    target = parse_target(
+        f"https://default:{PASSWORD}@127.0.0.1:{served.proxy.port},127.0.0.1:{served.process.port}/{name}"
+    )
+    access = Access(
+        "https",
+        target.user,
+        target.password,
+        tls=Tls(ca=served.ca, server_name="clickhouse.example"),
+        compression="zstd",
+    )
+    sink = HttpSink(target, name, access=access, create_database=True, kill_wait_s=2)
     await sink.start()
     yield sink
+    await sink.command(f"DROP DATABASE {name} SYNC")
     await sink.close()
 
 
 class TestHttpSink(SinkContract):
     """The laws, here."""
+
+
+def test_it_was_tls(served: Served) -> None:
+    """The port of these tests speaks nothing else, and lets nobody in without the password."""
+    with pytest.raises(Exception, match=r"HTTP|reset|aborted"):
+        get_client(host="127.0.0.1", port=served.process.port)
+    with pytest.raises(Exception, match="516"):
+        get_client(
+            host="127.0.0.1",
+            port=served.process.port,
+            secure=True,
+            ca_cert=str(served.ca),
+            server_host_name="clickhouse.example",
+            password="wrong",
+        )
