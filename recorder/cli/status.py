@@ -1,0 +1,179 @@
+"""`recorder status`."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from recorder.cli.errors import Failure
+from recorder.cli.options import Invocation, pass_invocation
+from recorder.cli.output import emit_json, emit_table, shown
+
+EXIT_NOT_READY = 3
+ASK_S = 5.0
+WATCH_S = 1.0
+DEFAULT_ADDR = "127.0.0.1:9477"
+NUMBERS = ["received", "inserted", "pending", "shed", "dead", "dupl.", "lag p99 s"]
+
+
+@click.command()
+@click.option(
+    "--url",
+    metavar="URL",
+    help=f"Health port of the recorder.  [default: health_addr, else http://{DEFAULT_ADDR}]",
+)
+@click.option("--watch", is_flag=True, help="Show it again every second, until interrupted.")
+@click.option("--all", "all_tables", is_flag=True, help="Show tables without rows too.")
+@pass_invocation
+def status(invocation: Invocation, url: str | None, watch: bool, all_tables: bool) -> None:
+    """Ask a running recorder how it is: state, rows of each table, buses, held tables and why.
+
+    \b
+    Exit codes: 0 ready, 3 not ready (the reasons are shown), 1 not reachable, 2 wrong use.
+
+    \b
+    Example:
+        recorder status
+        recorder status --url http://127.0.0.1:9477 --watch
+        recorder status --json | jq .balance.orders
+    """
+    address = invocation.settings().health_addr or DEFAULT_ADDR
+    place = _place(url or f"http://{address}")
+    if not watch:
+        click.get_current_context().exit(_show(invocation, place, all_tables=all_tables))
+    code = 1
+    try:
+        while True:
+            try:
+                found = _asked(place)
+            except Failure as error:
+                code = 1
+                click.clear()
+                click.echo(f"error: {error}", err=True)
+            else:
+                if not invocation.json:
+                    click.clear()
+                code = _print(invocation, *found, all_tables=all_tables)
+            time.sleep(WATCH_S)
+    except KeyboardInterrupt:
+        click.get_current_context().exit(code)
+
+
+def _place(url: str) -> str:
+    """The health port's address, from whatever of it was given.
+
+    Raises:
+        UsageError: it is none.
+    """
+    parts = urllib.parse.urlsplit(url if "://" in url else f"http://{url}")
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise click.UsageError(f"--url {url!r} is no address; write http://{DEFAULT_ADDR}")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _show(invocation: Invocation, place: str, *, all_tables: bool) -> int:
+    return _print(invocation, *_asked(place), all_tables=all_tables)
+
+
+def _asked(place: str) -> tuple[Mapping[str, Any], list[str]]:
+    """The recorder's status, and why it is not ready.
+
+    Raises:
+        Failure: nobody answers, or somebody else does.
+    """
+    ready = _get(f"{place}/readyz")
+    return _get(f"{place}/status"), [str(reason) for reason in ready.get("reasons", [])]
+
+
+def _get(url: str) -> Mapping[str, Any]:
+    try:
+        with urllib.request.urlopen(url, timeout=ASK_S) as answer:
+            text = answer.read()
+    except urllib.error.HTTPError as error:
+        text = error.read()  # 503 with the reasons
+        if error.code != 503:
+            raise Failure(f"{url}: answers {error.code}; is this the health port of a recorder?") from error
+    except OSError as error:
+        why = getattr(error, "reason", None) or error
+        raise Failure(
+            f"{url}: no answer ({why}); is the recorder running, and is this its health_addr?"
+        ) from error
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise Failure(f"{url}: the answer is not a recorder's; is this its health port?")
+    return value
+
+
+def _print(invocation: Invocation, found: Mapping[str, Any], reasons: list[str], *, all_tables: bool) -> int:
+    """Show it; the exit code."""
+    code = EXIT_NOT_READY if reasons else 0
+    if invocation.json:
+        emit_json({"ready": not reasons, "reasons": reasons, **found})
+        return code
+    seconds = max(0.0, time.time() - found.get("started_ns", 0) / 1e9)
+    click.echo(f"{'NOT READY' if reasons else 'ready'}: recorder {found.get('version')}, up {_span(seconds)}")
+    click.echo(
+        f"target {found.get('target')}, database {found.get('database')}, "
+        f"server {found.get('server') or 'not reached yet'}"
+    )
+    for reason in reasons:
+        click.echo(f"  {shown(reason)}")
+    tables, balance = found.get("tables", {}), found.get("balance", {})
+    rows = [
+        _row(name, tables.get(name, {}), counts)
+        for name, counts in balance.items()
+        if all_tables or counts.get("received") or tables.get(name, {}).get("held_because")
+    ]
+    if rows:
+        emit_table(["table", "state", *NUMBERS, "queue"], rows, right=[*NUMBERS, "queue"])
+    else:
+        click.echo("no rows yet")
+    if buses := found.get("buses", {}):
+        numbers = ["messages", "again", "rows", "bad", "ignored", "unacked", "oldest s"]
+        emit_table(
+            ["bus", "state", "guarantee", *numbers], [_bus(*item) for item in buses.items()], right=numbers
+        )
+    return code
+
+
+def _row(name: str, table: Mapping[str, Any], counts: Mapping[str, int]) -> tuple[str, ...]:
+    lag = table.get("lag", {})
+    state = str(table.get("state", "")) if table.get("enabled", True) else "off"
+    return (
+        name,
+        state,
+        *(
+            f"{counts.get(key, 0):,}"
+            for key in ("received", "inserted", "pending", "shed", "dead_lettered", "duplicates_skipped")
+        ),
+        f"{lag['p99_s']:.3f}" if lag.get("p99_s") is not None and lag.get("count") else "-",
+        f"{100 * table.get('queue_usage', 0.0):.0f} %",
+    )
+
+
+def _bus(name: str, bus: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        name,
+        f"down: {bus['down']}" if bus.get("down") else "up",
+        str(bus.get("guarantee", "")),
+        *(
+            f"{bus.get(key, 0):,}"
+            for key in ("messages", "redelivered", "rows", "undecodable", "ignored", "unacknowledged")
+        ),
+        f"{bus.get('oldest_unacknowledged_s', 0.0):.1f}",
+    )
+
+
+def _span(seconds: float) -> str:
+    hours, rest = divmod(int(seconds), 3_600)
+    return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60} s"
