@@ -1,0 +1,286 @@
+"""Publisher and recorder as the protocol has them, joined by a wire that loses, cuts and restarts at will."""
+
+from __future__ import annotations
+
+import itertools
+from unittest import mock
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from recorder.bus import outbox, wire
+from recorder.bus.base import BusMessage
+from recorder.bus.outbox import RECORD_COST, Outbox
+from recorder.bus.ranges import Ranges
+from recorder.bus.stream import PublisherStream
+
+EPOCH = 7
+WINDOW = 24
+BUFFER = 40 * 150
+
+
+class Recorder:
+    """A recorder's run: what `ZmqSubscription` does with one stream, without sockets and time."""
+
+    def __init__(self, run: int):
+        self.run = run
+        self.stream: PublisherStream | None = None
+        self.delivered: list[BusMessage] = []
+        self.told_shed = 0
+
+    def take(self, frame: bytes) -> bytes | None:
+        epoch, content = wire.unpack_from_publisher(frame)
+        stream = self.stream
+        if isinstance(content, wire.Hello):
+            if stream is None:
+                stream = self.stream = PublisherStream(epoch, content)
+            else:
+                stream.greet(content)
+            self.told_shed += stream.shed_since(content.shed)
+            return self.ack(welcome=True)
+        if stream is None:
+            return wire.pack_unknown(epoch, self.run)
+        if isinstance(content, wire.Ping):
+            self.told_shed += stream.shed_since(content.shed)
+            return self.ack(resend=content.sent_to > stream.expected)
+        assert isinstance(content, wire.Data)
+        self.told_shed += stream.shed_since(content.shed)
+        if stream.hole(content):
+            return self.ack(resend=True)
+        if stream.repeated(content):
+            return None
+        self.delivered += stream.take(content, wire.unpack_records(content))
+        return None
+
+    def ack(self, *, welcome: bool = False, resend: bool = False) -> bytes:
+        assert self.stream is not None
+        return self.stream.ack(self.run, WINDOW, 20 * 150, welcome=welcome, resend=resend)
+
+
+class BusModel(RuleBasedStateMachine):
+    """Whatever is lost, cut or restarted: order, once a run, flags, bounds, and in the end everything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.small_chunks = mock.patch.object(outbox, "CHUNK_RECORDS", 3)
+        self.small_chunks.start()
+        self.outbox = Outbox(EPOCH, "p", BUFFER)
+        self.recorder = Recorder(1)
+        self.to_recorder: list[bytes] = []
+        self.to_publisher: list[bytes] = []
+        self.taken: dict[int, bytes] = {}
+        self.offered = 0
+        self.safe: set[int] = set()
+        self.handed_before: set[int] = set()
+
+    # -- the world ---------------------------------------------------------------------------------------------
+
+    @rule(size=st.integers(0, 60), times=st.integers(1, 20))
+    def publish(self, size: int, times: int) -> None:
+        for _ in range(times):
+            self.offered += 1
+            payload = self.offered.to_bytes(4, "big") + bytes(size)
+            if self.outbox.put(wire.record(1, "t", 0, None, payload)):
+                self.taken[len(self.taken)] = payload
+
+    @rule(most=st.integers(1, 5))
+    def send(self, most: int) -> None:
+        for _ in range(most):
+            if (frame := self.outbox.next_frame()) is not None:
+                self.to_recorder.append(frame)
+
+    @rule()
+    def hello_or_ping(self) -> None:
+        self.to_recorder.append(self.outbox.ping() if self.outbox.welcome else self.outbox.hello())
+
+    @rule(most=st.integers(1, 6))
+    def deliver(self, most: int) -> None:
+        for frame in self.to_recorder[:most]:
+            before = len(self.recorder.delivered)
+            if (answer := self.recorder.take(frame)) is not None:
+                self.to_publisher.append(answer)
+            self.check_delivery(self.recorder.delivered[before:], self.recorder.delivered[:before])
+        del self.to_recorder[:most]
+
+    @rule(most=st.integers(1, 6))
+    def answer(self, most: int) -> None:
+        for frame in self.to_publisher[:most]:
+            _, content = wire.unpack_from_recorder(frame)
+            self.outbox.take(content)
+        del self.to_publisher[:most]
+
+    @rule(
+        fates=st.lists(st.sampled_from("......xd"), max_size=12),
+        back=st.booleans(),
+        count=st.integers(0, 9),
+        beat=st.booleans(),
+    )
+    def flow(self, fates: list[str], back: bool, count: int, beat: bool) -> None:
+        """A turn of everything: publish, send, some frames lost (x) or doubled (d), and answers that may be lost."""
+        self.publish(10, count)
+        if beat or not self.outbox.welcome:
+            self.hello_or_ping()
+        self.send(4)
+        fated = [(frame, fates.pop() if fates else ".") for frame in self.to_recorder]
+        self.to_recorder = [frame for frame, fate in fated for _ in range(".d".find(fate) + 1)]
+        self.deliver(100)
+        if back:
+            self.answer(100)
+        else:
+            self.to_publisher.clear()
+
+    @precondition(lambda self: self.recorder.delivered)
+    @rule(share=st.integers(1, 4))
+    def acknowledge_some(self, share: int) -> None:
+        """Every so many of what is delivered becomes safe, and its publisher hears of it."""
+        assert self.recorder.stream is not None
+        done = [message.position for message in self.recorder.delivered][::share]
+        self.safe |= set(done)
+        self.recorder.stream.resolve(done)
+        self.to_publisher.append(self.recorder.ack())
+        self.answer(100)
+
+    @precondition(lambda self: self.recorder.delivered)
+    @rule(data=st.data())
+    def acknowledge(self, data: st.DataObject) -> None:
+        """Some of what is delivered becomes safe, in any order; nonsense beside it."""
+        positions = [message.position for message in self.recorder.delivered]
+        done = data.draw(st.lists(st.sampled_from(positions), max_size=12))
+        self.safe |= set(done)
+        assert self.recorder.stream is not None
+        self.recorder.stream.resolve([*done, 10**9])
+        self.to_publisher.append(self.recorder.ack())
+
+    @rule()
+    def cut(self) -> None:
+        """The connection breaks: what was on its way is lost."""
+        self.to_recorder.clear()
+        self.to_publisher.clear()
+
+    @rule(at=st.integers(0, 5))
+    def lose_one(self, at: int) -> None:
+        if at < len(self.to_recorder):
+            del self.to_recorder[at]
+
+    @rule(at=st.integers(0, 5))
+    def double_one(self, at: int) -> None:
+        if at < len(self.to_recorder):
+            self.to_recorder.insert(at, self.to_recorder[at])
+
+    @rule()
+    def restart(self) -> None:
+        """Another run of the recorder, which knows nothing; frames on their way may reach it."""
+        self.handed_before |= {message.position for message in self.recorder.delivered}
+        self.recorder = Recorder(self.recorder.run + 1)
+
+    @rule()
+    def silence(self) -> None:
+        self.outbox.forget()
+
+    # -- the laws ----------------------------------------------------------------------------------------------
+
+    def check_delivery(self, fresh: list[BusMessage], before: list[BusMessage]) -> None:
+        last = before[-1].position if before else -1
+        for message in fresh:
+            assert message.position > last, "in order, each once a run"
+            assert message.payload == self.taken[message.position], "the publisher's bytes"
+            between = set(range(last + 1, message.position))
+            assert between <= self.safe, "only what is safe is left out"
+            assert message.position not in self.resolved(), (
+                "what the publisher knows to be safe never comes again"
+            )
+            if message.position in self.handed_before:
+                assert message.redelivered, "what another run was given is marked"
+            last = message.position
+
+    def resolved(self) -> set[int]:
+        return {n for start, end in self.outbox.resolved for n in range(start, end)}
+
+    @invariant()
+    def only_what_is_safe_is_resolved(self) -> None:
+        assert self.resolved() <= self.safe
+
+    @invariant()
+    def counts_agree(self) -> None:
+        box = self.outbox
+        assert self.offered == box.accepted + box.shed
+        assert box.accepted == len(self.taken)
+        assert box.accepted == box.resolved.total + box.unresolved
+        held = [self.taken[n] for n in self.taken if n not in self.resolved()]
+        assert box.held_bytes == sum(len(wire.record(1, "t", 0, None, p)) + RECORD_COST for p in held)
+        assert box.held_bytes <= BUFFER
+
+    @invariant()
+    def the_window_holds(self) -> None:
+        assert self.outbox.out_messages <= WINDOW
+
+    def teardown(self) -> None:
+        """When the world behaves again, everything that was taken becomes safe, and every shed message is told."""
+        try:
+            self.heal()
+        finally:
+            self.small_chunks.stop()
+
+    def heal(self) -> None:
+        self.restart()
+        for _ in range(10 + 2 * len(self.taken)):
+            self.hello_or_ping()
+            self.send(50)
+            self.deliver(1_000)
+            self.safe |= {message.position for message in self.recorder.delivered}
+            if self.recorder.stream is not None:
+                self.recorder.stream.resolve(message.position for message in self.recorder.delivered)
+                self.to_publisher.append(self.recorder.ack())
+            self.answer(1_000)
+            if not self.outbox.unresolved and self.outbox.shed_seen == self.outbox.shed:
+                break
+        assert self.outbox.unresolved == 0
+        assert self.outbox.shed_seen == self.outbox.shed
+
+
+TestBusModel = BusModel.TestCase
+TestBusModel.settings = settings(
+    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
+
+
+class RangesModel(RuleBasedStateMachine):
+    """Ranges are a set of whole numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ranges = Ranges()
+        self.model: set[int] = set()
+
+    @rule(start=st.integers(0, 60), length=st.integers(-2, 20))
+    def add(self, start: int, length: int) -> None:
+        added = set(range(start, start + length))
+        fresh = [n for a, b in self.ranges.add(start, start + length) for n in range(a, b)]
+        assert fresh == sorted(added - self.model)
+        self.model |= added
+
+    @invariant()
+    def same(self) -> None:
+        assert {n for a, b in self.ranges for n in range(a, b)} == self.model
+        assert self.ranges.total == len(self.model)
+        pairs = list(self.ranges)
+        assert all(a < b for a, b in pairs)
+        assert all(left[1] < right[0] for left, right in itertools.pairwise(pairs))
+
+    @rule(start=st.integers(0, 70), end=st.integers(0, 70))
+    def ask(self, start: int, end: int) -> None:
+        span = set(range(start, end))
+        assert (start in self.ranges) == (start in self.model)
+        missing = [n for a, b in self.ranges.missing(start, end) for n in range(a, b)]
+        assert missing == sorted(span - self.model)
+        assert self.ranges.covers(start, end) == (span <= self.model)
+        at = self.ranges.end_of_run(start)
+        assert at not in self.model
+        assert set(range(start, at)) <= self.model
+        above = self.ranges.above(start, 3)
+        assert above == [pair for pair in self.ranges if pair[0] > start][:3]
+
+
+TestRangesModel = RangesModel.TestCase
+TestRangesModel.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
