@@ -172,7 +172,7 @@ def record(ts_ns: int, topic: str, encoding: int, correlation_id: str | None, pa
 
 def pack_hello(epoch: int, hello: Hello) -> bytes:
     """HELLO; the name is cut to its bound."""
-    name = hello.name.encode("utf-8", "replace")[:NAME_BYTES]
+    name = hello.name.encode("utf-8", "replace")[:NAME_BYTES].decode("utf-8", "ignore").encode()
     return _HEADER.pack(MAGIC, VERSION, Kind.HELLO, epoch) + _HELLO.pack(*hello[:4]) + name
 
 

@@ -1,0 +1,218 @@
+"""Frames of the bus protocol, and both sides' answers to what no well-behaved peer sends."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recorder.bus import wire
+from recorder.bus.base import Encoding
+from recorder.bus.outbox import Outbox
+from recorder.bus.stream import PublisherStream
+
+EPOCH = 2**64 - 3
+
+
+def record(n: int) -> bytes:
+    return wire.record(1_000 + n, "t", n % 2, f"c{n}" if n % 3 else None, bytes([n]))
+
+
+def data(first: int, count: int, *, follows: int | None = None, redelivered: bool = False) -> wire.Data:
+    frame = wire.pack_data(
+        EPOCH,
+        redelivered=redelivered,
+        follows=first if follows is None else follows,
+        first=first,
+        shed=0,
+        records=[record(n) for n in range(first, first + count)],
+    )
+    content = wire.unpack_from_publisher(frame)[1]
+    assert isinstance(content, wire.Data)
+    return content
+
+
+def stream(base: int = 0) -> PublisherStream:
+    return PublisherStream(EPOCH, wire.Hello(base, base, 0, 0, "p"))
+
+
+def test_every_frame_comes_back_as_it_was() -> None:
+    """What one side packs the other unpacks."""
+    hello = wire.Hello(1, 2, 5, 4, "näme")
+    assert wire.unpack_from_publisher(wire.pack_hello(EPOCH, hello)) == (EPOCH, hello)
+    long = wire.unpack_from_publisher(wire.pack_hello(EPOCH, hello._replace(name="ä" * 200)))[1]
+    assert long == hello._replace(name="ä" * 127)
+    assert wire.unpack_from_publisher(wire.pack_ping(EPOCH, 7, 8)) == (EPOCH, wire.Ping(7, 8))
+    assert wire.unpack_from_publisher(wire.pack_bye(EPOCH)) == (EPOCH, wire.Bye())
+    assert wire.unpack_from_recorder(wire.pack_unknown(EPOCH, 9)) == (EPOCH, wire.Unknown(9))
+    for welcome, resend in ((False, True), (True, False)):
+        ack = wire.Ack(welcome, resend, 1, 2, 3, 4, 5, 6, [(7, 8), (9, 2**63)])
+        assert wire.unpack_from_recorder(wire.pack_ack(EPOCH, ack)) == (EPOCH, ack)
+    content = data(5, 3, redelivered=True)
+    assert content[:5] == (True, 5, 5, 3, 0)
+    assert wire.unpack_records(content) == [
+        (1_000 + n, "t", n % 2, f"c{n}" if n % 3 else None, bytes([n])) for n in range(5, 8)
+    ]
+
+
+def test_the_layout_is_the_one_that_is_written_down() -> None:
+    """Two versions of this package speak to each other: bytes, not names, are the contract."""
+    assert wire.pack_ping(1, 2, 3) == b"CR\x01\x03" + struct.pack("<QQQ", 1, 2, 3)
+    assert (
+        wire.pack_hello(1, wire.Hello(2, 3, 4, 4, "p"))
+        == b"CR\x01\x01" + struct.pack("<5Q", 1, 2, 3, 4, 4) + b"p"
+    )
+    one = wire.pack_data(
+        1, redelivered=True, follows=2, first=3, shed=4, records=[b"\x95\x01\xa1t\x00\xc0\xc4\x00"]
+    )
+    assert (
+        one
+        == b"CR\x01\x02"
+        + struct.pack("<QBQQIQ", 1, 1, 2, 3, 1, 4)
+        + b"\xdd\0\0\0\1\x95\x01\xa1t\x00\xc0\xc4\x00"
+    )
+    assert wire.record(1, "t", 0, None, b"") == b"\x95\x01\xa1t\x00\xc0\xc4\x00"
+    assert wire.pack_unknown(1, 2) == b"CR\x01\x12" + struct.pack("<QQ", 1, 2)
+    ack = wire.pack_ack(1, wire.Ack(True, True, 2, 3, 4, 5, 6, 7, [(8, 9)]))
+    assert ack == b"CR\x01\x11" + struct.pack("<QBQQQQIQIQQ", 1, 3, 2, 3, 4, 5, 6, 7, 1, 8, 9)
+
+
+anything = st.binary(max_size=80)
+almost = st.builds(lambda kind, rest: b"CR\x01" + bytes([kind]) + rest, st.integers(0, 20), anything)
+
+
+@given(anything | almost)
+def test_no_bytes_are_more_than_a_wire_error(frame: bytes) -> None:
+    """Whatever comes, it is a frame or a `WireError`."""
+    for unpack in (wire.unpack_from_publisher, wire.unpack_from_recorder):
+        with contextlib.suppress(wire.WireError):
+            _, content = unpack(frame)
+            if isinstance(content, wire.Data):
+                wire.unpack_records(content)
+
+
+@pytest.mark.parametrize(
+    ("frame", "says"),
+    [
+        (b"", "0 bytes"),
+        (b"XX" + bytes(10), "begins with b'XX'"),
+        (b"CR\x02" + bytes(9), "version 2; this one speaks version 1"),
+        (b"CR\x01\x11" + bytes(60), "kind 17; a publisher sends none such"),
+        (b"CR\x01\x02" + bytes(12), "DATA: unpack_from requires"),
+        (wire.pack_hello(1, wire.Hello(5, 4, 0, 0, "p")), "sent 4 from 5 on"),
+        (wire.pack_hello(1, wire.Hello(0, 0, 0, 0, ""))[:-1], "HELLO"),
+        (wire.pack_hello(1, wire.Hello(0, 0, 0, 0, "")) + b"\xff", "HELLO"),
+        (wire.pack_hello(1, wire.Hello(0, 0, 0, 0, "")) + b"x" * 256, "a name of 256 bytes"),
+        (wire.pack_data(1, redelivered=False, follows=3, first=2, shed=0, records=[b"x"]), "1 messages from 2"),
+        (wire.pack_data(1, redelivered=False, follows=0, first=0, shed=0, records=[]), "0 messages"),
+        (wire.pack_data(1, redelivered=False, follows=0, first=2**51, shed=0, records=[b"x"]), "1 messages"),
+    ],
+)  # fmt: skip
+def test_an_error_says_what_is_wrong(frame: bytes, says: str) -> None:
+    """In one line, for a dead letter's reason."""
+    with pytest.raises(wire.WireError, match=says.replace("(", r"\(")):
+        wire.unpack_from_publisher(frame)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xdd\0\0\0\2" + record(0),
+        b"\xdd\0\0\0\1\x90",
+        b"\x91" + msgspec.msgpack.encode([1, "t", 2, None, b""]),
+        b"\x91" + msgspec.msgpack.encode([-1, "t", 0, None, b""]),
+        b"\x91" + msgspec.msgpack.encode([1, "t", 0, None, "text"]),
+        b"\x91" + msgspec.msgpack.encode([1, "t" * 256, 0, None, b""]),
+        b"\x92" + record(0) + record(1),
+    ],
+)
+def test_a_body_is_as_many_messages_as_it_says(body: bytes) -> None:
+    """Anything else is an error, of whatever part."""
+    with pytest.raises(wire.WireError, match="DATA: "):
+        wire.unpack_records(wire.Data(False, 0, 0, 1, 0, memoryview(body)))
+
+
+def test_a_frame_that_is_partly_known_gives_the_rest() -> None:
+    """What lies below the expected position is dropped and counted, message by message."""
+    own = stream()
+    assert [m.position for m in own.take(data(0, 5), wire.unpack_records(data(0, 5)))] == [0, 1, 2, 3, 4]
+    overlap = data(3, 5)
+    assert not own.hole(overlap)
+    assert not own.repeated(overlap)
+    fresh = own.take(overlap, wire.unpack_records(overlap))
+    assert [(m.position, m.payload) for m in fresh] == [(5, b"\5"), (6, b"\6"), (7, b"\7")]
+    assert own.repeats == 2
+    assert own.repeated(data(2, 6))
+    assert own.repeats == 8
+    assert own.hole(data(9, 1))
+    assert fresh[0].encoding is Encoding.MSGPACK
+    assert fresh[0].ts_ns == 1_005
+
+
+def test_what_a_frame_leaves_out_is_resolved() -> None:
+    """A publisher sends nothing again that is safe: the hole is said to be none."""
+    own = stream(5)
+    assert own.in_hand == 0
+    later = data(9, 2, follows=5)
+    assert not own.hole(later)
+    assert [m.position for m in own.take(later, wire.unpack_records(later))] == [9, 10]
+    assert list(own.resolved) == [(0, 9)]
+    own.resolve([10, 10, 50, 3])
+    assert list(own.resolved) == [(0, 9), (10, 11)]
+    _, ack = wire.unpack_from_recorder(own.ack(1, 2, 3))
+    assert isinstance(ack, wire.Ack)
+    assert (ack.resolved, ack.expected, ack.ranges) == (9, 11, [(10, 11)])
+
+
+def test_unreadable_messages_are_given_up_and_the_stream_goes_on() -> None:
+    """Their positions count as dealt with."""
+    own = stream()
+    own.give_up(data(0, 3))
+    assert (own.expected, own.in_hand) == (3, 0)
+    assert not own.hole(data(3, 1))
+
+
+def test_the_same_publisher_and_epoch_are_the_same_log() -> None:
+    """At any recorder; another epoch or name is another log."""
+    hello = wire.Hello(0, 0, 0, 0, "p")
+    assert PublisherStream(1, hello).log == PublisherStream(1, hello._replace(base=3, sent_to=9)).log
+    assert len({PublisherStream(e, hello._replace(name=n)).log for e in (1, 2) for n in "pq"}) == 4
+
+
+def test_an_answer_beyond_what_was_sent_resolves_nothing() -> None:
+    """A publisher believes no acknowledgement of what it has not sent, from whoever it comes."""
+    box = Outbox(EPOCH, "p", 10_000)
+    for n in range(10):
+        box.put(record(n))
+    welcome = wire.Ack(True, False, 1, 0, 0, 0, 4, 10_000, [])
+    box.take(welcome)
+    assert box.next_frame() is not None
+    assert box.next_frame() is None
+    assert box.sent_to == 4
+    box.take(welcome._replace(welcome=False, resolved=10**9, ranges=[(7, 10**12), (3, 2)], shed_seen=99))
+    assert (box.resolved.total, box.unresolved, box.shed_seen) == (4, 6, 0)
+    box.take(welcome._replace(welcome=False, resend=True, expected=10**9))
+    frame = box.next_frame()
+    assert frame is not None
+    content = wire.unpack_from_publisher(frame)[1]
+    assert isinstance(content, wire.Data)
+    assert (content.first, content.messages, content.redelivered) == (4, 4, False)
+
+
+def test_what_is_larger_than_the_window_goes_alone() -> None:
+    """One message may always be out, whatever the window says."""
+    box = Outbox(EPOCH, "p", 10_000_000)
+    for size in (10, 500_000, 10, 500_000):
+        box.put(wire.record(1, "t", 0, None, bytes(size)))
+    box.take(wire.Ack(True, False, 1, 0, 0, 0, 0, 0, []))
+    for sent in range(1, 5):
+        assert box.next_frame() is not None
+        assert box.next_frame() is None
+        assert box.sent_to == sent
+        box.take(wire.Ack(False, False, 1, sent, sent, 0, 0, 0, []))
+    assert box.held_bytes == 0
