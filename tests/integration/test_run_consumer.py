@@ -128,13 +128,13 @@ async def test_a_message_under_way_is_not_taken_twice(
                 publish(bus, "orders", order(n))
             await until(lambda: consumer.pending == 10, "pending")
             fragile[0].die()
-            publish(bus, "orders", order(10))
 
             def again() -> bool:
                 counts = consumer.counts().bus
                 return counts is not None and (counts.duplicates, counts.restarts, counts.down) == (10, 1, "")
 
             await until(again, "ten known again, through a subscription that is up")
+            publish(bus, "orders", order(10))
             await until(lambda: consumer.pending == 11, "the message after it")
             sink.always("orders", None)
             await until(lambda: bus.waiting == 0, "acknowledgement through the new one")
