@@ -37,7 +37,7 @@ class Delivery:
         self._job = job
         self._statement = Statement(
             sql=job.whole.text.decode("utf-8", "replace"),
-            insert=job.query.first == "INSERT",
+            insert=job.query.inserts,
             bytes=data_bytes,
             query_id=job.request.query_id,
             log_comment=job.request.log_comment,

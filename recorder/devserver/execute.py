@@ -155,7 +155,7 @@ class Executor:
             )
         if judged.count > 1:
             raise StatementError.ours(Code.SYNTAX_ERROR, "Syntax error: Multi-statements are not allowed.")
-        if query.outfile and query.first != "INSERT":
+        if query.outfile and not query.inserts:
             raise StatementError.ours(Code.INTO_OUTFILE_NOT_ALLOWED, "INTO OUTFILE is not allowed.")
         if called := query.calls & _OF_PROCESS:
             raise StatementError.ours(
@@ -164,7 +164,7 @@ class Executor:
             )
         if self._read_only:
             self._only_reads(judged, query)
-        if readonly and judged.writes:
+        if readonly and (judged.writes or query.inserts):
             raise StatementError.ours(Code.READONLY, _readonly_message(job.request))
 
     def _only_reads(self, judged: Judged, query: Query) -> None:
@@ -180,7 +180,7 @@ class Executor:
         sql = job.query.sql
         if insert is not None:
             sql = insert.from_file(job.data)
-        elif judged.reads and job.query.answers:
+        elif job.query.answers and judged.count == 1 and not judged.writes:
             sql = self._with_own_ids(job.query).into_file(output)
         elif job.query.strings and job.query.first == "KILL":
             sql = self._with_own_ids(job.query).sql

@@ -53,8 +53,8 @@ class Insert:
 class Query:
     """Any other statement. `first` is its first word in capitals, `format` that of a FORMAT clause.
 
-    `outfile_at` is where INTO OUTFILE would stand, `outfile` whether one is there already. `calls` are the names before
-    an opening bracket, in small letters.
+    `outfile_at` is where INTO OUTFILE would stand, `outfile` whether one is there already. `inserts` says that it is an
+    insert, maybe behind a WITH. `calls` are the names before an opening bracket, in small letters.
     """
 
     sql: bytes
@@ -62,13 +62,14 @@ class Query:
     format: str | None
     outfile_at: int
     outfile: bool
+    inserts: bool
     calls: frozenset[str]
     strings: tuple[Token, ...]
 
     @property
     def answers(self) -> bool:
         """Whether it is of a kind that answers with rows and can write them to a file."""
-        return self.first in _ANSWERS
+        return self.first in _ANSWERS and not self.inserts
 
     @property
     def empty(self) -> bool:
@@ -134,7 +135,10 @@ def query_of(text: bytes) -> Query:
     )
     end = everything[-1].end if everything else 0
     at, name = _format_clause(everything) or (end, None)
-    return Query(text, first, name, at, outfile, calls, strings)
+    inserts = first == "INSERT" or (
+        first == "WITH" and any(token.word() == "INSERT" and not token.depth for token in everything)
+    )
+    return Query(text, first, name, at, outfile, inserts, calls, strings)
 
 
 _NOTHING = Token("other", 0, 0, 0, b"")
