@@ -1,8 +1,8 @@
 """Secrets in MessagePack, overwritten where they stand, so that every length stays true. Pure.
 
-One pass over the objects, without recursion into containers. Where the bytes are broken, or say that there is more than
-there is, or where the name of a secret stands outside of every text that was seen (then the lengths lie), everything
-from there on is overwritten.
+One pass over the objects, without recursion into containers. Where the bytes are broken or cut off, or where the name
+of a secret stands outside of every text that was seen (then the lengths lie), all from the first such name on is
+overwritten: nothing says where the secret ends.
 
 Source: the MessagePack specification, https://github.com/msgpack/msgpack/blob/master/spec.md
 """
@@ -89,17 +89,26 @@ class _Walk:
         self._depth = depth
         self._frames: list[_Frame] = []
         self._seen: list[tuple[int, int]] = []  # texts, in order
+        self._broken = False
         self._uncounted = False  # nothing of the secret under way was overwritten so far
 
     def run(self) -> None:
+        """Go through all objects."""
         position = 0
         while position < len(self._data):
             head = _head(self._data, position)
             if head is None or head.start + head.length > len(self._data):
                 self._hide_rest(position)
                 break
+            # What follows the first object must be another document; numbers that are left over show lengths that lie.
+            self._broken |= position > 0 and not self._frames and not head.objects
             self._take(position, head)
             position = head.start + head.length
+        if self._broken or self._frames:
+            first = next(self._finder.names_in(self._data), None)
+            if first is not None:
+                self._uncounted = True
+                self._overwrite(first, len(self._data))
         self._hide_where_lengths_lie()
 
     def _take(self, position: int, head: _Head) -> None:
@@ -117,6 +126,8 @@ class _Walk:
             self._hide(position, head)
         elif head.is_text:
             content = self._data[head.start : head.start + head.length]
+            if not 0xC4 <= self._data[position] <= 0xC6 and not _is_utf8(content):  # not binary
+                self._broken = True
             if is_key and frame is not None:
                 frame.secret_next = content in self._names
             else:
@@ -175,6 +186,14 @@ class _Walk:
             self.out[start:end] = hidden
             self.count += self._uncounted
             self._uncounted = False
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _head(data: bytes, position: int) -> _Head | None:

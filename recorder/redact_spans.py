@@ -41,7 +41,7 @@ _MARKS = rb":(?://|\\/\\/)|-----begin |(?:bearer|basic)[ +]+|eyj|/ws/|streams?=|
 _STREAM = re.compile(rb"/ws/|streams?[=\\\"']")
 _SCHEMES = (b"bearer ", b"basic ", b"bearer+", b"basic+")
 _WORTH = (
-    rb"(?i)://[^\s\"'<>]*@|:\\/\\/[^\s\"'<>]*@|-----begin |(?:bearer|basic)[ +]|eyj[a-z0-9_-]{8}|"
+    rb"(?i)://[^\s\"'<>]*@|:\\/\\/[^\s\"'<>]*@|-----begin |(?:bearer|basic)[ +]|eyj[a-z0-9_-]{5}|"
     rb"(?:/ws/|streams?=|stream\\*[\"']\s*:\s*\\*[\"'])[a-z0-9]{60}"
 )
 
@@ -82,8 +82,8 @@ class SpanFinder:
                     yield value
 
     def is_worth(self, data: bytes) -> bool:
-        """Whether there is a mark in it, so that there may be something to cut."""
-        return self._marks.search(data.lower()) is not None
+        """Whether there is a secret in it, or the name of one, whatever is around it."""
+        return self._only_names.search(data.lower()) is not None or next(self.spans(data), None) is not None
 
     def names_in(self, data: bytes) -> Iterator[int]:
         """Where names of secrets stand, whatever is around them; short ones, which chance may write, left out."""
@@ -174,7 +174,7 @@ def _is_login(text: bytes) -> bool:
 
 def _jwt(data: bytes, start: int) -> tuple[Value | None, int]:
     """A JSON web token: three parts of base64 with dots between."""
-    if found := _JWT.match(data, start):
+    if data.startswith(b"eyJ", start) and (found := _JWT.match(data, start)):
         return Value(start, found.end()), found.end()
     run = _RUN.match(data, start)
     return None, run.end() if run else start + 3

@@ -24,7 +24,10 @@ _GAP = re.compile(rb"(?:\s|\\++[nrt])*+")
 _BLANKS = re.compile(rb"[ \t]*+")
 _OTHER_PAIR = re.compile(rb"[\w.-]++=[^=\s]")
 _QUOTE = re.compile(rb"(?:[bBrRuU]{1,2}(?=\\*+[\"']))?+(\\*+)([\"'])")
-_LITERAL = re.compile(rb"(?:null|none|true|false|nan|undefined)(?![\w.-])", re.IGNORECASE)
+_NOTHING = re.compile(
+    rb"(?:null|none|true|false|nan|undefined)(?![\w.-])|\{\s*+\}|\[\s*+\]|\(\s*+\)|\*\*\*", re.IGNORECASE
+)
+"""What is no secret: nothing, yes and no, and what was cut already."""
 _BARE = re.compile(rb"(?:[^\s&\"'<>\\]++|\\\\|\\(?![nrt\"']))*+")
 _BARE_ENCODED = re.compile(rb"(?:[^\s&\"'<>\\%]++|%(?!26|22|20|0[aAdD]|3[bB]|7[dD]|2[cC]))*+")
 _MEMBER = re.compile(rb"[^\s,}\])\"'\\({\[]*+")
@@ -61,6 +64,7 @@ def value_after(data: bytes, name_start: int, name_end: int, *, line: bool) -> V
         return _without_sign(data, name_start, name_end, quote, after.start("gap"), start)
     if sign.startswith(b"%"):
         return _encoded(data, start)
+    quote = b"" if quote == b"%22" else quote
     named = bool(quote)
     # An empty header or field does not take the next line for its value.
     gap = (_GAP if named else _BLANKS).match(data, start)
@@ -69,10 +73,10 @@ def value_after(data: bytes, name_start: int, name_end: int, *, line: bool) -> V
         if not named and data.endswith(found[1] + found[2], 0, name_start):
             return None  # `"token: "`: the quote ends the text that the name stands in
         return Value(found.end(), string_end(data, found.end(), found[2], len(found[1])))
+    if _NOTHING.match(data, begin):
+        return None
     if data[begin : begin + 1] and data[begin] in _OPENERS:
         return Value(begin, nested_end(data, begin, _level(quote)), quote if named else b"")
-    if _LITERAL.match(data, begin):
-        return None
     if named:
         return Value(begin, _member_end(data, begin, _level(quote)), quote)
     if sign.startswith(b":") and (line or _begins_line(data, name_start)):
@@ -96,6 +100,9 @@ def _without_sign(
     if re.match(rb"\\++x[89a-fA-F]", data[name_end : name_end + 16]):  # repr of msgpack
         end = _LINE_END.search(data, name_end)
         return Value(name_end, end.start() if end else len(data))
+    length = name_end - name_start
+    if name_start and data[name_start - 1] == 0xA0 | length and data[name_end : name_end + 1] >= b"\x80":
+        return Value(name_end, len(data))  # MessagePack behind something else: nothing says how it goes on
     return None
 
 
