@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import pathlib
+import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Literal
@@ -107,26 +109,66 @@ async def test_an_insert_whose_answer_is_lost_is_sent_once(
     assert await count(sink) == 101
 
 
-async def test_over_tls_too_an_insert_is_sent_once(tmp_path: pathlib.Path) -> None:
-    """A connection cut inside TLS is an error of another kind, which urllib3 would repeat."""
+@contextlib.contextmanager
+def garbling(port: int) -> Iterator[tuple[int, threading.Event]]:
+    """A port in front of a server's; the next that the server says once the event is set arrives as garbage."""
+    garble = threading.Event()
+
+    def carry(source: socket.socket, target: socket.socket, to_client: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65_536):
+                if to_client and garble.is_set():
+                    garble.clear()
+                    data = bytes(len(data))
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def serve(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError), contextlib.ExitStack() as ends:
+            while True:
+                client = ends.enter_context(listener.accept()[0])
+                server = ends.enter_context(socket.create_connection(("127.0.0.1", port)))
+                for way in ((client, server, False), (server, client, True)):
+                    threading.Thread(target=carry, args=way, daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        try:
+            yield listener.getsockname()[1], garble
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+async def test_after_an_error_of_tls_an_insert_is_sent_once(tmp_path: pathlib.Path) -> None:
+    """What TLS cannot read, urllib3 takes for no answer and would ask for again, inserts too."""
     authority = trustme.CA()
     leaf = authority.issue_cert("127.0.0.1")
     leaf.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "server.pem"))
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     options = {"tls_cert": str(tmp_path / "server.pem")}
     access = Access("https", tls=Tls(ca=tmp_path / "ca.pem"))
-    with DevServerProcess(tmp_path / "db", scheme="https", options=options) as server:
-        async with opened(server.url, access=access) as sink:
+    with (
+        DevServerProcess(tmp_path / "db", scheme="https", options=options) as server,
+        garbling(server.port) as (port, garble),
+    ):
+        async with opened(f"https://127.0.0.1:{port}", access=access) as sink:
             await sink.command(create("t"))
-            for n, what in enumerate(("close", "reset")):
-                batch = plain("t", 100, log=n)
-                before = server.told().inserts
-                server.arm(Fault("after", what, count=1))  # type: ignore[arg-type]
-                with pytest.raises(SinkUnavailable):
-                    await sink.insert(batch, timeout_s=10)
-                assert server.told().inserts == before + 1
-                assert await looked_up(sink, batch) == set(batch.identities())
-            assert await count(sink) == 200
+            await sink.insert(plain("t", 1, log=1), timeout_s=10)
+            batch = plain("t", 100)
+            before = server.told().inserts
+            server.arm(Fault("after", "hang", count=1))
+            insert = asyncio.create_task(sink.insert(batch, timeout_s=10))
+            await asyncio.to_thread(server.wait_until, hanging=1)
+            garble.set()
+            server.release()
+            with pytest.raises(SinkUnavailable, match="TLS"):
+                await insert
+            assert not garble.is_set()
+            assert await looked_up(sink, batch) == set(batch.identities())
+            assert server.told().inserts == before + 1
+            assert await count(sink) == 101
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
