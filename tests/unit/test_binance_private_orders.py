@@ -146,6 +146,29 @@ def test_futures_statuses(changes: dict[str, Any], status: str) -> None:
     assert (order.ts_final is not None) == (status in FINAL_ORDER_STATUSES)
 
 
+def test_a_triggered_conditional_order_goes_on() -> None:
+    """The venue calls it expired, then new, under the same ids; it was acknowledged when it was placed."""
+    feed = PrivateFeed()
+    stop = {"ot": "STOP_MARKET", "sp": "63000"}
+    placed = feed.one(order_update(o="STOP_MARKET", **stop), "orders")
+    triggered = feed.one(order_update(o="STOP_MARKET", x="EXPIRED", X="EXPIRED", er="8", **stop), "orders")
+    became = feed.one(order_update(o="MARKET", **stop), "orders")
+    filled = feed.one(futures_trade(**stop), "orders")
+    assert [row.status for row in (placed, triggered, became, filled)] == [
+        "Acked",
+        "Acked",
+        "Acked",
+        "Filled",
+    ]
+    assert [row.ts_ack is not None for row in (placed, triggered, became)] == [True, False, False]
+    assert (triggered.ts_final, triggered.reject_reason) == (None, None)
+    assert "triggered" in triggered.notes
+    waits = feed.one(execution_report(o="STOP_LOSS_LIMIT", P="0.1", w=False), "orders")
+    rests = feed.one(execution_report(o="STOP_LOSS_LIMIT", P="0.1", w=True), "orders")
+    assert [row.status for row in (waits, rests)] == ["Acked", "Open"]
+    assert [row.ts_ack is not None for row in (waits, rests)] == [True, False]
+
+
 def test_reasons_are_kept_and_none_is_none() -> None:
     """Why an order was refused or expired, in the venue's word or by its number."""
 
@@ -241,6 +264,8 @@ def test_trade_lite_and_the_full_event_are_one_fill() -> None:
     assert feed.normaliser.filtered == {"trade_lite_after_full": 1}
     assert feed.one(trade_lite(5), "fills").fill_id == "5"
     assert feed.one(trade_lite(s="ETHUSDT"), "fills").symbol == "ETHUSDT"
+    feed(futures_trade(s="ETHUSDT"))
+    assert feed(trade_lite(s="ETHUSDT")) == []
 
 
 def test_a_full_event_makes_its_row_however_often_it_comes() -> None:
@@ -278,6 +303,7 @@ def test_the_venue_is_told_by_option_unit_and_symbol() -> None:
     ({}, "Acked"), ({"X": "TRIGGERING"}, "Acked"), ({"X": "TRIGGERED", "ai": "88", "act": "LIMIT"}, "Open"),
     ({"X": "TRIGGERED", "ai": "88", "act": "MARKET"}, "Acked"), ({"X": "FINISHED", "aq": "0.01"}, "Filled"),
     ({"X": "FINISHED", "aq": "0.005"}, "Canceled"), ({"X": "FINISHED", "aq": ""}, "Canceled"),
+    ({"X": "FINISHED", "aq": "0.0", "q": "0"}, "Canceled"),
     ({"X": "FINISHED", "aq": "3", "q": "0"}, "Filled"), ({"X": "CANCELED"}, "Canceled"),
     ({"X": "REJECTED"}, "Rejected"), ({"X": "EXPIRED"}, "Expired"),
 ])  # fmt: skip

@@ -27,6 +27,7 @@ from recorder.normalise.binance.private_words import (
     ALGO_STATUSES,
     RESTING_TIFS,
     STATUSES,
+    TRIGGERED,
     expiry_reason,
     futures_notes,
     reason_of,
@@ -43,6 +44,7 @@ FULL_FILLS_MAX = 65_536
 
 SIDES = {"BUY": "buy", "SELL": "sell"}
 _FINAL = frozenset(FINAL_ORDER_STATUSES)
+_CONDITIONAL = ("STOP_LOSS", "TAKE_PROFIT")
 _EXECUTIONS = ("TRADE", "CALCULATED")
 """Execution types that are a fill; CALCULATED is the venue's own, of a liquidation or deleveraging."""
 
@@ -75,8 +77,10 @@ class PrivateOrders:
         order = self._order(self._spot, message, message.c, status, ts_local, message.o)
         order.reject_reason = reason_of(message.r) or expiry_reason(message.eR, status)
         order.notes = spot_notes(message)
-        if message.x == "NEW":
-            order.ts_ack = ts_local
+        if message.x == "NEW" and not (message.w and message.o.startswith(_CONDITIONAL)):
+            order.ts_ack = (
+                ts_local  # a conditional order in the book was acknowledged before it was triggered
+            )
         rows = [NormalisedRow("orders", Slot.ORDER, order)]
         if amended:
             # One id is one order: the one it had ends here. Its fills stay under it, by the venue's id they are one.
@@ -102,13 +106,15 @@ class PrivateOrders:
         found = message.o
         venue = self._venue_of(found.s, message.fs)
         status = self._status(found.X, found.o == "LIMIT", found.f)
+        if status == "Expired" and str(found.er) == TRIGGERED:
+            status = "Acked"  # under the same ids it goes on as the order that it became
         order = self._order(venue, found, found.c, status, ts_local, found.ot or found.o)
         order.reject_reason = expiry_reason(found.er, status) or (
             "self-trade prevention" if found.X == "EXPIRED_IN_MATCH" else None
         )
         order.notes = futures_notes(found)
-        if found.x == "NEW":
-            order.ts_ack = ts_local
+        if found.x == "NEW" and found.ot in (None, found.o):
+            order.ts_ack = ts_local  # not again when a conditional order becomes what it was to become
         rows = [NormalisedRow("orders", Slot.ORDER, order)]
         if found.x in _EXECUTIONS and (found.x == "TRADE" or found.l.strip("0.")):
             # The venue's own executions may have no trade id; what the order had executed by then is as good.

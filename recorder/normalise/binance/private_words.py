@@ -39,12 +39,13 @@ EXPIRY_REASONS = {
     "5": "the account was liquidated",
     "6": "its GTE condition is not met",
     "7": "the symbol is delisted",
-    "8": "replaced by the stop order it triggered",
     "9": "market order could not be filled completely",
     "10": "FOK could not be filled completely",
     "11": "post-only order would have taken liquidity",
 }
-"""Futures: the numbers of `er`."""
+"""Futures: the numbers of `er`, but for the one below."""
+TRIGGERED = "8"
+"""Futures: `er` of a conditional order that expired because it was triggered."""
 
 _OWN_ORDERS = (
     ("autoclose-", "liquidation"),
@@ -92,6 +93,8 @@ def futures_notes(order: FuturesOrder) -> str | None:
         notes.append("liquidation")
     if order.x == "CALCULATED":
         notes.append("executed by the venue outside the order book")
+    if str(order.er) == TRIGGERED:
+        notes.append("triggered")
     if order.x == "AMENDMENT":
         notes.append("amended")
     if order.sp is not None and order.sp.strip("0."):
