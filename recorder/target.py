@@ -13,7 +13,6 @@ from pydantic import SecretStr
 
 from recorder.redact import MASK_TEXT, redacted
 
-mask_urls = redacted
 DEFAULT_PORTS = {"http": 8123, "https": 8443}
 
 

@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from recorder.bus.base import Subscription
 from recorder.bus.errors import BusUrlError
 from recorder.bus.options import BusOptions
-from recorder.target import mask_urls
+from recorder.redact import redacted
 
 GROUP = "recorder.buses"
 OWN = {
@@ -34,7 +34,7 @@ def open_subscription(url: str, options: BusOptions | None = None) -> Subscripti
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     if not separator or scheme not in {*OWN, *found}:
         raise BusUrlError(
-            f"bus {mask_urls(url)!r}: no such bus; a URL begins with one of "
+            f"bus {redacted(url)!r}: no such bus; a URL begins with one of "
             f"{', '.join(f'{known}://' for known in sorted({*OWN, *found}))}"
         )
     if scheme in OWN:

@@ -232,7 +232,7 @@ def test_msgpack_stays_as_long_as_it_was(document: tuple[Any, Any], data: st.Dat
 def test_msgpack_with_a_broken_byte(document: tuple[Any, Any], data: st.DataObject) -> None:
     """Behind a byte that begins nothing no secret stays; whatever a byte becomes, what was cut is not cut again."""
     packed = bytearray(msgspec.msgpack.encode({"symbol": "A", "doc": document[0]}))
-    heads = heads_of(packed)
+    heads = heads_of(bytes(packed))
     position = data.draw(st.sampled_from(heads))
     broken = packed[:position] + b"\xc1" + packed[position + 1 :]
     cut, _ = REDACTOR.cut(bytes(broken))
@@ -240,7 +240,7 @@ def test_msgpack_with_a_broken_byte(document: tuple[Any, Any], data: st.DataObje
     assert REDACTOR.cut(cut) == (cut, 0)
     packed[position] ^= data.draw(st.integers(1, 255))
     cut, _ = REDACTOR.cut(bytes(packed))
-    assert len(cut) == len(packed) or not is_msgpack(packed)
+    assert len(cut) == len(packed) or not is_msgpack(bytes(packed))
     assert REDACTOR.cut(cut) == (cut, 0)
 
 
@@ -257,8 +257,9 @@ def heads_of(packed: bytes) -> list[int]:
 
 PIECES = st.sampled_from(
     [b"token", b"apiKey", b"Authorization", b"password", b'"', b"'", b"\\", b'\\"', b":", b"=", b"{", b"}", b"[", b"]",
-     b"(", b")", b",", b" ", b"\n", b"\\n", b"&", b"***", b"*", b"x", b"1", b"://", b"u:p@h", b"/", b"@", b"%22", b"%3D",
-     b"-----BEGIN PRIVATE KEY-----", b"-----END PRIVATE KEY-----", b"Bearer ", b"Basic dXNlcjpw", b"eyJhbGciOi.eyJzdWIiOi.x",
+     b"(", b")", b",", b" ", b"\n", b"\\n", b"&", b"***", b"*", b"x", b"1", b"://", b"u:p@h", b"/", b"@", b"%22",
+     b"%3D", b"-----BEGIN PRIVATE KEY-----", b"-----END PRIVATE KEY-----", b"Bearer ", b"Basic dXNlcjpw",
+     b"eyJhbGciOi.eyJzdWIiOi.x",
      b"null", b"--", b"\x82", b"\xa5token", b"\xa3abc", b"\xd9", b"\xff", b"/ws/", b"stream=", b"a" * 60]
 )  # fmt: skip
 
