@@ -1,0 +1,331 @@
+"""`recorder run` as a process: signals, kills, and what is not there when it starts."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pathlib
+import signal
+import socket
+from collections.abc import Iterator
+
+import pytest
+from harness.backends import Backend, Place
+from harness.dev_server import DevServerProcess, Fault
+from harness.ingest_files import run_command
+from harness.publishing import Published, PublishingProcess
+from harness.recorders import order, wait_until
+from harness.running import RunningRecorder
+
+from recorder import Publisher
+from recorder.bus.base import Encoding
+
+EXACT = ("inserted", "pending", "shed", "dead_lettered", "duplicates_skipped", "expired")
+
+
+@pytest.fixture
+def place(backend: Backend, tmp_path: pathlib.Path) -> Iterator[Place]:
+    """A database for the recorder's process alone."""
+    with backend.place(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+def server(tmp_path: pathlib.Path) -> Iterator[DevServerProcess]:
+    """A server under control, not started."""
+    found = DevServerProcess(tmp_path / "server")
+    yield found
+    found.close()
+
+
+def asked(folder: pathlib.Path, place: Place, sql: str) -> list[dict[str, object]]:
+    """What the database says, by the command, after the recorder has ended."""
+    found = run_command(
+        "--data-dir", folder / "data", "query", "--format", "jsonl", sql, cwd=folder, **place.variables
+    )
+    assert found.returncode == 0, found.stderr
+    return [json.loads(line) for line in found.stdout.splitlines()]
+
+
+def numbers(folder: pathlib.Path, place: Place) -> list[int]:
+    """The numbers of all rows of `orders`, in order, each as often as it is there."""
+    found = asked(folder, place, "SELECT toUInt64(client_order_id) AS n FROM orders ORDER BY n")
+    return [int(str(row["n"])) for row in found]
+
+
+def assert_exact(recorder: RunningRecorder) -> None:
+    """Every row of every table is accounted for."""
+    for table, counts in recorder.status()["balance"].items():
+        assert counts["received"] == sum(counts[name] for name in EXACT), (table, counts)
+
+
+def assert_all_there(published: Published, found: list[int]) -> None:
+    """What the publisher took is in the table, each row once."""
+    assert published.acknowledged
+    assert found == published.accepted()
+
+
+def test_sigterm_loses_no_row(place: Place, tmp_path: pathlib.Path) -> None:
+    """Stopped with rows under way it ends with 0, and the next run has what the first one had not acknowledged."""
+    recorder = RunningRecorder(tmp_path, **place.variables)
+    with recorder, PublishingProcess(recorder.bus_url, rows_per_s=5_000) as publishing:
+        recorder.ready()
+        wait_until(lambda: recorder.rows("orders") > 2_000, "rows")
+        assert recorder.stop() == 0
+        assert recorder.events("stopped")[-1]["rows_given_up"] == 0
+        recorder.start().ready(2)
+        wait_until(lambda: recorder.rows("orders") > 2_000, "rows of the second run")
+        published = publishing.finish()
+        wait_until(lambda: recorder.rows("orders", "pending") == 0, "all resolved")
+        assert_exact(recorder)
+        assert recorder.stop(signal.SIGINT) == 0
+    assert_all_there(published, numbers(tmp_path, place))
+
+
+def test_a_killed_recorder_gets_its_rows_again_and_records_them_once(
+    place: Place, tmp_path: pathlib.Path
+) -> None:
+    """SIGKILL with rows under way, several times: what the publisher sends again is in the table once."""
+    recorder = RunningRecorder(tmp_path, **place.variables)
+    with recorder, PublishingProcess(recorder.bus_url, rows_per_s=5_000) as publishing:
+        for run in range(1, 4):
+            recorder.ready(run)
+            wait_until(lambda: recorder.rows("orders") > 1_000, "rows")
+            recorder.kill()
+            recorder.start()
+        recorder.ready(4)
+        published = publishing.finish()
+        wait_until(lambda: recorder.rows("orders", "pending") == 0, "all resolved")
+        assert_exact(recorder)
+        assert recorder.stop() == 0
+    assert_all_there(published, numbers(tmp_path, place))
+
+
+def test_two_buses_of_which_one_is_dead(place: Place, tmp_path: pathlib.Path) -> None:
+    """The one goes on; the other is told to be down and why, and comes up when it can."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        dead = f"zmq://127.0.0.1:{taken.getsockname()[1]}"
+        alive = f"zmq://{tmp_path}/bus.sock"
+        with RunningRecorder(tmp_path, bus=(dead, alive), **place.variables) as recorder:
+            recorder.ready()
+            with Publisher(alive) as publisher:
+                assert publisher.publish("orders", order(1, client_order_id="1"))
+                assert publisher.flush(60)
+            assert recorder.rows("orders") == 1
+            (reason,) = recorder.reasons() or [""]
+            assert dead in reason
+            assert "is down" in reason
+            told = run_command("status", "--url", recorder.health, cwd=tmp_path)
+            assert told.returncode == 3
+            assert "NOT READY" in told.stdout
+            taken.close()
+            wait_until(lambda: recorder.reasons() == [], "the other bus")
+            with Publisher(dead) as publisher:
+                assert publisher.publish("orders", order(2, client_order_id="2"))
+                assert publisher.flush(60)
+            assert recorder.stop() == 0
+    assert numbers(tmp_path, place) == [1, 2]
+
+
+def test_bad_messages_cost_a_dead_letter_each_and_are_acknowledged(
+    place: Place, tmp_path: pathlib.Path
+) -> None:
+    """Bytes that are no row come between good ones: all are acknowledged, and the bytes are kept."""
+    with RunningRecorder(tmp_path, **place.variables) as recorder:
+        recorder.ready()
+        with Publisher(recorder.bus_url) as publisher:
+            for n in range(50):
+                assert publisher.publish("orders", order(n, client_order_id=str(n)))
+                if n % 10 == 0:
+                    assert publisher.publish_raw("orders", b"\xff{%d" % n, Encoding.JSON)
+            assert publisher.flush(60)
+        assert recorder.bus()["undecodable"] == 5
+        assert recorder.stop() == 0
+    assert numbers(tmp_path, place) == list(range(50))
+    letters = asked(
+        tmp_path,
+        place,
+        "SELECT toString(reason) AS r, hex(payload) AS p, origin AS o FROM dead_letters ORDER BY p",
+    )
+    assert [(row["r"], row["p"]) for row in letters] == [
+        ("not_json", (b"\xff{%d" % n).hex().upper()) for n in range(0, 50, 10)
+    ]
+    assert {str(row["o"]).rsplit(" ", 1)[0] for row in letters} == {f"{recorder.bus_url} orders"}
+
+
+def test_sighup_changes_what_may_change_and_keeps_the_old_settings_where_the_new_are_wrong(
+    place: Place, tmp_path: pathlib.Path
+) -> None:
+    """A topic, a linger and the log level change live; what needs a restart is named; wrong settings change nothing."""
+    config = tmp_path / "settings.toml"
+    config.write_text("[tables.orders]\nlinger_ms = 5\n")
+    with RunningRecorder(tmp_path, RECORDER_CONFIG=str(config), **place.variables) as recorder:
+        recorder.ready()
+        with Publisher(recorder.bus_url) as publisher:
+            config.write_text(
+                'log_level = "debug"\nshutdown_timeout_s = 20.5\n'
+                '[tables.orders]\nlinger_ms = 7\n[topics]\n"o.*" = "orders"\n'
+            )
+            recorder.send(signal.SIGHUP)
+            told = recorder.wait_event("settings read again")
+            assert set(told["changed"]) == {"log_level", "tables.orders.linger_ms", "topics"}
+            assert told["needs_restart"] == ["shutdown_timeout_s"]
+            assert publisher.publish("o.new", order(1, client_order_id="1"))
+            assert publisher.flush(60)
+            for wrong in ("linger_ms = 7\n", '[topics]\n"o.*" = "oders"\n', "this is no TOML"):
+                config.write_text(wrong)
+                count = len(recorder.events("settings were read again and are wrong; the old ones stay"))
+                recorder.send(signal.SIGHUP)
+                recorder.wait_event("settings were read again and are wrong; the old ones stay", count + 1)
+            assert publisher.publish("o.new", order(2, client_order_id="2"))
+            assert publisher.flush(60)
+            config.write_text("[tables.orders]\nenabled = false\n")
+            recorder.send(signal.SIGHUP)
+            recorder.wait_event("settings read again", 2)
+            assert publisher.publish("orders", order(3, client_order_id="3"))
+            assert publisher.flush(60)
+        assert recorder.status()["tables"]["orders"]["filtered_rows"] == 1
+        assert recorder.stop() == 0
+    assert numbers(tmp_path, place) == [1, 2]
+
+
+def test_it_starts_before_its_database_and_goes_on_when_that_comes(
+    server: DevServerProcess, tmp_path: pathlib.Path
+) -> None:
+    """Nobody answers: it says so, takes rows, acknowledges none, and has them in the table once somebody does."""
+    place = Place(server.url, "trading")
+    with RunningRecorder(tmp_path, **place.variables) as recorder:
+        recorder.ready()
+        assert (
+            "127.0.0.1"
+            in recorder.wait_event("no contact with the database, trying on; rows wait in memory")["why"]
+        )
+        (reason,) = recorder.reasons() or [""]
+        assert "no contact with the database" in reason
+        with Publisher(recorder.bus_url) as publisher:
+            for n in range(100):
+                assert publisher.publish("orders", order(n, client_order_id=str(n)))
+            wait_until(lambda: recorder.rows("orders", "pending") == 100, "rows taken")
+            assert publisher.stats().acked == 0
+            server.start()
+            assert publisher.flush(60)
+        wait_until(lambda: recorder.reasons() == [], "readiness")
+        assert recorder.rows("orders") == 100
+        assert recorder.stop() == 0
+    assert numbers(tmp_path, place) == list(range(100))
+
+
+def test_it_stops_without_ever_having_had_a_database(
+    tmp_path: pathlib.Path, server: DevServerProcess
+) -> None:
+    """What it took is not acknowledged; it ends at once and with 0."""
+    with RunningRecorder(tmp_path, **Place(server.url, "trading").variables) as recorder:
+        recorder.ready()
+        with Publisher(recorder.bus_url, close_timeout_s=0.0) as publisher:
+            assert publisher.publish("orders", order(1))
+            wait_until(lambda: recorder.rows("orders", "pending") == 1, "row taken")
+            assert recorder.stop() == 0
+            assert publisher.stats().acked == 0
+        assert recorder.events("stopped")[0]["unacknowledged"] == 1
+
+
+def test_a_second_signal_ends_the_flush(server: DevServerProcess, tmp_path: pathlib.Path) -> None:
+    """With an insert that hangs, the first SIGTERM waits for it and the second does not; the exit code says so."""
+    server.start()
+    place = Place(server.url, "trading")
+    with RunningRecorder(tmp_path, RECORDER_SHUTDOWN_TIMEOUT_S="600", **place.variables) as recorder:
+        recorder.ready()
+        with Publisher(recorder.bus_url, close_timeout_s=0.0) as publisher:
+            server.arm(Fault("before", "hang", table="orders"))
+            assert publisher.publish("orders", order(1))
+            server.wait_until(hanging=1)
+            recorder.send(signal.SIGTERM)
+            recorder.wait_event("flushing")
+            assert recorder.process is not None
+            assert recorder.process.poll() is None
+            recorder.send(signal.SIGTERM)
+            assert recorder.wait() == 143
+
+
+def test_one_held_table_does_not_stop_the_others(server: DevServerProcess, tmp_path: pathlib.Path) -> None:
+    """A table that refuses its rows is held and named; rows of another are acknowledged meanwhile, and none is lost."""
+    server.start()
+    place = Place(server.url, "trading")
+    with RunningRecorder(tmp_path, **place.variables) as recorder:
+        recorder.ready()
+        server.arm(Fault("before", "status", table="orders", status=404, code=60, text="no such table"))
+        with Publisher(recorder.bus_url) as publisher:
+            for n in range(100):
+                assert publisher.publish("orders", order(n, client_order_id=str(n)))
+                assert publisher.publish("account_state", {"account_id": f"{n}"})
+            wait_until(lambda: recorder.rows("account_state") == 100, "rows of the other table")
+            wait_until(lambda: publisher.stats().acked == 100, "their acknowledgement")
+            wait_until(lambda: any("orders is held" in reason for reason in recorder.reasons() or []), "held")
+            assert recorder.rows("orders", "pending") == 100
+            server.disarm()
+            assert publisher.flush(60)
+        assert_exact(recorder)
+        assert recorder.stop() == 0
+    assert numbers(tmp_path, place) == list(range(100))
+
+
+def test_a_health_port_in_use_is_one_line_and_exit_code_1(place: Place, tmp_path: pathlib.Path) -> None:
+    """It does not start, and says which port and what to do."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        ended = run_command(
+            "--data-dir", tmp_path / "data", "run", "--bus", f"zmq://{tmp_path}/b.sock", "--health-addr", address,
+            cwd=tmp_path, **place.variables,
+        )  # fmt: skip
+    assert ended.returncode == 1, ended.stderr
+    assert [line for line in ended.stderr.splitlines() if not line.startswith("{")] == [
+        f"error: health port {address}: already in use; stop what listens there, or set another health_addr"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "words"),
+    [
+        (("--bus", "carrier-pigeon://loft"), {}, ("carrier-pigeon", "no such bus")),
+        (("--bus", "127.0.0.1:5570"), {}, ("bus", "no URL")),
+        (("--bus", "zmq://127.0.0.1:1", "--bus", "zmq://127.0.0.1:1"), {}, ("bus", "twice")),
+        ((), {"RECORDER_TOPICS": '{"a.*": "oders"}'}, ("topics", "'oders'", 'did you mean "orders"?')),
+        ((), {"RECORDER_TOPICS": '{"a.*": "normaliser:x"}'}, ("topics", "normaliser 'x'", "installed are")),
+        ((), {"RECORDER_SHUTDOWN_TIMEOUT_S": "soon"}, ("RECORDER_SHUTDOWN_TIMEOUT_S", "must be a number")),
+        (("--health-addr", "nonsense"), {}, ("health_addr", "no address")),
+        (("--serve", "127.0.0.1:0"), {"RECORDER_TARGET": "http://localhost:1"}, ("--serve", "ask that server")),
+    ],
+)  # fmt: skip
+def test_wrong_settings_are_one_line_and_exit_code_2(
+    tmp_path: pathlib.Path, arguments: tuple[str, ...], environment: dict[str, str], words: tuple[str, ...]
+) -> None:
+    """Nothing is started or made; the line names what is wrong and where it was said."""
+    ended = run_command("--data-dir", tmp_path / "data", "run", *arguments, cwd=tmp_path, **environment)
+    assert ended.returncode == 2, ended.stderr
+    (line,) = [line for line in ended.stderr.splitlines() if not line.startswith("{")]
+    assert line.startswith("error: ")
+    for word in words:
+        assert word in line
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_wrong_password_is_one_line_and_exit_code_1(tmp_path: pathlib.Path) -> None:
+    """A server that answers, and refuses the login, is nothing to wait for."""
+    with contextlib.closing(
+        DevServerProcess(tmp_path / "server", options={"user": "writer", "password": "right"})
+    ) as server:
+        server.start()
+        target = server.url.replace("http://", "http://writer:wrong-secret@")
+        ended = run_command(
+            "--target", f"{target}/trading", "--data-dir", tmp_path / "data", "run", "--health-addr", "127.0.0.1:0",
+            cwd=tmp_path,
+        )  # fmt: skip
+    assert ended.returncode == 1, ended.stderr
+    (line,) = [line for line in ended.stderr.splitlines() if not line.startswith("{")]
+    assert line.startswith("error: ")
+    assert "wrong-secret" not in ended.stderr
+    assert "password" in line or "login" in line or "uthentication" in line
