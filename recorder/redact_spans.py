@@ -61,11 +61,13 @@ class SpanFinder:
         """The secrets of a text, in order; none that is cut already, none that is empty."""
         low = data.lower()
         position = 0
+        last_at = data.rfind(b"@")  # no password of a URL stands behind it
         while found := self._marks.search(low, position):
             mark = found[0]
             value: Value | None
             if mark.startswith(b":"):
-                value, position = _in_url(data, found.end()), found.end()
+                position = found.end()
+                value = _in_url(data, position) if position < last_at else None
             elif mark.startswith(b"-"):
                 value, position = _in_pem(low, found.end()), found.end()
             elif mark.startswith(_SCHEMES):
