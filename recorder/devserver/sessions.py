@@ -98,6 +98,7 @@ class Sessions:
     def __init__(self, clock: Callable[[], float] = time.monotonic):
         self._clock = clock
         self._sessions: dict[str, Session] = {}
+        self._gone: list[Session] = []
 
     def take(self, name: str, *, must_exist: bool) -> Session:
         """The session, busy from now on; a new one where there is none.
@@ -106,6 +107,9 @@ class Sessions:
             StatementError: another request has it, or it is not there and must be.
         """
         found = self._sessions.get(name)
+        if found is not None and found.expired(self._clock()):
+            self._gone.append(self._sessions.pop(name))
+            found = None
         if found is None:
             if must_exist:
                 raise StatementError.ours(Code.SESSION_NOT_FOUND, "Session not found.")
@@ -125,17 +129,14 @@ class Sessions:
 
     def expired(self) -> list[Session]:
         """Take out those that nobody used in time."""
-        gone = [session for session in self._sessions.values() if session.expired(self._clock())]
-        for session in gone:
+        late = [session for session in self._sessions.values() if session.expired(self._clock())]
+        for session in late:
             del self._sessions[session.name]
+        gone, self._gone = self._gone + late, []
         return gone
-
-    def drop(self, session: Session) -> None:
-        """Take one out."""
-        self._sessions.pop(session.name, None)
 
     def all(self) -> list[Session]:
         """Take all of them out."""
-        gone = list(self._sessions.values())
+        gone, self._gone = self._gone + list(self._sessions.values()), []
         self._sessions.clear()
         return gone

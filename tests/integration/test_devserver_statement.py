@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -176,8 +177,9 @@ def test_any_bytes_can_be_read(text: bytes) -> None:
         assert token.depth >= 0
         at = token.end
     query_of(text)
-    insert_of(text)
-    insert_of(b"INSERT INTO t " + text)
+    for sql in (text, b"INSERT INTO t " + text):
+        with contextlib.suppress(ValueError):  # it names a file
+            insert_of(sql)
 
 
 @pytest.mark.parametrize(

@@ -287,6 +287,8 @@ def test_sessions_are_for_one_at_a_time_and_end_unused() -> None:
     assert sessions.expired() == []
     now[0] += 1
     assert sessions.expired() == [session]
+    assert sessions.take("s", must_exist=False) is not session
+    assert sessions.all() != []
     with pytest.raises(StatementError, match="Session not found"):
         sessions.take("s", must_exist=True)
 
