@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pathlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from harness.backends import Backend
+from harness.binance_private import NS, account_update, raw
+from harness.consuming import until
 from harness.private_session import ACCOUNT, Session, make_session
 
 from recorder import Recorder, Settings
+from recorder.backoff import Backoff
+from recorder.bus.base import Encoding, Subscription
+from recorder.bus.inprocess import InProcessBus
+from recorder.bus.options import BusOptions
 from recorder.ingest import IngestOptions, IngestResult, run_ingest
+from recorder.ingest.normalisers import open_normaliser
 from recorder.normalise.order_ids import OrderIds
 from recorder.normalise.order_ids_load import load_order_ids
+from recorder.service.consumer import Consumer
+from recorder.service.rows import MessageRows
+from recorder.service.topics import TopicMap
 from recorder.sink.errors import SinkUnavailable
 from schemas.core.tables import PACK
 from schemas.executor import ClientExecutor
@@ -209,6 +220,102 @@ def test_without_a_table_or_a_database_rows_go_on_as_they_are(
     assert len(ids) == 0
     said = [record for record in caplog.records if "not known" in record.getMessage()]
     assert len(said) == 2
+
+
+# -- over a bus -----------------------------------------------------------------------------------------------------
+
+
+class Deaf:
+    """A subscription whose acknowledgements get lost."""
+
+    def __init__(self, subscription: Subscription):
+        self._subscription = subscription
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._subscription, name)
+
+    async def ack(self, messages: Any) -> None:
+        """To nobody."""
+
+
+@contextlib.asynccontextmanager
+async def consuming(
+    recorder: Recorder,
+    bus: InProcessBus,
+    ids: OrderIds,
+    wrap: Callable[[Subscription], Any] = lambda found: found,
+) -> AsyncIterator[Consumer]:
+    """As the service does it: a normaliser of its own, and the map of orders."""
+    options = {"account_id": ACCOUNT, "snapshot_interval_s": 1}
+    rows = MessageRows(
+        recorder.tables, "inproc://", recorder.recorder_run_id,
+        open_normaliser=lambda name: open_normaliser(name, options), order_ids=ids,
+    )  # fmt: skip
+    window = BusOptions()
+    consumer = Consumer(
+        recorder, wrap(bus.subscribe(window)), lambda: bus.subscribe(window), rows,
+        TopicMap({"user.*": "normaliser:binance"}),
+        window=(window.window_messages, window.window_bytes), backoff=Backoff(0.01, 0.05),
+    )  # fmt: skip
+    await consumer.start()
+    try:
+        yield consumer
+    finally:
+        await consumer.close()
+
+
+def publish(bus: InProcessBus, session: Session) -> int:
+    """Both sides as they happen; how many messages that is."""
+    told = [(row["ts_local"], "orders", raw(row)) for row in session.own]
+    told += [(at, "user.main", raw(message)) for at, message in session.venue]
+    for at, topic, payload in sorted(told):
+        assert bus.publish(topic, payload, Encoding.JSON, ts_ns=at)
+    return len(told)
+
+
+async def test_a_session_over_a_bus_survives_a_takeover(
+    settings: Settings, ask: Ask, session: Session, database: str
+) -> None:
+    """Both sides by turns; all of it comes again, to another normaliser and an empty map filled from the database:
+    what was recorded first stands, and nothing is there twice."""
+    bus = InProcessBus()
+    with Recorder(settings) as recorder:
+        messages = publish(bus, session)
+        async with consuming(recorder, bus, OrderIds(), Deaf) as first:
+            await until(lambda: _taken(first) == messages and not first.pending, "every row durable")
+            await asyncio.to_thread(recorder.flush, 60)
+        told = ask("SELECT count(), uniqExact(_log, _seq) FROM {db}.fills")[0]
+        ids = OrderIds()
+        assert await asyncio.to_thread(recorder.ask, lambda sink: load_order_ids(sink, database, ids), 60)
+        async with consuming(recorder, bus, ids):
+            await until(lambda: bus.waiting == 0, "acknowledgement")
+        assert ask("SELECT count(), uniqExact(_log, _seq) FROM {db}.fills")[0] == told
+        assert told[0] == told[1]
+        assert ask("SELECT count() - uniqExact(_log, _seq) FROM {db}.orders") == [(0,)]
+    check(session, ask)
+
+
+async def test_positions_and_wallets_are_recorded_again_by_the_clock(settings: Settings, ask: Ask) -> None:
+    """While nothing comes; as the recorder's own rows, with the venue's time of the state."""
+    bus = InProcessBus()
+    with Recorder(settings) as recorder:
+        async with consuming(recorder, bus, OrderIds()):
+            assert bus.publish("user.main", raw(account_update()), Encoding.JSON, ts_ns=NS)
+            sql = "SELECT count() FROM {db}.account_state WHERE ts_local > ts + 1000"
+            deadline = asyncio.get_running_loop().time() + 60
+            while ask(sql) < [(2,)]:
+                assert asyncio.get_running_loop().time() < deadline, "no snapshots came"
+                await asyncio.sleep(0.1)
+        assert ask("SELECT uniqExact(_log), uniqExact(ts), uniqExact(cash) FROM {db}.account_state") == [
+            (2, 1, 1)
+        ]
+        held = ask("SELECT DISTINCT position_qty, avg_price, account_id FROM {db}.positions_intraday")
+        assert held == [(Decimal("-0.040"), Decimal("64089.2"), ACCOUNT)]
+
+
+def _taken(consumer: Consumer) -> int:
+    counts = consumer.counts().bus
+    return counts.messages if counts is not None else 0
 
 
 # -- the tables -----------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from recorder.bad_rows import BadRow
 from recorder.build import BatchBuilder
 from recorder.normalise.base import BadMessage, Message, NormalisedRow
 from recorder.normalise.binance import BinanceNormaliser
-from recorder.normalise.order_ids import OrderIds
+from recorder.normalise.order_ids import OrderIdentity, OrderIds
 from schemas.core.tables import PACK
 
 WIDE = Context(prec=80)
@@ -238,3 +238,38 @@ def _places(value: Any) -> Any:
     for name, inner in list(items):
         yield value, name
         yield from _places(inner)
+
+
+texts = st.sampled_from(["", "a", "b", "c"])
+order_rows = st.fixed_dictionaries({
+    "account_id": texts, "client_order_id": st.one_of(st.none(), texts), "venue": st.one_of(st.none(), texts),
+    "symbol": st.sampled_from(["S", "T"]), "broker_order_id": st.one_of(st.none(), texts, st.sampled_from("12345")),
+    "strategy": st.one_of(st.none(), st.just("mm")), "ts_send": st.one_of(st.none(), st.just(5)),
+})  # fmt: skip
+
+
+@given(
+    st.integers(1, 3),
+    st.lists(st.tuples(st.sampled_from(["orders", "fills", "old"]), order_rows), max_size=30),
+)
+@settings(max_examples=500)
+def test_the_map_of_orders_stays_whole(most: int, rows: list[tuple[str, dict[str, Any]]]) -> None:
+    """However rows come: at most so many orders, nothing leads to one that is forgotten, and no row loses a value."""
+    ids = OrderIds(most)
+    for table, row in rows:
+        if table == "old":
+            texts = (
+                row[name] or ""
+                for name in ("account_id", "client_order_id", "venue", "symbol", "broker_order_id")
+            )
+            ids.learn(OrderIdentity(*texts), row, old=True)
+        else:
+            taken = ids.take(table, row)
+            assert all(taken[name] == value for name, value in row.items() if value not in (None, ""))
+        assert len(ids) <= most
+        assert set(ids._numbers.values()) <= set(ids._orders)
+        assert {(account, client) for client, found in ids._accounts.items() for account in found} == set(
+            ids._orders
+        )
+        assert sorted(n for known in ids._orders.values() for n in known.numbers) == sorted(ids._numbers)
+        assert len(ids._nameless) <= most
