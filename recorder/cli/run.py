@@ -59,10 +59,8 @@ def run(invocation: Invocation, bus: tuple[str, ...], serve: str | None, health_
         return invocation.settings(base=base, set_up_log=set_up_log, bus=bus or None, health_addr=health_addr)
 
     settings = read(set_up_log=True)
-    if serve and not settings.target.embedded:
-        raise click.UsageError(
-            f"--serve answers for the embedded engine, and target is {settings.target}; ask that server"
-        )
+    if serve:
+        _check_serve(serve, settings)
 
     async def main() -> int:
         return await Service(settings, reread=read, set_up_log=invocation.set_up_log, serve=serve).run()
@@ -70,3 +68,21 @@ def run(invocation: Invocation, bus: tuple[str, ...], serve: str | None, health_
     with asyncio.Runner(loop_factory=new_loop) as runner:
         code = runner.run(main())
     click.get_current_context().exit(code)
+
+
+def _check_serve(addr: str, settings: Settings) -> None:
+    """Refuse an address that is none, or a target that answers for itself.
+
+    Raises:
+        UsageError: it is so.
+    """
+    from recorder.settings import parse_address
+
+    if not settings.target.embedded:
+        raise click.UsageError(
+            f"--serve answers for the embedded engine, and target is {settings.target}; ask that server"
+        )
+    try:
+        parse_address(addr)
+    except ValueError as error:
+        raise click.UsageError(f"--serve: {error}") from error

@@ -172,9 +172,17 @@ class Service:
 
     @contextlib.asynccontextmanager
     async def _served(self, addr: str) -> AsyncIterator[None]:
-        from recorder.devserver.server import DevServer  # type: ignore[import-not-found, unused-ignore]
+        from recorder.devserver.server import DevServer
 
-        server = DevServer(self._settings.target.path, addr=addr, read_only=True)
+        settings = self._settings
+        server = DevServer(
+            settings.target.path,
+            addr=addr,
+            database=settings.database,
+            read_only=True,
+            keep_free_bytes=settings.engine_keep_free_bytes,
+            tmp_dir=settings.data_dir / "tmp",
+        )
         await server.start()
         log.info("serving the embedded engine, read-only", url=server.url)
         try:

@@ -7,6 +7,8 @@ import json
 import pathlib
 import signal
 import socket
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -271,6 +273,24 @@ def test_one_held_table_does_not_stop_the_others(server: DevServerProcess, tmp_p
     assert numbers(tmp_path, place) == list(range(100))
 
 
+def test_serve_answers_while_it_records_and_changes_nothing(tmp_path: pathlib.Path) -> None:
+    """The embedded engine is asked over HTTP by another process meanwhile; an INSERT is refused."""
+    with RunningRecorder(tmp_path, "--serve", "127.0.0.1:0") as recorder:
+        url = recorder.ready().wait_event("serving the embedded engine, read-only")["url"]
+        with Publisher(recorder.bus_url) as publisher:
+            for n in range(20):
+                assert publisher.publish("orders", order(n))
+            assert publisher.flush(60)
+        with urllib.request.urlopen(f"{url}?query=SELECT+count()+FROM+orders", timeout=30) as answer:
+            assert answer.read() == b"20\n"
+        wrong = urllib.request.Request(url, data=b"TRUNCATE TABLE orders", method="POST")
+        with pytest.raises(urllib.error.HTTPError):
+            urllib.request.urlopen(wrong, timeout=30)
+        with urllib.request.urlopen(f"{url}?query=SELECT+count()+FROM+orders", timeout=30) as answer:
+            assert answer.read() == b"20\n"
+        assert recorder.stop() == 0
+
+
 def test_a_health_port_in_use_is_one_line_and_exit_code_1(place: Place, tmp_path: pathlib.Path) -> None:
     """It does not start, and says which port and what to do."""
     with socket.socket() as taken:
@@ -293,6 +313,7 @@ def test_a_health_port_in_use_is_one_line_and_exit_code_1(place: Place, tmp_path
         (("--bus", "carrier-pigeon://loft"), {}, ("carrier-pigeon", "no such bus")),
         (("--bus", "127.0.0.1:5570"), {}, ("bus", "no URL")),
         (("--bus", "zmq://127.0.0.1:1", "--bus", "zmq://127.0.0.1:1"), {}, ("bus", "twice")),
+        (("--serve", "nonsense"), {}, ("--serve", "no address")),
         ((), {"RECORDER_TOPICS": '{"a.*": "oders"}'}, ("topics", "'oders'", 'did you mean "orders"?')),
         ((), {"RECORDER_TOPICS": '{"a.*": "normaliser:x"}'}, ("topics", "normaliser 'x'", "installed are")),
         ((), {"RECORDER_SHUTDOWN_TIMEOUT_S": "soon"}, ("RECORDER_SHUTDOWN_TIMEOUT_S", "must be a number")),
