@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -155,6 +156,10 @@ class ZmqSubscription:
         if self._reader is not None:
             self._reader.close()
         if self._socket is not None:
+            if self.endpoint.path:
+                # While it is still ours: afterwards it may be another recorder's.
+                with contextlib.suppress(OSError):
+                    os.unlink(self.endpoint.path)
             self._socket.close(linger=CLOSE_LINGER_MS)
             await asyncio.to_thread(self._context.term)
 
