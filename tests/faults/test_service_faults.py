@@ -195,7 +195,7 @@ def test_a_queue_less_than_the_window_sheds_in_the_recorder_and_tells_gaps(
 def test_a_long_outage_fills_the_publishers_buffer_and_no_memory(
     road: Road, kind: str, tmp_path: pathlib.Path
 ) -> None:
-    """With window and buffer full the publisher sheds what is new, counted and told by the recorder; the rest is in once."""
+    """Window and buffer full, the publisher sheds what is new, counted and told; what it took is in once."""
     with (
         recorder_into(f"{road.server.url}/{road.database}", tmp_path, SETTINGS) as recorder,
         PublishingProcess(recorder.bus_url, buffer_bytes=2 << 20) as publishing,

@@ -1,0 +1,108 @@
+"""SIGKILL of recorder and server while rows arrive over the bus: what the publisher took is in once.
+
+What a killed recorder had taken and not acknowledged, the publisher delivers to the next one, which asks the table for
+it first. `RECORDER_TEST_KILLS` says how long this goes on (`make torture` runs it long).
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import random
+import signal
+import time
+
+import pytest
+from harness.dev_server import DevServerProcess, Fault
+from harness.producing import difference
+from harness.publishing import PublishingProcess
+from harness.recorders import wait_until
+from harness.troubles import road_to
+
+from benchmarks.service_processes import ProcessFailed, RecorderProcess, recorder_into
+
+ROUNDS = max(1, int(os.environ.get("RECORDER_TEST_KILLS", "50")) // 4)
+SETTINGS = {
+    "RECORDER_INSERT_TIMEOUT_S": "2",
+    "RECORDER_RETRY_INITIAL_S": "0.02",
+    "RECORDER_RETRY_MAX_S": "0.2",
+    "RECORDER_DEFAULTS__LINGER_MS": "50",
+    "RECORDER_BUS_WINDOW_MESSAGES": "2000",
+}
+
+
+def inserted(recorder: RecorderProcess) -> int:
+    return int(recorder.status()["balance"]["orders"]["inserted"])
+
+
+def kill(recorder: RecorderProcess, server: DevServerProcess, rng: random.Random) -> str:
+    """Kill the recorder at some moment, the server with it or not; returns when what was killed has gone."""
+    moment = rng.choice(("any", "insert hangs", "insert ran", "server too", "server in an insert"))
+    process = recorder.recorder.process
+    if moment == "any":
+        time.sleep(rng.uniform(0, 0.3))
+        process.kill()
+    elif moment in ("insert hangs", "insert ran"):
+        server.arm(Fault("before" if moment == "insert hangs" else "after", "hang", table="orders"))
+        server.wait_until(hanging=1)
+        process.kill()
+        process.wait()
+        server.disarm()  # what the killed one had sent may commit now, beside its redelivery
+    elif moment == "server too":
+        server.kill()
+        process.kill()
+    else:
+        server.arm(Fault(rng.choice(("before", "middle", "after")), "kill", table="orders"))
+        server.wait_gone()
+        process.kill()
+    process.wait()
+    return moment
+
+
+def short_life(
+    target: str, folder: pathlib.Path, bus_url: str, server: DevServerProcess, rng: random.Random
+) -> str:
+    """A recorder from its start to its kill; at which moment that came."""
+    moment = ""
+    try:
+        with recorder_into(target, folder, SETTINGS, bus_url=bus_url) as recorder:
+            wait_until(lambda: inserted(recorder) > 0, "rows in")
+            moment = kill(recorder, server, rng)
+    except ProcessFailed as ended:
+        if not moment or f"ended with -{int(signal.SIGKILL)}" not in str(ended):
+            raise
+    return moment
+
+
+@pytest.mark.slow
+@pytest.mark.torture
+@pytest.mark.timeout(120 + 20 * ROUNDS)
+def test_rows_are_in_once_through_sigkills_of_recorder_and_server(tmp_path: pathlib.Path) -> None:
+    """However often both are killed: all the publisher took is acknowledged in the end, and in the table once."""
+    seed = random.SystemRandom().randrange(2**32)
+    rng = random.Random(seed)
+    moments: list[str] = []
+    bus_url = f"zmq://{tmp_path / 'bus.sock'}"
+    with DevServerProcess(tmp_path / "server") as server, road_to(server) as road:
+        target = f"{server.url}/{road.database}"
+        with PublishingProcess(bus_url, rows_per_s=10_000) as publishing:
+            for number in range(ROUNDS):
+                if not server.alive:
+                    server.start()
+                moments.append(short_life(target, tmp_path, bus_url, server, rng))
+                if (number + 1) % 10 == 0:
+                    print(f"seed {seed}: {number + 1} of {ROUNDS} rounds")
+            if not server.alive:
+                server.start()
+            with recorder_into(target, tmp_path, SETTINGS, bus_url=bus_url) as recorder:
+                published = publishing.finish()
+        assert published.acknowledged
+        columns = road.client.query(
+            f"SELECT toUInt64(client_order_id) AS n FROM {road.database}.orders ORDER BY n"
+        ).result_columns
+        stored = list(columns[0]) if columns else []
+    accepted = published.accepted()
+    assert stored == accepted, f"seed {seed}, killed {moments}: {difference(stored, accepted)}"
+    print(
+        f"seed {seed}: {ROUNDS} rounds, each of {len(stored)} rows in once, {len(published.shed)} messages not taken"
+    )
