@@ -94,7 +94,7 @@ def test_rows_are_in_once_through_sigkills_of_recorder_and_server(tmp_path: path
                     print(f"seed {seed}: {number + 1} of {ROUNDS} rounds")
             if not server.alive:
                 server.start()
-            with recorder_into(target, tmp_path, SETTINGS, bus_url=bus_url) as recorder:
+            with recorder_into(target, tmp_path, SETTINGS, bus_url=bus_url):
                 published = publishing.finish()
         assert published.acknowledged
         columns = road.client.query(
