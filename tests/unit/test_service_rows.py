@@ -1,0 +1,148 @@
+"""A bus message to rows: identity, time and correlation filled in, and one dead letter for what is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from recorder.bus.base import BusMessage, Encoding
+from recorder.identity import UNDATED_NS, source_seq
+from recorder.normalise.base import Message, NormalisedRow
+from recorder.packs import packs_of
+from recorder.service.rows import POSITIONS, MessageRows, Rows
+from recorder.service.topics import DEFAULT, Route
+from recorder.settings import Settings
+from schemas.core.trading import Order
+
+TABLES = {table.name: table for pack in packs_of(Settings()) for table in pack.tables}
+TS_NS = 1_800_000_000_000_000_000
+COLUMNS = [column.name for column in TABLES["orders"].columns]
+
+
+class Fixed:
+    """A normaliser that answers what it was told to."""
+
+    snapshot_interval_s = 2.0
+
+    def __init__(self, answer: Any):
+        self.filtered: Counter[str] = Counter()
+        self.ignored: Counter[str] = Counter()
+        self.answer = answer
+
+    def normalise(self, message: Message) -> Sequence[NormalisedRow]:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return [NormalisedRow(*row) for row in self.answer]
+
+    def snapshots(self, now_ns: int) -> list[NormalisedRow]:
+        return [NormalisedRow("orders", 0, {"ts_local": now_ns})]
+
+
+def made(
+    payload: Any = None, *, topic: str = "orders", answer: Any = None, route: Route = DEFAULT, **fields: Any
+) -> Rows:
+    """What a message made."""
+    rows = MessageRows(TABLES, "zmq://here", "run-1", open_normaliser=lambda name: Fixed(answer))
+    raw = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    given = {"ts_ns": TS_NS, "position": 3, "encoding": Encoding.JSON} | fields
+    return rows.of(BusMessage(topic, raw, log=9, **given), route)
+
+
+def test_rows_have_the_identity_of_their_message() -> None:
+    """Position and place in it; the table from the topic, or from the row."""
+    rows, letter = made([{"symbol": "A"}, {"symbol": "B", "table": "fills"}])
+    assert letter is None
+    assert [(row.table, row.seq) for row in rows] == [
+        ("orders", source_seq(3, 0)),
+        ("fills", source_seq(3, 1)),
+    ]
+
+
+@pytest.mark.parametrize("said", [None, 0])
+def test_time_and_correlation_are_filled_in_where_a_row_has_none(said: int | None) -> None:
+    """The message's own, the same at every delivery."""
+    ((row,), _) = made({"ts_local": said}, correlation_id="c")
+    assert (row.row["ts_local"], row.row["correlation_id"]) == (TS_NS, "c")
+
+
+@pytest.mark.parametrize("said", [5, "soon", False, 1.5])
+def test_what_a_row_says_itself_stands(said: Any) -> None:
+    """Also where it is wrong: then the builder says so."""
+    ((row,), _) = made({"ts_local": said, "correlation_id": "own"}, correlation_id="c")
+    assert (row.row["ts_local"], row.row["correlation_id"]) == (said, "own")
+
+
+@pytest.mark.parametrize("shape", ["object", "tuple"])
+@pytest.mark.parametrize(("own", "own_correlation"), [(0, None), (5, "own")])
+def test_rows_of_normalisers_are_filled_in_too(shape: str, own: int, own_correlation: str | None) -> None:
+    """Row objects and tuples are made anew, not changed."""
+    row: Any = Order(symbol="A", status="Open", ts_local=own, correlation_id=own_correlation)
+    if shape == "tuple":
+        row = tuple(getattr(row, name) for name in COLUMNS)
+    ((found,), _) = made(answer=[("orders", 2, row)], route=Route("*", normaliser="x"), correlation_id="c")
+    assert found.seq == source_seq(3, 2)
+    value = found.row
+    if shape == "tuple":
+        value = Order(**dict(zip(COLUMNS, value, strict=True)))
+    assert (value.ts_local, value.correlation_id) == (own or TS_NS, own_correlation or "c")
+
+
+@pytest.mark.parametrize(
+    ("payload", "fields", "reason", "payload_format"),
+    [
+        (b"{", {}, "not_json", "text"),
+        (b"\xc1", {"encoding": Encoding.MSGPACK}, "not_msgpack", "binary"),
+        (b"\x01", {"encoding": Encoding.MSGPACK}, "not_a_row", "msgpack"),
+        (b"{}", {"topic": "nowhere"}, "unknown_table", "json"),
+        (b"{}", {"topic": ""}, "no_table", "json"),
+        (b"{}", {"position": POSITIONS}, "bad_position", "json"),
+        (b"{}", {"answer": KeyError("x"), "route": Route("*", normaliser="x")}, "normaliser_failed", "json"),
+        (b"{}", {"answer": [("orders", 1, {}), ("orders", 1, {})], "route": Route("*", normaliser="x")}, "bad_slots",
+         "json"),
+        (b"{}", {"encoding": Encoding.MSGPACK, "route": Route("*", normaliser="x")}, "not_json", "binary"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_one_letter_with_the_bytes(
+    payload: bytes, fields: dict[str, Any], reason: str, payload_format: str
+) -> None:
+    """Dated and numbered by the message, so that it is kept once; nothing else is made."""
+    rows, letter = made(payload, **fields)
+    assert not rows
+    assert letter is not None
+    position = fields.get("position", 3) % POSITIONS
+    assert (letter.table, letter.seq) == ("dead_letters", source_seq(position, 0))
+    said = letter.row
+    assert (said["reason"], said["payload"], said["payload_format"]) == (reason, payload, payload_format)
+    assert (said["source_log"], said["ts_local"]) == (9, TS_NS)
+    assert said["origin"] == f"zmq://here {fields.get('topic', 'orders')} {fields.get('position', 3)}"
+
+
+def test_rows_that_have_a_table_go_there_though_others_have_none() -> None:
+    """One letter for the message, that names the tables."""
+    rows, letter = made([{"symbol": "A"}, *({"table": f"x{n}"} for n in range(9))])
+    assert len(rows) == 1
+    assert letter is not None
+    assert letter.seq == source_seq(3, 1)
+    assert letter.row["detail"].startswith("9 of 10 rows are for tables that no loaded pack has: 'x0', 'x1'")
+
+
+@pytest.mark.parametrize("ts_ns", [0, -1, 2**63])
+def test_a_letter_of_an_undated_message_has_the_time_of_the_undated(ts_ns: int) -> None:
+    """A time that no column takes would lose the letter."""
+    _, letter = made(b"{", ts_ns=ts_ns)
+    assert letter is not None
+    assert letter.row["ts_local"] == UNDATED_NS
+
+
+def test_snapshots_come_at_their_interval() -> None:
+    """And only from normalisers that were used and make any."""
+    rows = MessageRows(TABLES, "zmq://here", "run-1", open_normaliser=lambda name: Fixed([]))
+    assert rows.snapshots(TS_NS) == []
+    rows.of(BusMessage("t", b"{}", Encoding.JSON, TS_NS, 9, 0), Route("t", normaliser="x"))
+    assert len(rows.snapshots(TS_NS)) == 1
+    assert rows.snapshots(TS_NS + 1_999_999_999) == []
+    assert len(rows.snapshots(TS_NS + 2_000_000_000)) == 1
