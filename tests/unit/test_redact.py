@@ -16,12 +16,13 @@ from recorder import redact
 from recorder.arrow_rows import exact_columns
 from recorder.bad_rows import row_bytes
 from recorder.build import BatchBuilder
+from recorder.errors import SettingsError
 from recorder.log import get_logger
 from recorder.packs import packs_of
 from recorder.queue import ArrowBlock
 from recorder.redact import Redactor, put_in_force, redacted
 from recorder.redact_columns import ColumnRedactor
-from recorder.settings import Settings, SettingsError
+from recorder.settings import Settings
 from recorder.sink.errors import HoldError
 from schemas.core.tables import PACK
 
