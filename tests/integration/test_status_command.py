@@ -1,0 +1,139 @@
+"""`recorder status`: what a running recorder says of itself, and an exit code for scripts."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import pathlib
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+
+import pytest
+from harness.backends import Backend
+from harness.dev_server import free_port
+from harness.faulty_sink import Fail
+from harness.ingest_files import COMMAND, child_environment, run_command
+from harness.recorders import WAIT_S, faulty, order, settings_for, wait_until
+
+from recorder import Recorder
+from recorder.metrics import BusCounts, SourceCounts
+from recorder.sink.errors import HoldError
+
+BUS = BusCounts(
+    guarantee="at-least-once", down="", restarts=0, messages=12, redelivered=3, duplicates=0, undecodable=1, ignored=2,
+    rows=34, unacknowledged=5, oldest_unacknowledged_s=0.25,
+)  # fmt: skip
+
+
+@pytest.fixture
+def address() -> str:
+    """Where a health port may be."""
+    return f"127.0.0.1:{free_port()}"
+
+
+def test_a_ready_recorder_is_shown_with_exit_code_0(
+    backend: Backend, database: str, tmp_path: pathlib.Path, address: str
+) -> None:
+    """State, balance, lag and buses; as JSON everything there is. The address may come from the settings."""
+    with Recorder(settings_for(backend, database, tmp_path, health_addr=address)) as recorder:
+        recorder.watch("zmq://here", lambda: SourceCounts(bus=BUS))
+        for n in range(7):
+            recorder.record("orders", order(n))
+        recorder.flush(WAIT_S)
+        told = run_command("status", cwd=tmp_path, RECORDER_HEALTH_ADDR=address)
+        assert told.returncode == 0, told.stderr
+        assert told.stdout.startswith("ready: recorder ")
+        (line,) = [line for line in told.stdout.splitlines() if " orders " in line]
+        assert line.split()[:4] == ["orders", "flowing", "7", "7"]
+        (line,) = [line for line in told.stdout.splitlines() if "zmq://here" in line]
+        assert line.split()[1:] == ["up", "at-least-once", "12", "3", "34", "1", "2", "5", "0.2"]
+        found = json.loads(run_command("status", "--url", address, "--json", cwd=tmp_path).stdout)
+        assert (found["ready"], found["balance"]["orders"]["inserted"]) == (True, 7)
+        assert found["buses"]["zmq://here"]["unacknowledged"] == 5
+
+
+def test_a_recorder_that_is_not_ready_says_why_with_exit_code_3(
+    backend: Backend, database: str, tmp_path: pathlib.Path, address: str
+) -> None:
+    """A held table, though it has inserted nothing."""
+    settings = settings_for(backend, database, tmp_path, health_addr=address)
+    sink = faulty(settings)
+    sink.always("orders", Fail(HoldError("no such column", code=16)))
+    with Recorder(settings, sink=sink) as recorder:
+        recorder.record("orders", order(1))
+        wait_until(lambda: recorder.state_of("orders").value == "held", "held")
+        told = run_command("status", "--url", f"http://{address}/", cwd=tmp_path)
+        assert told.returncode == 3, told.stderr
+        assert told.stdout.startswith("NOT READY: recorder ")
+        assert "orders is held: no such column" in told.stdout
+        sink.always("orders", None)
+        recorder.flush(WAIT_S)
+
+
+def test_nobody_there_is_exit_code_1(tmp_path: pathlib.Path, address: str) -> None:
+    """One line with the address, what was seen and what to do."""
+    told = run_command("status", "--url", address, cwd=tmp_path)
+    assert told.returncode == 1
+    (line,) = told.stderr.splitlines()
+    assert line.startswith(f"error: http://{address}/readyz: no answer (")
+    assert "health_addr" in line
+
+
+@pytest.fixture
+def somebody_else() -> Iterator[str]:
+    """A web server that is no recorder."""
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>")
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Page)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_somebody_else_there_is_exit_code_1(tmp_path: pathlib.Path, somebody_else: str) -> None:
+    """It is told that this is no recorder."""
+    told = run_command("status", "--url", somebody_else, cwd=tmp_path)
+    assert told.returncode == 1
+    assert "the answer is not a recorder's" in told.stderr
+
+
+def test_no_address_is_wrong_use(tmp_path: pathlib.Path) -> None:
+    """Exit code 2."""
+    told = run_command("status", "--url", "ftp://x", cwd=tmp_path)
+    assert told.returncode == 2
+    assert "is no address" in told.stderr
+
+
+def test_watching_goes_on_until_interrupted(
+    backend: Backend, database: str, tmp_path: pathlib.Path, address: str
+) -> None:
+    """It shows again and again, through a recorder that goes away, and ends with the code of what it saw last."""
+    child: subprocess.Popen[bytes] | None = None
+    out = tmp_path / "out"
+    try:
+        with Recorder(settings_for(backend, database, tmp_path, health_addr=address)):
+            with out.open("wb") as stream:
+                child = subprocess.Popen(
+                    [*COMMAND, "status", "--url", address, "--watch"],
+                    cwd=tmp_path, env=child_environment(), stdout=stream, stderr=stream,
+                )  # fmt: skip
+            wait_until(lambda: out.read_bytes().count(b"ready: recorder") >= 2, "twice shown")
+        wait_until(lambda: b"no answer" in out.read_bytes(), "the end told")
+        child.send_signal(signal.SIGINT)
+        assert child.wait(30) == 1
+    finally:
+        if child is not None:
+            child.kill()
+            child.wait()
