@@ -181,10 +181,17 @@ class Executor:
         if insert is not None:
             sql = insert.from_file(job.data)
         elif job.query.answers and judged.count == 1 and not judged.writes:
-            sql = self._with_own_ids(job.query).into_file(output)
+            sql = self._led_away(connection, self._with_own_ids(job.query), output)
         elif job.query.strings and job.query.first == "KILL":
             sql = self._with_own_ids(job.query).sql
         return connection.run(sql, request.default_format, request.parameters)
+
+    def _led_away(self, connection: Connection, query: Query, output: str) -> bytes:
+        """The statement with its answer into the file `output`, as the engine's parser takes it."""
+        for sql in query.into_file(output):
+            if connection.judge(sql).count == 1:
+                return sql
+        return query.sql  # its answer comes whole, in memory
 
     def _with_own_ids(self, query: Query) -> Query:
         """The statement with query ids of running statements as the engine calls them."""

@@ -9,17 +9,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from recorder.devserver.lexer import NUMBER, QUOTED, STRING, WORD, Token, tokens
 
 _NOT_BEFORE_FORMAT = frozenset(
     (
-        "SELECT", "FROM", "JOIN", "AS", "BY", "AND", "OR", "NOT", "ON", "USING", "IN", "TABLE", "DESCRIBE", "DESC",
-        "EXISTS", "WITH", "DISTINCT", "WHERE", "PREWHERE", "HAVING", "LIMIT", "THEN", "ELSE", "WHEN", "CASE", "LIKE",
-        "ILIKE", "BETWEEN", "IS", "VIEW", "DICTIONARY", "DATABASE", "CREATE", "SHOW", "EXPLAIN", "TEMPORARY", "INTO",
+        "SELECT", "FROM", "JOIN", "AS", "BY", "AND", "OR", "NOT", "ON", "USING", "IN", "TABLE", "DESCRIBE", "EXISTS",
+        "WITH", "DISTINCT", "WHERE", "PREWHERE", "HAVING", "LIMIT", "THEN", "ELSE", "WHEN", "CASE", "LIKE", "ILIKE",
+        "BETWEEN", "IS", "VIEW", "DICTIONARY", "DATABASE", "CREATE", "SHOW", "EXPLAIN", "TEMPORARY", "INTO",
     )
 )  # fmt: skip
-"""After one of these, `format` is somebody's name."""
+"""After one of these, `format` is most likely somebody's name."""
 _ANSWERS = frozenset(("SELECT", "WITH", "FROM", "SHOW", "DESCRIBE", "DESC", "EXISTS", "CHECK"))
 """Not EXPLAIN, which shows the clauses of what it explains."""
 DEFAULT_INSERT_FORMAT = "Values"
@@ -53,14 +54,15 @@ class Insert:
 class Query:
     """Any other statement. `first` is its first word in capitals, `format` that of a FORMAT clause.
 
-    `outfile_at` is where INTO OUTFILE would stand, `outfile` whether one is there already. `inserts` says that it is an
-    insert, maybe behind a WITH. `calls` are the names before an opening bracket, in small letters.
+    `places` are where INTO OUTFILE might stand, the likeliest first: the engine's parser knows. `outfile` is whether one
+    is there already. `inserts` says that it is an insert, maybe behind a WITH. `calls` are the names before an opening
+    bracket, in small letters.
     """
 
     sql: bytes
     first: str
     format: str | None
-    outfile_at: int
+    places: tuple[int, ...]
     outfile: bool
     inserts: bool
     calls: frozenset[str]
@@ -74,12 +76,13 @@ class Query:
     @property
     def empty(self) -> bool:
         """Whether there is nothing but space and comments."""
-        return self.outfile_at == 0
+        return self.places == (0,)
 
-    def into_file(self, path: str) -> bytes:
-        """The same statement with its answer appended to this file."""
+    def into_file(self, path: str) -> Iterator[bytes]:
+        """The same statement with its answer appended to this file; more than one where the place is not certain."""
         clause = f" INTO OUTFILE '{path}' APPEND ".encode()
-        return self.sql[: self.outfile_at] + clause + self.sql[self.outfile_at :]
+        for place in self.places:
+            yield self.sql[:place] + clause + self.sql[place:]
 
 
 def insert_of(text: bytes) -> Insert | None:
@@ -134,11 +137,14 @@ def query_of(text: bytes) -> Query:
         for token, following in itertools.pairwise(everything)
     )
     end = everything[-1].end if everything else 0
-    at, name = _format_clause(everything) or (end, None)
+    clauses = _format_clauses(everything)
+    likely = [clause for clause in clauses if clause.likely]
+    places = [clause.at for clause in likely] + [end] + [clause.at for clause in clauses if not clause.likely]
+    name = likely[0].name if likely else None
     inserts = first == "INSERT" or (
         first == "WITH" and any(token.word() == "INSERT" and not token.depth for token in everything)
     )
-    return Query(text, first, name, at, outfile, inserts, calls, strings)
+    return Query(text, first, name, tuple(places), outfile, inserts, calls, strings)
 
 
 _NOTHING = Token("other", 0, 0, 0, b"")
@@ -229,13 +235,25 @@ def _may_precede_format(token: Token) -> bool:
     return token.text in (b")", b"]", b"}", b"*")
 
 
-def _format_clause(everything: list[Token]) -> tuple[int, str] | None:
-    """Where the FORMAT clause of a statement begins and what it names."""
+class _Clause(NamedTuple):
+    """What reads as a FORMAT clause: where it begins, what it names, whether what is before it lets it be one."""
+
+    at: int
+    name: str
+    likely: bool
+
+
+def _format_clauses(everything: list[Token]) -> list[_Clause]:
+    """What may be the FORMAT clause of a statement, the last first."""
+    found = []
     for index in range(len(everything) - 2, 0, -1):
-        token = everything[index]
-        if token.depth or token.word() != "FORMAT" or not everything[index + 1].name():
+        token, named = everything[index], everything[index + 1]
+        if token.depth or token.word() != "FORMAT" or not named.name():
             continue
         rest = everything[index + 2 :]
-        if (not rest or rest[0].word() == "SETTINGS") and _may_precede_format(everything[index - 1]):
-            return token.start, everything[index + 1].name()
-    return None
+        if not rest or rest[0].word() == "SETTINGS":
+            likely = _may_precede_format(everything[index - 1]) and not (
+                index == 1 and everything[0].word() == "DESC"
+            )
+            found.append(_Clause(token.start, named.name(), likely))
+    return found

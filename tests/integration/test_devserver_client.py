@@ -110,7 +110,7 @@ def test_frames_arrays_and_arrow(client: Client, table: str) -> None:
     assert arrow.column("value").to_pylist() == ["a", "b", "c"]
     assert client.query_df_arrow(f"SELECT key FROM {table} ORDER BY key")["key"].tolist() == [1, 2, 3]
     assert client.query(f"SELECT * FROM {table} WHERE key > 9").result_rows == []
-    assert client.query_df(f"SELECT * FROM {table} LIMIT 0").columns.tolist() == ["key", "value", "metric"]
+    assert client.query(f"SELECT * FROM {table} LIMIT 0").column_names == ("key", "value", "metric")
 
 
 def test_streams_of_every_kind(client: Client) -> None:
@@ -160,10 +160,7 @@ def test_raw_queries_and_raw_inserts(client: Client, table: str) -> None:
     client.raw_insert(table, ["key", "value", "metric"], b"1,a,0.5\n2,b,1.5\n", fmt="CSV")
     client.raw_insert(table, ["key", "value", "metric"], iter([b"3\tc\t", b"2.5\n"]), fmt="TSV")
     stored = client.raw_query(f"SELECT key FROM {table} ORDER BY key", fmt="CSV")
-    assert stored == b"1
-2
-3
-"
+    assert stored == b"1\n2\n3\n"
     context = client.create_insert_context(table, column_names=["key", "value", "metric"])
     for key in (4, 5):
         context.data = [[key, "x", 0.0]]

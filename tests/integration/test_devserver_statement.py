@@ -81,6 +81,11 @@ def selects(draw: st.DrawFn) -> tuple[str, str | None]:
             "max_threads = 1, log_comment = ",
             draw(TEXT.map(literal)),
         ]
+    if draw(st.booleans()):
+        parts += [
+            draw(NOISE),
+            draw(st.sampled_from(["ORDER BY 1 DESC", "ORDER BY ALL", "LIMIT 1", "LIMIT 1 BY 1"])),
+        ]
     name = draw(st.none() | FORMATS)
     if name is not None:
         parts += [draw(NOISE), draw(st.sampled_from(["FORMAT", "format", "Format"])), draw(NOISE), name]
@@ -93,6 +98,7 @@ def selects(draw: st.DrawFn) -> tuple[str, str | None]:
 @example(("SELECT 1 FORMAT JSON SETTINGS max_threads = 1", "JSON"))
 @example(("SELECT * FROM t AS format FORMAT CSV", "CSV"))
 @example(("SELECT 1 AS format", None))
+@example(("SELECT 1 AS n ORDER BY n DESC FORMAT CSV", "CSV"))
 def test_an_answer_is_led_away_where_the_engines_parser_reads_the_clause(
     parser: Connection, made: tuple[str, str | None]
 ) -> None:
@@ -103,9 +109,26 @@ def test_an_answer_is_led_away_where_the_engines_parser_reads_the_clause(
     assert query.format == name
     assert query.answers
     assert not query.outfile
-    led = query.into_file("/tmp/x")
+    led = next(query.into_file("/tmp/x"))
     assert parser.judge(led) == Judged("CONTROL", 1), led.decode()
     assert query_of(led).outfile
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        b"SELECT 1 AS limit FORMAT CSV",
+        b"SELECT * FROM t AS view FORMAT CSV",
+        b"DESC format x",
+        b"SELECT 1 AS x, format x",
+        b"(SELECT 1) UNION ALL (SELECT 2 FORMAT x) FORMAT CSV",
+        b"SELECT sum(a) OVER w FROM t WINDOW w AS (ORDER BY a DESC) ORDER BY a DESC, b ASC NULLS LAST FORMAT CSV",
+    ],
+)
+def test_where_words_do_not_tell_the_engines_parser_does(parser: Connection, sql: bytes) -> None:
+    """Of the places that are tried, one is right wherever the statement is."""
+    if parser.judge(sql).count == 1:
+        assert any(parser.judge(led).count == 1 for led in query_of(sql).into_file("/tmp/x"))
 
 
 TABLES = st.sampled_from(
