@@ -54,9 +54,9 @@ class Insert:
 class Query:
     """Any other statement. `first` is its first word in capitals, `format` that of a FORMAT clause.
 
-    `places` are where INTO OUTFILE might stand, the likeliest first: the engine's parser knows. `outfile` is whether one
-    is there already. `inserts` says that it is an insert, maybe behind a WITH. `calls` are the names before an opening
-    bracket, in small letters.
+    `places` are where INTO OUTFILE might stand, the likeliest first: the engine's parser knows. `outfile` is whether
+    one is there already. `inserts` says that it is an insert, maybe behind a WITH. `calls` are the names before an
+    opening bracket, in small letters.
     """
 
     sql: bytes

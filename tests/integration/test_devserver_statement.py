@@ -76,15 +76,15 @@ def selects(draw: st.DrawFn) -> tuple[str, str | None]:
     if draw(st.booleans()):
         parts += [
             draw(NOISE),
-            "SETTINGS",
-            draw(NOISE),
-            "max_threads = 1, log_comment = ",
-            draw(TEXT.map(literal)),
+            draw(st.sampled_from(["ORDER BY 1 DESC", "ORDER BY ALL", "LIMIT 1", "LIMIT 1 BY 1"])),
         ]
     if draw(st.booleans()):
         parts += [
             draw(NOISE),
-            draw(st.sampled_from(["ORDER BY 1 DESC", "ORDER BY ALL", "LIMIT 1", "LIMIT 1 BY 1"])),
+            "SETTINGS",
+            draw(NOISE),
+            "max_threads = 1, log_comment = ",
+            draw(TEXT.map(literal)),
         ]
     name = draw(st.none() | FORMATS)
     if name is not None:
