@@ -128,7 +128,7 @@ class Access:
             verify=tls.verify,
             settings=dict(settings),
             connect_timeout=math.ceil(connect_timeout_s),
-            send_receive_timeout=math.ceil(connect_timeout_s + OPENING_S),
+            send_receive_timeout=math.ceil(min(connect_timeout_s + OPENING_S, read_timeout_s or math.inf)),
             query_retries=0,
             autogenerate_session_id=False,  # a session is locked for as long as a statement of it runs
             show_clickhouse_errors="scrub",

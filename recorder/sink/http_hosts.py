@@ -168,7 +168,7 @@ class Hosts:
         if not self.several:
             return
         with self._lock:
-            down = []
+            up, down = [], []
             for host in self._hosts:
                 try:
                     self._admit(host)
@@ -176,18 +176,26 @@ class Hosts:
                     if error.kind is HoldError:
                         raise
                     down.append(str(error))
-            if len(down) < len(self._hosts):
-                for line in down:
-                    log.warning("%s; recording goes on without it", line)
-        self.active()
+                else:
+                    up.append(host)
+            if not up:
+                raise _none_can_be_used(down)
+            for line in down:
+                log.warning("%s; recording goes on without it", line)
+            if self._active is None:
+                self._active, self._no_answer = up[0], None
 
     def same_server(self, host: Host) -> list[Host]:
-        """This host, and others that are known to be the same server."""
-        with self._lock:
-            mine = self._facts.get(host)
-            if mine is None or not mine.server:
-                return [host]
-            return [host, *(h for h, f in self._facts.items() if h is not host and f.server == mine.server)]
+        """This host and others that are known to be the same server; the one in use comes first."""
+        facts = dict(self._facts)
+        mine = facts.get(host)
+        if mine is None or not mine.server:
+            return [host]
+        same = [host, *(h for h, f in facts.items() if h is not host and f.server == mine.server)]
+        with contextlib.suppress(HostFailed):
+            active = self.active()
+            same.sort(key=lambda h: h is not active)
+        return same
 
     def replica(self, host: Host, table: str) -> Replica | None:
         """The table's replica on a host, as it was last seen."""
@@ -214,9 +222,7 @@ class Hosts:
             else:
                 log.info("recording into %s", host.place)
                 return host
-        raise refused or HostFailed(
-            SinkUnavailable, f"none of {len(down)} hosts can be used: {'; '.join(down)}", sent=False
-        )
+        raise refused or _none_can_be_used(down)
 
     def _admit(self, host: Host) -> None:
         client = HostClient(host, self._access, self._manner)  # one that fails here fails for nobody else
@@ -230,8 +236,16 @@ class Hosts:
         self._facts[host] = facts
 
     def _refuse_difference(self, a: Host, seen_a: Facts, b: Host, seen_b: Facts) -> None:
+        if self._hosts.index(a) > self._hosts.index(b):  # told in the order of the target
+            a, seen_a, b, seen_b = b, seen_b, a, seen_a
         if why := difference(a.place, seen_a, b.place, seen_b, self._tables):
             raise HostFailed(HoldError, why, sent=False)
+
+
+def _none_can_be_used(down: list[str]) -> HostFailed:
+    return HostFailed(
+        SinkUnavailable, f"none of {len(down)} hosts can be used: {'; '.join(down)}", sent=False
+    )
 
 
 class Follower:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import pathlib
-import socket
-import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Literal
@@ -14,6 +12,7 @@ from typing import Any, Literal
 import pytest
 import trustme
 from harness.dev_server import DevServerProcess, Fault
+from harness.relay import relay
 from harness.sink_tables import create, plain
 from harness.tcp_proxy import TcpProxy
 
@@ -109,38 +108,6 @@ async def test_an_insert_whose_answer_is_lost_is_sent_once(
     assert await count(sink) == 101
 
 
-@contextlib.contextmanager
-def garbling(port: int) -> Iterator[tuple[int, threading.Event]]:
-    """A port in front of a server's; the next that the server says once the event is set arrives as garbage."""
-    garble = threading.Event()
-
-    def carry(source: socket.socket, target: socket.socket, to_client: bool) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65_536):
-                if to_client and garble.is_set():
-                    garble.clear()
-                    data = bytes(len(data))
-                target.sendall(data)
-            target.shutdown(socket.SHUT_WR)
-
-    def serve(listener: socket.socket) -> None:
-        with contextlib.suppress(OSError), contextlib.ExitStack() as ends:
-            while True:
-                client = ends.enter_context(listener.accept()[0])
-                server = ends.enter_context(socket.create_connection(("127.0.0.1", port)))
-                for way in ((client, server, False), (server, client, True)):
-                    threading.Thread(target=carry, args=way, daemon=True).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=serve, args=(listener,))
-        thread.start()
-        try:
-            yield listener.getsockname()[1], garble
-        finally:
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join()
-
-
 async def test_after_an_error_of_tls_an_insert_is_sent_once(tmp_path: pathlib.Path) -> None:
     """What TLS cannot read, urllib3 takes for no answer and would ask for again, inserts too."""
     authority = trustme.CA()
@@ -151,7 +118,7 @@ async def test_after_an_error_of_tls_an_insert_is_sent_once(tmp_path: pathlib.Pa
     access = Access("https", tls=Tls(ca=tmp_path / "ca.pem"))
     with (
         DevServerProcess(tmp_path / "db", scheme="https", options=options) as server,
-        garbling(server.port) as (port, garble),
+        relay(server.port) as (port, garble),
     ):
         async with opened(f"https://127.0.0.1:{port}", access=access) as sink:
             await sink.command(create("t"))

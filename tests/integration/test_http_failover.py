@@ -1,0 +1,287 @@
+"""Several hosts: which may stand for each other, and that a token never runs twice when one goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import pathlib
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from harness.dev_server import DevServerProcess, Fault
+from harness.relay import relay
+from harness.replicas import Replicas
+from harness.sink_tables import create, plain
+from harness.tcp_proxy import TcpProxy
+
+from recorder.batch import Batch
+from recorder.sink import http, http_client
+from recorder.sink.errors import HoldError, InsertStillRunning, Retryable, SinkUnavailable
+from recorder.sink.http import HttpSink
+from recorder.sink.http_access import Access
+from recorder.target import parse_target
+
+IN_TIME_S = 30.0
+
+
+@contextlib.asynccontextmanager
+async def opened(*ports: int, start: bool = True, **options: Any) -> AsyncIterator[HttpSink]:
+    target = parse_target("http://" + ",".join(f"127.0.0.1:{port}" for port in ports))
+    given: dict[str, Any] = {"kill_wait_s": 1.0, "close_wait_s": 1.0, "query_timeout_s": 5.0, **options}
+    sink = HttpSink(target, "default", access=Access("http", connect_timeout_s=0.5), **given)
+    try:
+        if start:
+            await sink.start()
+        yield sink
+    finally:
+        await sink.close()
+
+
+async def count(sink: HttpSink) -> int:
+    return int((await sink.query("SELECT count() FROM t"))[0][0])
+
+
+async def brought_in(sink: HttpSink, batch: Batch) -> None:
+    """Insert as the flush worker does: look up after each failure, send again what is absent."""
+    deadline_s = time.monotonic() + IN_TIME_S
+    while True:
+        try:
+            await sink.insert(batch, timeout_s=2)
+            return
+        except Retryable:
+            assert time.monotonic() < deadline_s
+        with contextlib.suppress(Retryable):
+            if await sink.look_up(batch):
+                return
+        await asyncio.sleep(0.05)
+
+
+# -- which hosts may stand for each other ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server(tmp_path: pathlib.Path) -> Iterator[DevServerProcess]:
+    with DevServerProcess(tmp_path / "one") as process:
+        yield process
+
+
+async def test_two_servers_with_tables_of_their_own_are_refused(
+    server: DevServerProcess, tmp_path: pathlib.Path
+) -> None:
+    """Rows would be spread over both: one line says which table, before anything is sent; at the start where the
+    tables are known, else at the first insert."""
+    with DevServerProcess(tmp_path / "two") as other:
+        for process in (server, other):
+            async with opened(process.port) as sink:
+                await sink.command(create("t"))
+        words = f"127.0.0.1:{server.port} and http://127.0.0.1:{other.port} are two servers, and table t is not"
+        async with opened(server.port, other.port, tables=["t"], start=False) as sink:
+            with pytest.raises(HoldError, match=words):
+                await sink.start()
+        async with opened(server.port, other.port) as sink:
+            for _ in range(2):
+                with pytest.raises(HoldError, match=words):
+                    await sink.insert(plain("t"), timeout_s=5)
+            assert await count(sink) == 0
+
+
+async def test_one_server_under_two_addresses(server: DevServerProcess) -> None:
+    """When one address goes away the other is taken; what was under way is asked for there, and is there once."""
+    with TcpProxy(("127.0.0.1", server.port)) as first, TcpProxy(("127.0.0.1", server.port)) as second:
+        async with opened(first.port, second.port, tables=["t"]) as sink:
+            await sink.command(create("t"))
+            info = await sink.server()
+            await sink.insert(plain("t", 10, log=1), timeout_s=5)
+            assert second.passed["to_server"] < 20_000  # compared at the start, and no more
+            batch = plain("t", 10, log=2)
+            server.arm(Fault("after", "hang", count=1))
+            insert = asyncio.create_task(sink.insert(batch, timeout_s=1))
+            await asyncio.to_thread(server.wait_until, hanging=1)
+            first.black_hole()
+            with pytest.raises(Retryable):
+                await insert
+            server.disarm()
+            await brought_in(sink, batch)
+            await brought_in(sink, plain("t", 10, log=3))
+            assert await count(sink) == 30
+            assert await sink.server() == info  # another address is no other server
+            first.cut()
+
+
+async def test_nobody_answers(server: DevServerProcess) -> None:
+    """All hosts are named, each with its reason, in one line; and it goes on when one is back."""
+    with TcpProxy(("127.0.0.1", server.port)) as first, TcpProxy(("127.0.0.1", server.port)) as second:
+        first.refuse()
+        second.refuse()
+        async with opened(first.port, second.port, start=False) as sink:
+            with pytest.raises(SinkUnavailable, match="none of 2 hosts can be used: ") as caught:
+                await sink.start()
+            assert str(caught.value).count("connection refused") == 2
+            second.pass_on()
+            await sink.start()
+            assert await sink.query("SELECT 1") == [(1,)]
+
+
+async def test_one_host_down_at_the_start(server: DevServerProcess, caplog: pytest.LogCaptureFixture) -> None:
+    """The other serves, and a warning says so."""
+    with TcpProxy(("127.0.0.1", server.port)) as first:
+        first.refuse()
+        async with opened(first.port, server.port) as sink:
+            assert await sink.query("SELECT 1") == [(1,)]
+    assert "recording goes on without it" in caplog.text
+
+
+# -- replicas -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("paths", "words"),
+    [
+        (["/tables/t", "/tables/u"], "replicated at /tables/t on the one and at /tables/u on the other"),
+        (["/tables/t", ""], "is not replicated on http://127.0.0.1"),
+    ],
+)
+async def test_tables_that_are_two_are_refused(tmp_path: pathlib.Path, paths: list[str], words: str) -> None:
+    """Replicated, but not one table: refused at the start."""
+    with Replicas(tmp_path / "db", paths) as replicas:
+        async with opened(replicas.ports[0]) as sink:
+            await sink.command(create("t"))
+        async with opened(*replicas.ports, tables=["t"], start=False) as sink:
+            with pytest.raises(HoldError, match=words):
+                await sink.start()
+
+
+@pytest.fixture
+def replicas(tmp_path: pathlib.Path) -> Iterator[Replicas]:
+    with Replicas(tmp_path / "db") as both:
+        yield both
+
+
+@pytest.fixture
+def ways(replicas: Replicas) -> Iterator[list[TcpProxy]]:
+    """A network to each replica."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(TcpProxy(("127.0.0.1", port))) for port in replicas.ports]
+
+
+@pytest.fixture
+async def sink(replicas: Replicas, ways: list[TcpProxy]) -> AsyncIterator[HttpSink]:
+    """On both, with the table."""
+    async with opened(replicas.ports[0]) as maker:
+        await maker.command(create("t"))
+    async with opened(*(way.port for way in ways), tables=["t"]) as sink:
+        yield sink
+    for way in ways:
+        way.cut()
+
+
+async def test_the_other_replica_takes_over_and_is_synced_before_it_is_asked(
+    replicas: Replicas, ways: list[TcpProxy], sink: HttpSink
+) -> None:
+    """A connection refused carried nothing, so the batch goes to the other at once; a look-up syncs there first."""
+    first = await sink.server()
+    await sink.insert(plain("t", 10, log=1), timeout_s=5)
+    ways[0].refuse()
+    ways[0].cut()
+    batch = plain("t", 10, log=2)
+    await brought_in(sink, batch)
+    assert await sink.look_up(batch) == set(batch.identities())
+    assert (await sink.server()).uuid != first.uuid
+    seen = replicas.statements(1)
+    assert sum("INSERT INTO" in sql for sql in seen) == 1
+    asked = [
+        sql.split()[1] for sql in seen if sql.startswith(("SYSTEM SYNC", "SELECT _log"))
+    ]  # SYNC of the statement, `_log,` of the question
+    assert asked[-2:] == ["SYNC", "_log,"]
+    assert not any("KILL" in sql for sql in seen)
+    ways[0].pass_on()
+    await sink.insert(plain("t", 10, log=3), timeout_s=5)
+    assert sum("INSERT INTO" in sql for sql in replicas.statements(1)) == 2  # nothing goes back by itself
+    assert await count(sink) == 30
+
+
+async def test_an_insert_on_the_host_that_went_away_bars_its_batch_alone(
+    replicas: Replicas, ways: list[TcpProxy], sink: HttpSink
+) -> None:
+    """It may yet commit there: not looked up and not sent to the other, whose other batches go on; until the first
+    answers again and says that it runs nothing."""
+    replicas.hold(0)
+    batch = plain("t", 10, log=1)
+    insert = asyncio.create_task(sink.insert(batch, timeout_s=1))
+    await asyncio.to_thread(replicas.wait_for_insert, 0)
+    ways[0].black_hole()
+    with pytest.raises(InsertStillRunning):
+        await insert
+    await brought_in(sink, plain("t", 10, log=2))
+    for _ in range(3):
+        for call in (sink.look_up(batch), sink.insert(batch, timeout_s=1)):
+            with pytest.raises(InsertStillRunning):
+                await call
+    assert sum("INSERT INTO" in sql for sql in replicas.statements(1)) == 1
+    ways[0].cut()
+    ways[0].pass_on()
+    replicas.let_go(0)
+    await brought_in(sink, batch)
+    assert await count(sink) == 20
+
+
+async def test_a_host_that_the_keeper_has_lost_is_gone(
+    replicas: Replicas, ways: list[TcpProxy], sink: HttpSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the time limit alone nor the lost session alone frees the batch; both do, and the other replica is
+    synced before it is asked."""
+    replicas.hold(0)
+    batch = plain("t", 10, log=1)
+    insert = asyncio.create_task(sink.insert(batch, timeout_s=0.5))
+    await asyncio.to_thread(replicas.wait_for_insert, 0)
+    ways[0].refuse()
+    ways[0].half_open("server")
+    with pytest.raises(InsertStillRunning):
+        await insert
+    await brought_in(sink, plain("t", 10, log=2))
+    with monkeypatch.context() as patch:
+        patch.setattr(http, "GONE_AFTER_S", 0.0)
+        with pytest.raises(InsertStillRunning):
+            await sink.look_up(batch)  # its time has passed, and it is still in the cluster
+    replicas.lose(0)
+    with pytest.raises(InsertStillRunning):
+        await sink.look_up(batch)  # it has left, and its time has not passed
+    monkeypatch.setattr(http, "GONE_AFTER_S", 0.0)
+    deadline_s = time.monotonic() + IN_TIME_S
+    while True:
+        try:
+            assert await sink.look_up(batch) == set()
+            break
+        except InsertStillRunning:  # our own call to the lost host is still to end
+            assert time.monotonic() < deadline_s
+            await asyncio.sleep(0.05)
+    await sink.insert(batch, timeout_s=5)
+    assert await sink.look_up(batch) == set(batch.identities())
+    assert replicas.statements(1)[-2].startswith("SYSTEM SYNC REPLICA `default`.`t` LIGHTWEIGHT")
+
+
+# -- names ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_name_that_moves_is_followed(
+    server: DevServerProcess, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kept connections to where it led before are left, though that server still answers."""
+    resolve, leads_to = socket.getaddrinfo, ["127.0.0.1"]
+
+    def getaddrinfo(host: Any, *arguments: Any, **options: Any) -> Any:
+        return resolve(leads_to[0] if host == "localhost" else host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(http_client, "RESOLVE_EVERY_S", 0.0)
+    with DevServerProcess(tmp_path / "two") as other, relay(other.port, listen=("127.0.0.2", server.port)):
+        sink = HttpSink(parse_target(f"http://localhost:{server.port}"), close_wait_s=1)
+        await sink.start()
+        await sink.command("CREATE TABLE first (a UInt8) ENGINE = Memory")
+        assert await sink.describe("first") is not None
+        leads_to[0] = "127.0.0.2"
+        assert await sink.describe("first") is None  # the other server has no such table
+        await sink.close()
