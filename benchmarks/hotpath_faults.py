@@ -265,9 +265,9 @@ def faults_report(result: FaultsResult, what: str, conditions: str) -> Report:
                 "Tables",
                 ("table", "taken", "stored", "shed", "in gaps"),
                 tables,
-                f"All acknowledged {seconds(result.drain_s)} after the last; the publisher shed "
-                f"{count(result.shed_messages)} messages. Memory grew by {grown['publisher']} in the publishing process and "
-                f"{grown['recorder']} in the recorder's.",
+                f"All acknowledged {seconds(result.drain_s)} after the last; the publisher "
+                f"shed {count(result.shed_messages)} messages. Memory grew by {grown['publisher']} in the publishing "
+                f"process and {grown['recorder']} in the recorder's.",
             ),
         ],
         _verdicts(result),
