@@ -77,7 +77,7 @@ class BatchBuilder:
         self._on_bad = on_bad
         self._breathe = breathe
         self._next_seq = 0
-        self._secrets = ColumnRedactor(table, redactor if redactor is not None else in_force())
+        self._secrets = ColumnRedactor(table, redactor if redactor is not None else in_force(), breathe)
         self._slices: list[_Slice] = []
         self._from_source = False
         self._shapes = Shapes(table, ignore_unknown=ignore_unknown)

@@ -6,23 +6,29 @@ such rows is handed back as it is. Which columns are looked at is said by their 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recorder.breather import NEVER
 from recorder.redact import Redactor
 from schemas.columns import Kind
 from schemas.table import Table
 
 
 class ColumnRedactor:
-    """Redacts the columns of one table that may hold what others wrote."""
+    """Redacts the columns of one table that may hold what others wrote.
 
-    def __init__(self, table: Table, redactor: Redactor):
+    `breathe` is called between values that have something to cut, for other threads' sake.
+    """
+
+    def __init__(self, table: Table, redactor: Redactor, breathe: Callable[[], None] = NEVER):
         self.spans = 0
         """Secrets cut out so far."""
         self._redactor = redactor
+        self._breathe = breathe
         self._positions = tuple(i for i, column in enumerate(table.columns) if column.type.foreign)
         self._kinds = tuple(table.columns[i].type.kind for i in self._positions)
 
@@ -54,6 +60,7 @@ class ColumnRedactor:
         values: list[Any] | None = None
         is_text = pa.types.is_string(array.type)
         for position in self._worth(array):
+            self._breathe()
             value = array[position].as_py()
             data, count = self._redactor.cut(value.encode() if is_text else value)
             if count:
