@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import pathlib
 from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
@@ -13,6 +14,7 @@ import pytest
 from harness.backends import Backend
 from harness.binance_private import NS, account_update, raw
 from harness.consuming import until
+from harness.ingest_files import run_command
 from harness.private_session import ACCOUNT, Session, make_session
 
 from recorder import Recorder, Settings
@@ -220,6 +222,20 @@ def test_without_a_table_or_a_database_rows_go_on_as_they_are(
     assert len(ids) == 0
     said = [record for record in caplog.records if "not known" in record.getMessage()]
     assert len(said) == 2
+
+
+@pytest.mark.parametrize(("arguments", "found"), [(("--account", "other"), "other"), ((), ACCOUNT)])
+def test_the_command_takes_the_account(
+    arguments: tuple[str, ...], found: str, session: Session, tmp_path: pathlib.Path
+) -> None:
+    """By its option; without it rows have the account of the order they lead to."""
+    own, private = session.write(tmp_path)
+    at = {"RECORDER_DATA_DIR": str(tmp_path / "data")}
+    done = run_command("ingest", "--json", *arguments, own, private, cwd=tmp_path, **at)
+    assert done.returncode == 0, done.stderr
+    sql = "SELECT account_id FROM fills WHERE client_order_id = 'c-2' LIMIT 1"
+    asked = run_command("query", "--json", sql, cwd=tmp_path, **at)
+    assert json.loads(asked.stdout) == [{"account_id": found}], asked.stderr
 
 
 # -- over a bus -----------------------------------------------------------------------------------------------------
