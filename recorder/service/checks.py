@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from typing import Any
 
 from recorder.log import get_logger
 from recorder.recorder import Recorder
-from recorder.service.consumer import Consumer, guarantee_note
 from recorder.settings import Settings
 from recorder.settings_explain import explain
 
@@ -58,18 +56,6 @@ def tell_disk(settings: Settings) -> None:
         free_gib=round(usage.free / (1 << 30), 1),
         free_share=round(usage.free / usage.total, 3),
     )
-
-
-def tell_buses(consumers: Sequence[Consumer]) -> None:
-    """Which buses are subscribed to, and what each promises."""
-    for consumer in consumers:
-        if consumer.down:
-            log.error("bus", bus=consumer.name, guarantee=str(consumer.guarantee), down=consumer.down)
-        else:
-            note = guarantee_note(consumer.guarantee)
-            log.info("bus", bus=consumer.name, guarantee=str(consumer.guarantee), means=note)
-    if not consumers:
-        log.warning("no bus is subscribed to: nothing will come; give --bus")
 
 
 def tell_health(recorder: Recorder) -> None:

@@ -181,7 +181,9 @@ class Consumer:
         """Subscribe, and take messages until the subscription ends."""
         try:
             await self._subscription.start()
-            log.info("subscribed", bus=self.name, guarantee=str(self.guarantee))
+            log.info(
+                "subscribed", bus=self.name, guarantee=str(self.guarantee), means=_meaning(self.guarantee)
+            )
             self.down = ""
         finally:
             if self.down == "not subscribed yet":
@@ -350,7 +352,7 @@ class Consumer:
                 )
 
 
-def guarantee_note(guarantee: Guarantee) -> str:
+def _meaning(guarantee: Guarantee) -> str:
     """What a guarantee means for rows, for the log."""
     if guarantee is Guarantee.AT_LEAST_ONCE:
         return "messages come until they are acknowledged, and their rows are recorded once"

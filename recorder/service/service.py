@@ -163,7 +163,8 @@ class Service:
             recorder.watch("order_ids", lambda: SourceCounts(unresolved=self._order_ids.unresolved.copy()))
             learnt = await self._learn_order_ids(recorder)
             await asyncio.gather(*(consumer.start() for consumer in self._consumers))
-            checks.tell_buses(self._consumers)
+            if not self._consumers:
+                log.warning("no bus is subscribed to: nothing will come; give --bus")
             looking = asyncio.create_task(self._look_after(recorder, learnt=learnt), name="look after")
             stack.callback(looking.cancel)
             log.info("ready")
