@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +22,7 @@ CAPTURES = pathlib.Path(
 )
 EMBEDDED = frozenset({"engine", "chdb_path", "embedded"})
 """Fixtures of tests about the engine inside the process."""
+NOT_HERE = "no backend server: "
 WATCH = pytest.StashKey[Watch]()
 LEFT = pytest.StashKey[list[str]]()
 
@@ -42,7 +43,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    _chosen(config)
     config.stash[WATCH] = Watch()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A backend that is not here is one line of the summary, not one a test."""
+    report = yield
+    if report.skipped and isinstance(report.longrepr, tuple) and NOT_HERE in report.longrepr[2]:
+        report.longrepr = (__file__, None, report.longrepr[2])
+    return report
 
 
 @pytest.hookimpl(trylast=True)  # after the fixtures of the session were ended
@@ -90,12 +101,11 @@ def backend(request: pytest.FixtureRequest, pytestconfig: pytest.Config, backend
     """The database to test on, by turns each of those chosen. Whoever asked for one that is not here fails."""
     try:
         return backends.open(request.param)
-    except NotHere as error:
-        if pytestconfig.option.backend:
-            pytest.fail(str(error), pytrace=False)
-        pytest.skip(str(error))
-    except Broken as error:
-        pytest.fail(str(error), pytrace=False)
+    except (NotHere, Broken) as error:
+        why = error
+    if isinstance(why, NotHere) and not pytestconfig.option.backend:
+        pytest.skip(f"{NOT_HERE}{why}")
+    pytest.fail(str(why), pytrace=False)
 
 
 @pytest.fixture

@@ -256,11 +256,11 @@ class Container(OverHttp):
         import docker
 
         try:
-            docker.from_env().ping()
+            with contextlib.closing(docker.from_env()) as docker_engine:
+                docker_engine.ping()
         except docker.errors.DockerException as error:
             raise NotHere(
-                "no ClickHouse server: CLICKHOUSE_URL is not set, and no Docker engine answers "
-                f"({str(error).splitlines()[0]})"
+                f"CLICKHOUSE_URL is not set, and no Docker engine answers ({str(error).splitlines()[0]})"
             ) from error
         from testcontainers.community.clickhouse import ClickHouseContainer
 
