@@ -21,10 +21,11 @@ REDACTOR = Redactor()
 LAWS = settings(deadline=None, max_examples=200)
 MARK = "hunter2"
 """Begins every secret text, so that a part of one is recognised."""
-NAMES = st.sampled_from(
-    ["apiKey", "api_key", "X-MBX-APIKEY", "secret", "clientSecret", "signature", "token", "access_token",
-     "refreshToken", "listenKey", "Authorization", "password", "DB_PASSWORD", "passphrase", "Cookie", "privateKey"]
+SECRET_NAMES = (
+    "apiKey", "api_key", "X-MBX-APIKEY", "secret", "clientSecret", "signature", "token", "access_token",
+    "refreshToken", "listenKey", "Authorization", "password", "DB_PASSWORD", "passphrase", "Cookie", "privateKey",
 )  # fmt: skip
+NAMES = st.sampled_from(SECRET_NAMES)
 PLAIN_NAMES = st.sampled_from(
     [
         "symbol",
@@ -124,7 +125,7 @@ FIELDS = st.lists(st.tuples(NAMES | PLAIN_NAMES, SECRET_TEXTS), min_size=1, max_
 
 
 def is_secret(name: str) -> bool:
-    return REDACTOR.is_secret(name)
+    return name in SECRET_NAMES
 
 
 @LAWS
