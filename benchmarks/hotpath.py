@@ -5,6 +5,8 @@ works beside it in the process? The second is the harm done: it falls between th
 interpreter's lock. So an open-loop producer runs without a recorder, with one, and with one that has
 `switch_interval_s` set, in turn (`hotpath_sides`).
 
+With `--publisher` the same of a `Publisher`, whose recorder is another process (`hotpath_publisher`).
+
 With `--engine-hangs` one run instead: the engine's inserts hang while rows go on arriving. Calls must stay as cheap,
 memory within its bounds, and afterwards every row must be accounted for (`hotpath_hang`).
 """
@@ -18,6 +20,13 @@ import click
 from benchmarks import rig
 from benchmarks.gcstate import GcState
 from benchmarks.hotpath_hang import hang_report, run_hang
+from benchmarks.hotpath_publisher import (
+    bare_drain,
+    message_producer,
+    publisher_report,
+    run_publisher,
+    whole_service,
+)
 from benchmarks.hotpath_sides import run_sides, sides_report
 from benchmarks.options import (
     check_option,
@@ -55,6 +64,19 @@ from recorder.settings import Settings
 @click.option(
     "--hang-seconds", default=30.0, show_default=True, type=click.FloatRange(min=0.5), help="For how long."
 )
+@click.option("--publisher", is_flag=True, help="Measure a Publisher, whose recorder is another process.")
+@click.option(
+    "--message-rows",
+    default=10,
+    show_default=True,
+    type=click.IntRange(1, 4096),
+    help="Rows of a message, with --publisher.",
+)
+@click.option(
+    "--drain",
+    is_flag=True,
+    help="With --publisher: a bare subscription takes the messages, not a recorder with a dev server.",
+)
 @check_option()
 @pass_invocation
 def command(
@@ -68,6 +90,9 @@ def command(
     collector: GcState,
     engine_hangs: bool,
     hang_seconds: float,
+    publisher: bool,
+    message_rows: int,
+    drain: bool,
     check: bool,
 ) -> None:
     """Measure a call of record(), and how late a producer is beside a recorder and without one.
@@ -77,7 +102,10 @@ def command(
         recorder bench hotpath
         recorder bench hotpath --table market_data
         recorder bench hotpath --engine-hangs --hang-seconds 30 --json
+        recorder bench hotpath --publisher
     """
+    if publisher and engine_hangs:
+        raise click.UsageError("--publisher and --engine-hangs are two benchmarks; give one of them")
     rate = rate or (10_000.0 if engine_hangs else 25_000.0)
     producer = Producer(make_rows(tables or ALL_TABLES, rate), rate, wait, collector)
     whose = " and ".join(tables) if tables else "all tables'"
@@ -95,7 +123,24 @@ def command(
                 tables={"book_deltas": {"enabled": True}},
             )
 
-        if engine_hangs:
+        if publisher:
+            other = "a bare subscription" if drain else "recorder run into a dev server"
+            what = (
+                f"{count(rate)} rows/s, {message_rows} a message, for {seconds_:g} s a side, "
+                f"{rounds} round{'s' if rounds > 1 else ''} in turn; the other end is {other}"
+            )
+            announce(what)
+            engine = rig.engine_version(settings("default", None))
+            with (bare_drain if drain else whole_service)(folder) as url:
+                published = run_publisher(
+                    url,
+                    message_producer(tables or ALL_TABLES, rate, message_rows, producer),
+                    seconds_=seconds_,
+                    rounds=rounds,
+                )
+            conditions += f"; switch interval {seconds(sys.getswitchinterval())}"
+            found = publisher_report(published, engine, what, conditions)
+        elif engine_hangs:
             what = (
                 f"{count(rate)} rows/s; after {seconds_ / 2:g} s the engine's inserts hang for {hang_seconds:g} s, "
                 f"then {seconds_ / 2:g} s more"

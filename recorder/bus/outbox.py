@@ -36,6 +36,11 @@ class Chunk:
         """The position after its last one."""
         return self.first + len(self.records)
 
+    def drop(self) -> int:
+        """All of it is resolved; the bytes that are free now."""
+        freed, self.bytes, self.unresolved = self.bytes, 0, 0
+        return freed
+
     def resolve(self, start: int, end: int) -> int:
         """Let go of the records at these positions, all in it and unresolved; the bytes that are free now."""
         freed = 0
@@ -91,6 +96,11 @@ class Outbox:
     def held_bytes(self) -> int:
         """What is in it, in bytes."""
         return self._accepted_bytes - self._freed_bytes
+
+    @property
+    def waiting(self) -> int:
+        """Messages that were not sent yet."""
+        return len(self._waiting)
 
     @property
     def unresolved(self) -> int:
@@ -217,27 +227,36 @@ class Outbox:
         )
 
     def _resolve(self, ack: wire.Ack) -> None:
-        fresh = []
         # Never beyond what was sent, whatever the answer says.
-        for start, end in ((0, ack.resolved), *ack.ranges):
+        fresh = self.resolved.add(0, min(ack.resolved, self.sent_to))
+        for start, end in ack.ranges:
             fresh += self.resolved.add(start, min(end, self.sent_to))
         if not fresh:
             return
-        fresh.sort()
-        freed = 0
-        at = 0
+        freed = self._let_go_of_the_first() + self._let_go_of(fresh)
+        self._out_bytes -= freed
+        self._freed_bytes += freed
+
+    def _let_go_of_the_first(self) -> int:
+        """Whole chunks, from the first on; the bytes that are free now."""
+        out, base, freed = self._out, self.base, 0
+        while out and out[0].end <= base:
+            freed += out.popleft().drop()
+        return freed
+
+    def _let_go_of(self, ranges: list[tuple[int, int]]) -> int:
+        """Single records, where a chunk is resolved in part; the bytes that are free now."""
+        ranges = sorted(ranges)
+        freed = at = 0
         for chunk in self._out:
-            end = chunk.end
-            while at < len(fresh) and fresh[at][0] < end:
-                start, stop = fresh[at]
-                freed += chunk.resolve(max(start, chunk.first), min(stop, end))
+            first, end = chunk.first, chunk.end
+            while at < len(ranges) and ranges[at][0] < end:
+                start, stop = ranges[at]
+                if stop > first:
+                    freed += chunk.resolve(max(start, first), min(stop, end))
                 if stop > end:
                     break
                 at += 1
-            if at == len(fresh):
+            if at == len(ranges):
                 break
-        out = self._out
-        while out and not out[0].unresolved:
-            out.popleft()
-        self._out_bytes -= freed
-        self._freed_bytes += freed
+        return freed

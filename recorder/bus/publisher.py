@@ -27,7 +27,7 @@ from recorder.bus.base import Encoding
 from recorder.bus.encode import encode_rows
 from recorder.bus.endpoint import import_zmq, parse_zmq_url, prepare
 from recorder.bus.errors import BusUrlError
-from recorder.bus.outbox import Outbox
+from recorder.bus.outbox import CHUNK_RECORDS, Outbox
 from recorder.correlation import correlation_id as current_correlation_id
 from recorder.errors import RecorderClosed, RecorderForked
 from recorder.identity import new_epoch
@@ -35,7 +35,13 @@ from recorder.identity import new_epoch
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """A larger message is refused in the call."""
 FRAMES_A_TURN = 8
-"""Sent, and read, at most, each time the socket is served."""
+"""Sent, and read, at most, each time the thread serves the socket; a call of `publish` does one of either."""
+KEEP_NS = 5_000_000
+"""While messages are out and nobody publishes, the thread serves the socket this often."""
+AWAY_S = 0.1
+"""While somebody publishes, it looks this often whether that has ended: each look costs them the interpreter's lock."""
+IDLE_S = 0.25
+"""While nothing is out: for heartbeats, and a hello to a recorder that comes back."""
 HEARTBEAT_NS = 1_000_000_000
 SILENCE_NS = 5 * HEARTBEAT_NS
 """Without a word from the recorder for so long, everything begins with a hello again."""
@@ -162,7 +168,7 @@ class Publisher:
         taken = self._outbox.put(wire.record(time.time_ns(), topic, number, correlation_id, payload))
         if time.monotonic_ns() - self._served_ns >= self._linger_ns and self._serving.acquire(False):
             try:
-                self._serve()
+                self._serve_a_little()
             finally:
                 self._serving.release()
         if self._idle:
@@ -185,32 +191,44 @@ class Publisher:
 
     # -- the socket: whoever holds `_serving` ----------------------------------------------------------------------
 
+    def _serve_a_little(self) -> None:
+        """Read one frame or send one: what a call of `publish` may cost."""
+        now = time.monotonic_ns()
+        events = self._socket.getsockopt(self._events)
+        if events & self._in:
+            self._hear(self._socket.recv(self._noblock), now)
+            return
+        # With more waiting than a frame holds, the next call sends again.
+        if not (events & self._out and self._send_one(now) and self._outbox.waiting >= CHUNK_RECORDS):
+            self._served_ns = now
+
     def _serve(self) -> None:
         """Read what has come, send what may go."""
         now = self._served_ns = time.monotonic_ns()
         socket = self._socket
-        events = socket.getsockopt(self._events)
         for _ in range(FRAMES_A_TURN):
-            if not events & self._in:
+            if not socket.getsockopt(self._events) & self._in:
                 break
             self._hear(socket.recv(self._noblock), now)
-            events = socket.getsockopt(self._events)
-        if not events & self._out:
-            # Nobody is connected; who connects later must be greeted.
-            return
-        for _ in range(FRAMES_A_TURN):
-            if self._pending is None or self._restarts != self._outbox.restarts:
-                self._pending = self._next(now)
-                self._restarts = self._outbox.restarts
-            frame = self._pending
-            if frame is None:
-                return
-            try:
-                socket.send(frame, self._noblock)
-            except self._again:
-                return
-            self._pending = None
-            self._said_ns = now
+        if socket.getsockopt(self._events) & self._out:
+            for _ in range(FRAMES_A_TURN):
+                if not self._send_one(now):
+                    break
+
+    def _send_one(self, now: int) -> bool:
+        """Send the next frame; False if there is none, or nobody takes it."""
+        if self._pending is None or self._restarts != self._outbox.restarts:
+            self._pending = self._next(now)
+            self._restarts = self._outbox.restarts
+            if self._pending is None:
+                return False
+        try:
+            self._socket.send(self._pending, self._noblock)
+        except self._again:
+            return False
+        self._pending = None
+        self._said_ns = now
+        return True
 
     def _next(self, now: int) -> bytes | None:
         box = self._outbox
@@ -245,18 +263,15 @@ class Publisher:
 
     def _keep(self) -> None:
         """Serve the socket while nobody publishes."""
-        linger_ns = max(self._linger_ns, 1_000_000)
-        box = self._outbox
         while not self._closed:
-            busy = box.unresolved > 0
-            quiet = time.monotonic_ns() - self._served_ns
-            if quiet >= linger_ns:
+            busy = self._outbox.unresolved > 0
+            others = time.monotonic_ns() - self._served_ns < self._linger_ns + KEEP_NS
+            if not others:
                 with self._serving:
                     if not self._closed:
                         self._serve()
-            if not busy:
-                self._idle = True
-            self._asleep.acquire(timeout=KEEP_S if busy else IDLE_S)
+            self._idle = not busy
+            self._asleep.acquire(timeout=IDLE_S if not busy else AWAY_S if others else KEEP_NS / 1e9)
             self._idle = False
 
     def _rouse(self) -> None:
@@ -327,9 +342,3 @@ class Publisher:
 
     def __repr__(self) -> str:
         return f"<Publisher {self.name} to {self.url}, epoch {self.epoch:016x}>"
-
-
-KEEP_S = 0.02
-"""While messages are out, the thread looks so often whether somebody else has served the socket."""
-IDLE_S = 0.25
-"""While there are none: for heartbeats and a hello to a recorder that comes back."""

@@ -137,3 +137,13 @@ def test_a_table_without_rows_is_wrong_use() -> None:
     done = run("load", "--tables", "nonsense")
     assert done.returncode == 2
     assert "market_data" in done.stderr
+
+
+def test_hotpath_measures_a_publisher_and_accounts_for_every_message() -> None:
+    """Both sides ran; every message that was offered was taken or shed, and what was taken is acknowledged."""
+    options = ("--publisher", "--drain", "--seconds", "0.3", "--rounds", "2", "--rate", "5000")
+    found = answer("hotpath", *options)
+    assert set(found["sides"]) == {"without", "with"}
+    assert found["problems"] == []
+    assert [one["accepted"] for one in found["publishers"]] == [found["offered_messages"]] * 2
+    assert "publish" in run("hotpath", "--publisher", "--engine-hangs").stderr
