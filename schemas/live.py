@@ -28,7 +28,9 @@ class LiveColumn:
 class LiveTable:
     """A table as the server has it.
 
-    `ttl` is empty where there is none. `views` are the materialized views that rows inserted here go through.
+    `ttl` is empty where there is none. `views` are the materialized views that rows inserted here go through. `uuid`
+    tells this table from another of its name: its UUID, or for a replicated one the path it shares with its replicas
+    (whose UUIDs may differ).
     """
 
     name: str
@@ -54,6 +56,10 @@ def read_tables(executor: SqlExecutor, database: str) -> dict[str, LiveTable]:
         columns.setdefault(table, []).append(LiveColumn(name, kind, default_kind))
     views = _materialized_views(executor, database)
     policies = _row_policies(executor, database)
+    replicated = executor.query(
+        "SELECT table, zookeeper_path FROM system.replicas WHERE database = {db:String}", {"db": database}
+    )
+    paths = {str(row[0]): str(row[1]) for row in replicated}
     found = {}
     for name, engine, engine_full, partition_key, sorting_key, uuid in executor.query(
         "SELECT name, engine, engine_full, partition_key, sorting_key, toString(uuid) FROM system.tables "
@@ -70,7 +76,7 @@ def read_tables(executor: SqlExecutor, database: str) -> dict[str, LiveTable]:
             columns=tuple(columns.get(name, ())),
             views=tuple(views.get(name, ())),
             row_policies=tuple(policies.get(name, ())) + tuple(policies.get("", ())),
-            uuid=uuid,
+            uuid=paths.get(name, uuid),
         )
     return found
 

@@ -40,13 +40,14 @@ class ServerReader(Reader):
         try:
             client = self._stack.enter_context(server_client(settings, database=settings.database))
             self._client = client.connect()
+            self._host = client.host
+            self._connect_s = settings.connect_timeout_s
             known = client.server_settings
             # A user who may only read must not even say so.
             if known["readonly"].value == "0":
                 self._settings["readonly"] = "2"
             if "http_write_exception_in_output_format" in known:
                 self._settings["http_write_exception_in_output_format"] = "0"
-            self._place = client.host.place
             self._user = settings.target.user
         except BaseException:
             self._stack.close()
@@ -70,7 +71,7 @@ class ServerReader(Reader):
         except (GeneratorExit, Failure):
             raise
         except Exception as error:
-            failure = failure_of(error, self._place, self._user)
+            failure = failure_of(error, self._host.place, self._user)
             raise explained(failure if failure.code in _OWN_WORDS else error, clickhouse_format) from error
 
     def close(self) -> None:
@@ -79,9 +80,9 @@ class ServerReader(Reader):
 
     def _pieces(self, sql: str, clickhouse_format: str) -> Iterator[bytes]:
         # As a header: a clause behind the statement would be lost behind a comment, and not every statement takes one.
-        answer: Any = self._client.raw_stream(
-            sql, settings=self._settings, transport_settings={"X-ClickHouse-Format": clickhouse_format}
-        )
+        wanted = {"X-ClickHouse-Format": clickhouse_format}
+        with self._host.pool.within(self._connect_s, None):  # an answer takes as long as it takes
+            answer: Any = self._client.raw_stream(sql, settings=self._settings, transport_settings=wanted)
         tag = answer.headers.get("X-ClickHouse-Exception-Tag", "")
         held = b""
         try:

@@ -152,6 +152,12 @@ def run_demo(
         for name, balance in sorted(balances.items(), key=lambda item: -item[1].received)
     )
     folder = _shown_folder(settings.data_dir)
+    # A password in the target is masked here; whoever copies the command puts it in again.
+    where = (
+        f"--data-dir {folder}"
+        if settings.target.embedded
+        else f"--target {shlex.quote(str(settings.target))}"
+    )
     return DemoReport(
         target=str(settings.target),
         data_dir=folder,
@@ -162,8 +168,7 @@ def run_demo(
         queryable_s=queryable - started,
         tables=tables,
         answers=answers,
-        next_command=f"recorder --data-dir {folder} query "
-        '"SELECT status, count() FROM orders_current GROUP BY status"',
+        next_command=f'recorder {where} query "SELECT status, count() FROM orders_current GROUP BY status"',
     )
 
 

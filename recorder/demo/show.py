@@ -46,7 +46,8 @@ def show(report: DemoReport, console: Console) -> None:
     for number, answer in enumerate(report.answers, 1):
         _show_answer(number, answer, console)
     console.print()
-    console.print(Text.assemble("The database stays in ", (report.data_dir, "bold"), ". Go on with:"))
+    place = report.data_dir if report.target.startswith("chdb:") else report.target
+    console.print(Text.assemble("The database stays in ", (place, "bold"), ". Go on with:"))
     # Not wrapped: it is there to be copied.
     console.print(Text(f"  {report.next_command}", "bold cyan"), soft_wrap=True)
     console.print()

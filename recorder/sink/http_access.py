@@ -7,11 +7,12 @@ still repeated by the driver are reads of which the connection broke. Proxies th
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import math
 import pathlib
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,13 +33,29 @@ _FOREVER_S = 100 * 365 * 86_400
 
 
 class Once(PoolManager):
-    """Connections over which every request goes once, whatever the driver asks for."""
+    """Connections over which every request goes once, with the limits of the thread that calls, whatever the driver
+    asks for: its client is shared by all threads, and has one limit for all."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        self._limits = threading.local()
+
+    @contextlib.contextmanager
+    def within(self, connect_s: float, read_s: float | None) -> Iterator[None]:
+        """The limits of this thread's requests, for as long as the context lasts; None is none."""
+        before = getattr(self._limits, "timeout", None)
+        self._limits.timeout = Timeout(connect=connect_s, read=read_s)
+        try:
+            yield
+        finally:
+            self._limits.timeout = before
 
     def urlopen(  # type: ignore[override]
         self, method: str, url: str, redirect: bool = True, **options: Any
     ) -> BaseHTTPResponse:
         """`PoolManager.urlopen`, without repeats."""
-        return super().urlopen(method, url, redirect, **{**options, "retries": 0})
+        timeout = getattr(self._limits, "timeout", None) or options.get("timeout")
+        return super().urlopen(method, url, redirect, **{**options, "timeout": timeout, "retries": 0})
 
 
 @dataclass(frozen=True)
@@ -68,7 +85,7 @@ class Access:
         """The URL of a host, without credentials: for messages."""
         return f"{self.scheme}://[{name}]:{port}" if ":" in name else f"{self.scheme}://{name}:{port}"
 
-    def pool(self, connections: int) -> PoolManager:
+    def pool(self, connections: int) -> Once:
         """Connections to one host: at most so many are kept alive; more are opened where they are needed.
 
         Raises:
@@ -95,17 +112,10 @@ class Access:
         httputil.all_managers[pool] = int(time.time()) + _FOREVER_S
         return pool
 
-    def client(
-        self,
-        pool: PoolManager,
-        name: str,
-        port: int,
-        settings: Mapping[str, Any],
-        *,
-        connect_timeout_s: float,
-        read_timeout_s: float | None,
-    ) -> HttpClient:
+    def client(self, pool: Once, name: str, port: int) -> HttpClient:
         """A client of one host, connected: its version is known and not too old. Errors are the driver's.
+
+        Without a session of its own it may be called from many threads at once.
 
         Raises:
             HostFailed: the server is too old, or the password cannot be read.
@@ -126,16 +136,12 @@ class Access:
             tls_mode="strict" if password or not self.user else None,
             server_host_name=tls.server_name if self.scheme == "https" else None,
             verify=tls.verify,
-            settings=dict(settings),
-            connect_timeout=math.ceil(connect_timeout_s),
-            send_receive_timeout=math.ceil(min(connect_timeout_s + OPENING_S, read_timeout_s or math.inf)),
             query_retries=0,
             autogenerate_session_id=False,  # a session is locked for as long as a statement of it runs
             show_clickhouse_errors="scrub",
             client_name="recorder",
         )
         assert isinstance(client, HttpClient)
-        client.timeout = Timeout(connect=connect_timeout_s, read=read_timeout_s)
         refuse_old(client.server_version or "", self.place(name, port))
         return client
 

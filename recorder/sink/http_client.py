@@ -1,8 +1,8 @@
-"""A handle of the HTTP sink: calls on whichever host is in use, with errors that name the host and the remedy.
+"""A host of a target, and the handles on it: calls with limits of their own, and errors that name host and remedy.
 
-A `HostClient` is one handle on one host: it connects at its first call, and again after an error that a new
-connection may mend (a changed password, another server version). A `Follower` is one handle of the sink: it keeps a
-`HostClient` for each host it was led to. Each belongs to one thread.
+A `Host` has the connections to it and one client of the driver for all handles, opened at the first call and again
+after an error that this may mend (a changed password, another server version). A `HostClient` is one handle on it, in
+the manner of its kind; it belongs to one thread.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from typing import Any, TypeVar
 
 from clickhouse_connect.driver.binding import quote_identifier
 from clickhouse_connect.driver.httpclient import HttpClient
-from urllib3 import PoolManager, Timeout
 from urllib3.exceptions import ClosedPoolError
 
 from recorder.sink.errors import SinkUnavailable
-from recorder.sink.http_access import Access, close_pool
+from recorder.sink.http_access import OPENING_S, Access, Once, close_pool
 from recorder.sink.http_body import Body
 from recorder.sink.http_errors import LOGIN_CODES, UNKNOWN_SETTING, HostFailed, failure_of
 
@@ -32,6 +31,20 @@ RESOLVE_EVERY_S = 30.0
 """How often it is seen whether a host's name has moved to other addresses."""
 
 _REOPENING = LOGIN_CODES | {UNKNOWN_SETTING}
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a kind of handle calls: its session settings, its limits, the database it is in.
+
+    `create_database` makes that where it is missing; `database` is empty for none.
+    """
+
+    settings: Mapping[str, Any]
+    database: str = ""
+    create_database: bool = False
+    connect_timeout_s: float = 5.0
+    read_timeout_s: float | None = None
 
 
 class Host:
@@ -47,7 +60,8 @@ class Host:
         self._access = access
         self._connections = connections
         self._lock = threading.Lock()
-        self._pool: PoolManager | None = None
+        self._pool: Once | None = None
+        self._client: HttpClient | None = None
         self._addresses: frozenset[Any] | None = None
         self._resolved_s = 0.0
 
@@ -55,12 +69,31 @@ class Host:
         return f"Host({self.place})"
 
     @property
-    def pool(self) -> PoolManager:
+    def pool(self) -> Once:
         """The connections; raises `HostFailed` where a file for TLS cannot be used."""
         with self._lock:
             if self._pool is None:
                 self._pool = self._access.pool(self._connections)
             return self._pool
+
+    def client(self, manner: Manner) -> HttpClient:
+        """The driver's client for all handles, connected by the first that asks; in the manner's database.
+
+        Those that ask meanwhile connect too, rather than wait for one that may hang.
+        """
+        client = self._client
+        if client is None:
+            limit_s = manner.connect_timeout_s + OPENING_S
+            read_s = limit_s if manner.read_timeout_s is None else min(limit_s, manner.read_timeout_s)
+            with self.pool.within(manner.connect_timeout_s, read_s):
+                client = self._access.client(self.pool, self.name, self.port)
+                self._use_database(client, manner)
+            self._client = client
+        return client
+
+    def forget(self) -> None:
+        """The next call connects anew: with the password and the settings that there are then."""
+        self._client = None
 
     def follow(self) -> None:
         """Close kept connections if the name leads elsewhere now; asks at most every `RESOLVE_EVERY_S`."""
@@ -90,24 +123,25 @@ class Host:
 
     def close(self) -> None:
         """Close its connections."""
+        self.forget()
         with self._lock:
             if self._pool is not None:
                 close_pool(self._pool)
                 self._pool = None
 
-
-@dataclass(frozen=True)
-class Manner:
-    """How a kind of handle calls: its session settings, its limits, the database it is in.
-
-    `create_database` makes that where it is missing; `database` is empty for none.
-    """
-
-    settings: Mapping[str, Any]
-    database: str = ""
-    create_database: bool = False
-    connect_timeout_s: float = 5.0
-    read_timeout_s: float | None = None
+    def _use_database(self, client: HttpClient, manner: Manner) -> None:
+        name = manner.database
+        if not name:
+            return
+        if not int(str(client.command("EXISTS DATABASE " + quote_identifier(name)))):
+            if not manner.create_database:
+                raise HostFailed(
+                    SinkUnavailable,
+                    f'{self.place} has no database {name}; run "recorder migrate up", or name another one',
+                    code=81,
+                )
+            client.command("CREATE DATABASE IF NOT EXISTS " + quote_identifier(name))
+        client.database = name
 
 
 class HostClient:
@@ -120,7 +154,6 @@ class HostClient:
         self._access = access
         self._manner = manner
         self._failed = failed
-        self._client: HttpClient | None = None
 
     @property
     def server_settings(self) -> Mapping[str, Any]:
@@ -130,15 +163,15 @@ class HostClient:
 
     def query(self, *arguments: Any, **options: Any) -> Any:
         """`Client.query`."""
-        return self._call(lambda client: client.query(*arguments, **options))
+        return self._call(lambda client: client.query(*arguments, **self._with_settings(options)))
 
     def raw_query(self, *arguments: Any, **options: Any) -> bytes:
         """`Client.raw_query`."""
-        return self._call(lambda client: client.raw_query(*arguments, **options))
+        return self._call(lambda client: client.raw_query(*arguments, **self._with_settings(options)))
 
     def command(self, *arguments: Any, **options: Any) -> Any:
         """`Client.command`."""
-        return self._call(lambda client: client.command(*arguments, **options))
+        return self._call(lambda client: client.command(*arguments, **self._with_settings(options)))
 
     def lines(self, sql: str, parameters: Mapping[str, Any]) -> list[list[str]]:
         """Rows of text that needs no escapes."""
@@ -157,13 +190,17 @@ class HostClient:
         """Insert an Arrow stream into a table (quoted); returns when ClickHouse itself said yes."""
 
         def send(client: HttpClient) -> None:
-            client.timeout = Timeout(connect=self._manner.connect_timeout_s, read=read_timeout_s)
             summary = client.raw_insert(
                 table,
                 column_names=columns,
                 insert_block=body.pieces,  # type: ignore[arg-type]  # a list: see `http_body`
                 # The answer comes when all is done, and its status is the truth.
-                settings={**settings, "wait_end_of_query": "1", "send_progress_in_http_headers": "0"},
+                settings={
+                    **self._manner.settings,
+                    **settings,
+                    "wait_end_of_query": "1",
+                    "send_progress_in_http_headers": "0",
+                },
                 fmt="ArrowStream",
                 compression=body.encoding,
                 transport_settings={"Content-Length": str(body.size)},
@@ -175,68 +212,38 @@ class HostClient:
                     "its place, or takes its headers away",
                 )
 
-        self._call(send)
+        self._call(send, read_timeout_s=read_timeout_s)
 
     def connect(self) -> HttpClient:
         """The driver's own client, connected: for what this class has no method for."""
         return self._call(lambda client: client)
 
     def close(self) -> None:
-        """Forget the connection; the next call opens one."""
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        """Nothing is held: the connections are the host's."""
 
-    def _call(self, work: Callable[[HttpClient], T]) -> T:
+    def _with_settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        return {**options, "settings": {**self._manner.settings, **options.get("settings", {})}}
+
+    def _call(self, work: Callable[[HttpClient], T], *, read_timeout_s: float | None = None) -> T:
         opening = True
+        read_s = self._manner.read_timeout_s if read_timeout_s is None else read_timeout_s
         try:
             self.host.follow()
-            if self._client is None:
-                self._client = self._open()
+            client = self.host.client(self._manner)
             opening = False
-            try:
-                return work(self._client)
-            except Exception as error:
-                if not isinstance(getattr(error, "__cause__", None), ClosedPoolError):
-                    raise
-                return work(self._client)  # the name moved under the call: nothing was sent
+            with self.host.pool.within(self._manner.connect_timeout_s, read_s):
+                try:
+                    return work(client)
+                except Exception as error:
+                    if not isinstance(error.__cause__, ClosedPoolError):
+                        raise
+                    return work(client)  # the name moved under the call: nothing was sent
         except Exception as error:
             failure = failure_of(error, self.host.place, self._access.user)
             if opening:
                 failure.sent = False
             if failure.code in _REOPENING:
-                self.close()
+                self.host.forget()
             if not failure.reached:
                 self._failed(self.host)
             raise failure from error
-
-    def _open(self) -> HttpClient:
-        manner = self._manner
-        client = self._access.client(
-            self.host.pool,
-            self.host.name,
-            self.host.port,
-            manner.settings,
-            connect_timeout_s=manner.connect_timeout_s,
-            read_timeout_s=manner.read_timeout_s,
-        )
-        try:
-            self._use_database(client)
-        except BaseException:
-            client.close()
-            raise
-        return client
-
-    def _use_database(self, client: HttpClient) -> None:
-        name = self._manner.database
-        if not name:
-            return
-        if not int(str(client.command("EXISTS DATABASE " + quote_identifier(name)))):
-            if not self._manner.create_database:
-                raise HostFailed(
-                    SinkUnavailable,
-                    f'{self.host.place} has no database {name}; run "recorder migrate up", or name another one',
-                    code=81,
-                )
-            client.command("CREATE DATABASE IF NOT EXISTS " + quote_identifier(name))
-        client.database = name

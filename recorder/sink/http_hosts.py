@@ -225,11 +225,8 @@ class Hosts:
         raise refused or _none_can_be_used(down)
 
     def _admit(self, host: Host) -> None:
-        client = HostClient(host, self._access, self._manner)  # one that fails here fails for nobody else
-        try:
-            facts = facts_of(client, self._manner.database)
-        finally:
-            client.close()
+        # One that fails here fails for nobody else.
+        facts = facts_of(HostClient(host, self._access, self._manner), self._manner.database)
         for other, known in self._facts.items():
             if other is not host:
                 self._refuse_difference(other, known, host, facts)

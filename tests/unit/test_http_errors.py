@@ -168,7 +168,7 @@ async def test_a_port_that_speaks_no_http() -> None:
 
 async def test_a_port_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A port that takes connections and is silent is given up in time."""
-    monkeypatch.setattr("recorder.sink.http_access.OPENING_S", 0)
+    monkeypatch.setattr("recorder.sink.http_client.OPENING_S", 0)
     silence = threading.Event()
     with listener(lambda connection: bool(silence.wait(30)) and None) as port:
         error = await refusal(f"http://127.0.0.1:{port}", connect_timeout_s=1)
