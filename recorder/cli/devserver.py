@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from recorder.devserver.server import DevServer
 
 DEFAULT_ADDR = "127.0.0.1:8123"
+EXIT_STUCK = 1
 
 
 @click.command()
@@ -105,9 +106,13 @@ async def _serve(server: DevServer, folder: pathlib.Path, *, as_json: bool) -> N
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with server:
+    await server.start()
+    try:
         click.echo(_ready(server, folder, as_json=as_json))
         await stop.wait()
+    finally:
+        if not await server.close():
+            os._exit(EXIT_STUCK)  # the interpreter's own exit would crash in an engine that is open
 
 
 def _ready(server: DevServer, folder: pathlib.Path, *, as_json: bool) -> str:

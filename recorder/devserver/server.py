@@ -37,6 +37,7 @@ READ_ONLY_CONCURRENT = 4
 MAX_BODY_BYTES = 4 << 30
 MAX_URL_BYTES = 1 << 20
 SWEEP_S = 1.0
+END_EVERY_S = 0.25
 CLOSE_WAIT_S = 5.0
 """What a closing server waits for statements it has ended."""
 _NO_HANDLE = (
@@ -115,6 +116,7 @@ class DevServer:
         self._address: Address | None = None
         self._runner: web.AppRunner | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._closing = asyncio.Event()
 
     @property
     def address(self) -> Address:
@@ -163,9 +165,13 @@ class DevServer:
         self.spawn(self._sweep())
         return self
 
-    async def close(self) -> None:
-        """Take no more requests, end what runs, close the engine. Idempotent."""
+    async def close(self) -> bool:
+        """Take no more requests, end what runs, close the engine. Idempotent.
+
+        False where a statement would not end: the engine stays open, and the process should end by `os._exit`.
+        """
         runner, self._runner = self._runner, None
+        self._closing.set()
         for run in self._running.all():
             self.spawn(self.end(run))
         if runner is not None:
@@ -173,6 +179,8 @@ class DevServer:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_WAIT_S):
                 await self._running.idle()
+                # What ends statements has connections of its own: the engine must not be closed around them.
+                await asyncio.gather(*self._tasks, return_exceptions=True)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -180,6 +188,7 @@ class DevServer:
             if not session.busy:
                 await on_thread("devserver-close", session.close)
         await on_thread("devserver-close", self._engine.close)
+        return not self._running.all()
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -201,7 +210,7 @@ class DevServer:
             with contextlib.suppress(Exception):
                 await on_thread("devserver-kill", lambda: self._engine.kill(run.mark))
             await asyncio.sleep(wait_s)
-            wait_s = min(2 * wait_s, 1.0)
+            wait_s = min(2 * wait_s, END_EVERY_S)
 
     async def _handle(self, http: web.Request) -> web.StreamResponse:
         assert self._server is not None
@@ -259,8 +268,9 @@ class DevServer:
 
     async def _sweep(self) -> None:
         """Close sessions that nobody uses any more."""
-        while True:
-            await asyncio.sleep(SWEEP_S)
+        while not self._closing.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), SWEEP_S)
             for session in self._sessions.expired():
                 await on_thread("devserver-close", session.close)
 
