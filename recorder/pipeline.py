@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 from aiochannel import Channel
@@ -29,6 +29,7 @@ from recorder.log import get_logger
 from recorder.queue import TableQueue, Waiting, rows_in
 from recorder.redact import redacted
 from recorder.sink.errors import DataError, SinkError
+from schemas.policy import Overflow
 from schemas.table import Table
 
 log = get_logger("recorder.pipeline")
@@ -48,6 +49,16 @@ class Sealed:
     upto: int
     accepted: Sequence[tuple[int, int]]
     """(acceptance in monotonic ns, rows) of its slices, for the lag."""
+
+
+class Load(NamedTuple):
+    """How a table fares: the fullness of its queue, 0 to 1, a number that grows as rows get in, its worker's state, and
+    whether it must not lose rows."""
+
+    usage: float
+    moved: int
+    state: WorkerState
+    keeps: bool
 
 
 class PipelineObserver(Protocol):
@@ -425,6 +436,11 @@ class TablePipeline:
     def resolved_upto(self) -> int:
         """All rows up to this queue position are inserted, duplicates, dead letters, or shed."""
         return self._resolved_upto
+
+    def load(self) -> Load:
+        """How the table fares. From any thread."""
+        keeps = self.queue.limits.overflow in (Overflow.SPILL, Overflow.BLOCK)
+        return Load(self.queue.usage(), self._resolved_upto, self.state, keeps)
 
     def change(self, policy: FlushPolicy) -> None:
         """Use other triggers from the next look on."""

@@ -39,6 +39,7 @@ from recorder.log import get_logger
 from recorder.metrics import SourceCounts
 from recorder.own_rows import DEAD_LETTERS, OWN_TABLES
 from recorder.packs import packs_of
+from recorder.pipeline import Load
 from recorder.queue import ArrowBlock, Block, Entry, Watched
 from recorder.runtime import Runtime
 from recorder.runtime_thread import RuntimeThread
@@ -384,6 +385,10 @@ class Recorder:
     def state_of(self, table: str) -> WorkerState:
         """Whether a table's inserts flow, are retried, or are held."""
         return self._running()[0].pipelines[table].state
+
+    def load_of(self, table: str) -> Load:
+        """How a table fares."""
+        return self._running()[0].pipelines[table].load()
 
     def settle(self, handovers: Sequence[Handover], told: Told) -> None:
         """Have `told` called, on the recorder's loop, with these as they are settled: their rows durable, or shed.

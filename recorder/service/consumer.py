@@ -31,6 +31,7 @@ from recorder.identity import letter_log
 from recorder.log import get_logger
 from recorder.metrics import BusCounts, SourceCounts
 from recorder.recorder import Recorder, SourceRow
+from recorder.service.brake import MANY, Brake
 from recorder.service.receipts import Made, Receipts
 from recorder.service.rows import MessageRows
 from recorder.service.topics import TopicMap
@@ -47,6 +48,10 @@ SOUND_S = 10.0
 ALARM_S = 60.0
 """A subscription that stays down is told again this often."""
 HELD_SHARE = 0.5
+PAUSE_S = 0.02
+"""How long reading waits before it looks again whether there is room."""
+SLICE_BYTES = 128 * 1024
+"""Payloads that are taken before the queues are looked at again: a message may hold thousands of rows."""
 
 
 @dataclass(slots=True)
@@ -92,6 +97,7 @@ class Consumer:
         self._loop = asyncio.get_running_loop()
         self._counts = _Counts()
         self._receipts = Receipts()
+        self._brake = Brake()
         self._wake = asyncio.Event()
         self._alarmed_s: float | None = None
         self._first_try = asyncio.Event()
@@ -191,7 +197,7 @@ class Consumer:
             self._first_try.set()
         async with aclosing(self._subscription.messages()) as arriving:  # type: ignore[type-var]
             async for messages in arriving:
-                self._take(messages)
+                await self._take_all(messages)
                 self._take_notices()
 
     def _fell(self, why: str) -> None:
@@ -218,6 +224,28 @@ class Consumer:
             log.error("a subscription did not close", bus=self.name, error=repr(error), exc_info=True)
 
     # -- messages to rows -----------------------------------------------------------------------------------------
+
+    async def _take_all(self, messages: Sequence[BusMessage]) -> None:
+        """Take messages, a few at a time where the queues are to be looked at in between."""
+        at = 0
+        while at < len(messages):
+            allowed = self._allowed()
+            if not allowed:
+                await asyncio.sleep(PAUSE_S)
+                continue
+            size, end = 0, at
+            while end < len(messages) and end - at < allowed and (end == at or size < SLICE_BYTES):
+                size += len(messages[end].payload)
+                end += 1
+            self._take(messages[at:end])
+            at = end
+
+    def _allowed(self) -> int:
+        """How many messages may be taken now. A bus that keeps nothing is read whatever happens."""
+        if self.guarantee is not Guarantee.AT_LEAST_ONCE:
+            return MANY
+        names = [name for name in self._receipts.uses if name != LETTER]
+        return self._brake.allows({name: self._recorder.load_of(name) for name in names}, time.monotonic())
 
     def _take(self, messages: Sequence[BusMessage]) -> None:
         refused = self._overdrawn()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any
@@ -44,6 +45,8 @@ EXIT_STOPPED = 0
 EXIT_FAILED = 1
 LOOK_S = 1.0
 """How often the service sees whether its recorder still lives."""
+LEARN_S = 10.0
+"""How often it is tried to learn the orders from before, where that failed."""
 BUS_BACKOFF_S = (0.1, 30.0)
 
 
@@ -197,12 +200,13 @@ class Service:
             return True
         if not recorder.in_contact:
             return False
-        await load_order_ids(_Asked(recorder), self._settings.database, self._order_ids)
-        return True
+        found = await load_order_ids(_Asked(recorder), self._settings.database, self._order_ids)
+        return found is not None
 
     async def _look_after(self, recorder: Recorder, *, learnt: bool) -> None:
         """See that the recorder lives, and tell the supervisor so."""
         every_s = min(LOOK_S, watchdog_s() or LOOK_S)
+        learn_s = 0.0
         while True:
             await asyncio.sleep(every_s)
             if not recorder.running:
@@ -210,7 +214,8 @@ class Service:
                 log.critical(self._failed)
                 self._stop.set()
                 return
-            if not learnt:
+            if not learnt and time.monotonic() >= learn_s:
+                learn_s = time.monotonic() + LEARN_S
                 learnt = await self._learn_order_ids(recorder)
             if watchdog_s() is not None:
                 with contextlib.suppress(RecorderError):
@@ -221,6 +226,8 @@ class Service:
 
     async def _shut(self, recorder: Recorder) -> int:
         """Stop everything in order; rows that were given up."""
+        if not recorder.started:
+            return 0
         notify(STOPPING="1", STATUS="flushing")
         await asyncio.gather(*(consumer.stop_reading() for consumer in self._consumers))
         shed = _shed(recorder) if recorder.running else 0
@@ -229,7 +236,7 @@ class Service:
             await asyncio.to_thread(recorder.close)
         finally:
             await asyncio.gather(*(consumer.close() for consumer in self._consumers))
-        lost = _shed(recorder) - shed if recorder.started else 0
+        lost = _shed(recorder) - shed
         log.info(
             "stopped",
             rows_given_up=lost,

@@ -19,7 +19,7 @@ from recorder.bus.base import BusMessage, BusNotice, Subscription
 from recorder.bus.errors import BusUnavailable
 from recorder.bus.inprocess import InProcessBus
 from recorder.identity import source_seq
-from recorder.sink.errors import HoldError
+from recorder.sink.errors import HoldError, SinkUnavailable
 
 
 @pytest.fixture
@@ -231,6 +231,27 @@ async def test_rows_that_a_full_queue_sheds_are_counted_and_their_messages_let_g
         await asyncio.to_thread(recorder.flush, WAIT_S)
         shed = "SELECT sum(rows) FROM recorder_gaps WHERE table_name = 'market_data'"
         assert await _rows(recorder, shed) == [(balance.shed,)]
+
+
+async def test_nothing_is_shed_while_the_database_is_away(
+    backend: Backend, database: str, tmp_path: pathlib.Path, bus: InProcessBus
+) -> None:
+    """A queue of far fewer rows than were published: the rest stays on the bus until rows go in again."""
+    tables = {"orders": {"queue_rows": 100, "batch_rows": 10}}
+    settings = settings_for(backend, database, tmp_path, tables=tables)
+    sink = faulty(settings)
+    sink.always("orders", Fail(SinkUnavailable("nobody answers")))
+    with Recorder(settings, sink=sink) as recorder:
+        async with consuming(recorder, bus) as consumer:
+            for n in range(1_000):
+                publish(bus, "orders", order(n))
+            await until(lambda: recorder.balance()["orders"].received >= 50, "rows")
+            await until(lambda: recorder.state_of("orders").value == "retrying", "trouble")
+            sink.always("orders", None)
+            await until(lambda: bus.waiting == 0, "acknowledgement")
+            assert consumer.pending == 0
+        balance = recorder.balance()["orders"]
+        assert (balance.inserted, balance.shed) == (1_000, 0)
 
 
 async def test_a_held_table_does_not_use_up_the_window(
