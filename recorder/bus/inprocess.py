@@ -41,7 +41,7 @@ class InProcessBus:
         self.shed = 0
         self._buffer_messages = buffer_messages
         self._buffer_bytes = buffer_bytes
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may publish, too
         self._fresh: list[BusMessage] = []
         self._held_messages = 0
         self._held_bytes = 0

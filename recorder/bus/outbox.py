@@ -68,7 +68,9 @@ class Outbox:
         self.window_messages = 0
         self.window_bytes = 0
         self.shed_seen = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._counting = False
+        self._late: deque[bytes] = deque()
         self._waiting: deque[bytes] = deque()
         self._accepted_bytes = 0
         self._freed_bytes = 0
@@ -82,15 +84,29 @@ class Outbox:
 
     def put(self, record: bytes) -> bool:
         """Take a record; False if there is no room and it was shed."""
-        size = len(record) + RECORD_COST
         with self._lock:
-            if self._accepted_bytes - self._freed_bytes + size > self.buffer_bytes:
-                self.shed += 1
-                return False
-            self._accepted_bytes += size
-            self.accepted += 1
-            self._waiting.append(record)
-            return True
+            if self._counting:
+                # A signal handler, in the middle of the thread's own call: its record is counted at the end of that.
+                self._late.append(record)
+                return True
+            self._counting = True
+            try:
+                taken = self._count(record)
+                while self._late:
+                    self._count(self._late.popleft())
+                return taken
+            finally:
+                self._counting = False
+
+    def _count(self, record: bytes) -> bool:
+        size = len(record) + RECORD_COST
+        if self._accepted_bytes - self._freed_bytes + size > self.buffer_bytes:
+            self.shed += 1
+            return False
+        self._accepted_bytes += size
+        self.accepted += 1
+        self._waiting.append(record)
+        return True
 
     @property
     def held_bytes(self) -> int:

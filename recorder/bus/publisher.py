@@ -168,7 +168,8 @@ class Publisher:
         taken = self._outbox.put(wire.record(time.time_ns(), topic, number, correlation_id, payload))
         if time.monotonic_ns() - self._served_ns >= self._linger_ns and self._serving.acquire(False):
             try:
-                self._serve_a_little()
+                if not self._closed:
+                    self._serve_a_little()
             finally:
                 self._serving.release()
         if self._idle:
@@ -294,13 +295,19 @@ class Publisher:
     def _drain(self, timeout_s: float) -> bool:
         end = time.monotonic() + timeout_s
         while self._outbox.unresolved:
-            with self._serving:
-                self._serve()
+            # Not for ever: a signal handler that flushes may have interrupted the very thread that serves.
+            if self._serving.acquire(timeout=0.02):
+                try:
+                    if self._closed:
+                        break
+                    self._serve()
+                finally:
+                    self._serving.release()
             left = end - time.monotonic()
             if left <= 0:
-                return not self._outbox.unresolved
+                break
             time.sleep(min(0.002, left))
-        return True
+        return not self._outbox.unresolved
 
     def close(self, timeout_s: float | None = None) -> bool:
         """Wait as `flush` does, at most so long, and let go of the socket; False if not everything was acknowledged.
@@ -311,19 +318,28 @@ class Publisher:
         if self._closed or self._pid != os.getpid():
             return not self._outbox.unresolved
         done = self._drain(self._close_timeout_s if timeout_s is None else timeout_s)
-        with self._serving:
-            if self._closed:
-                return done
-            self._closed = True
+        mine = self._serving.acquire(timeout=1.0)
+        if self._closed:
+            if mine:
+                self._serving.release()
+            return done
+        self._closed = True
+        self._rouse()
+        atexit.unregister(self._at_exit)
+        if not mine:
+            # A signal handler, in the middle of a call that serves: that call ends with what it does, and the socket
+            # with the process.
+            return done
+        try:
             if done and self._outbox.welcome:
                 with contextlib.suppress(self._again):
                     self._socket.send(wire.pack_bye(self.epoch), self._noblock)
             self._socket.close(linger=200)
-        self._rouse()
+        finally:
+            self._serving.release()
         if threading.current_thread() is not self._thread:
             self._thread.join(1.0)
         self._context.term()
-        atexit.unregister(self._at_exit)
         return done
 
     def _at_exit(self) -> None:

@@ -358,3 +358,42 @@ def test_the_error_for_a_missing_extra_is_an_error_of_buses() -> None:
 
     assert issubclass(BusUnavailable, BusError)
     assert issubclass(BusUrlError, BusError)
+
+
+def test_a_signal_handler_may_publish_and_close(url: str) -> None:
+    """It interrupts calls of `publish` of its own thread anywhere; nothing hangs, and every message is counted."""
+    done = run(
+        """
+        import signal, sys
+        from recorder import Publisher
+        publisher = Publisher(sys.argv[1], name="p", close_timeout_s=0)
+        offered = interruptions = 0
+        def handle(*_):
+            global interruptions
+            interruptions += 1
+            publisher.publish("t", {"n": 1})
+        signal.signal(signal.SIGALRM, handle)
+        signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
+        while interruptions < 2_000:
+            publisher.publish("t", {"n": 1})
+            offered += 1
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        publisher.publish("t", {"n": 1})
+        stats = publisher.stats()
+        assert stats.accepted + stats.shed == offered + interruptions + 1, (stats, offered, interruptions)
+        class End(Exception):
+            pass
+        def close(*_):
+            publisher.close(0)
+            raise End
+        signal.signal(signal.SIGALRM, close)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        try:
+            while True:
+                publisher.publish("t", {"n": 1})
+        except End:
+            print("ended")
+        """,
+        url,
+    )
+    assert (done.stdout.strip(), done.stderr, done.returncode) == ("ended", "", 0)

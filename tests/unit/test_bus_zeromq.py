@@ -1,0 +1,173 @@
+"""The recorder's end with several publishers: shares of the window, who is known, and who has to wait."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import pathlib
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from recorder import Publisher
+from recorder.bus import zeromq
+from recorder.bus.base import BusMessage
+from recorder.bus.endpoint import parse_zmq_url
+from recorder.bus.options import BusOptions
+from recorder.bus.zeromq import ZmqSubscription
+
+PATIENCE_S = 20.0
+
+
+@pytest.fixture
+def url(tmp_path: pathlib.Path) -> str:
+    return f"zmq://{tmp_path}/bus.sock"
+
+
+@contextlib.asynccontextmanager
+async def subscribed(url: str, **options: int) -> AsyncIterator[ZmqSubscription]:
+    subscription = ZmqSubscription(parse_zmq_url(url), BusOptions(**options))  # type: ignore[arg-type]
+    await subscription.start()
+    try:
+        yield subscription
+    finally:
+        await subscription.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110 - what is waited for happens in other threads
+            await asyncio.sleep(0.005)
+
+
+async def some(subscription: ZmqSubscription, count: int) -> list[BusMessage]:
+    got: list[BusMessage] = []
+    stream = subscription.messages()
+    async with asyncio.timeout(PATIENCE_S):
+        while len(got) < count:
+            got += await anext(stream)
+    await stream.aclose()  # type: ignore[attr-defined]
+    return got
+
+
+async def test_the_window_is_shared_out(url: str) -> None:
+    """However many publish, what was received and is unacknowledged stays within the window; all have a share."""
+    async with subscribed(url, window_messages=90) as subscription:
+        with contextlib.ExitStack() as stack:
+            publishers = [
+                stack.enter_context(Publisher(url, name=f"p{n}", close_timeout_s=0)) for n in range(3)
+            ]
+            await until(lambda: len(subscription._peers) == 3 and subscription._shares == 3)
+            for publisher in publishers:
+                await until(lambda publisher=publisher: publisher._outbox.window_messages == 30)  # type: ignore[misc]
+            for _ in range(200):
+                for publisher in publishers:
+                    publisher.publish("t", {})
+            out = await some(subscription, 90)
+            assert len(out) == 90
+            assert {sum(m.log == log for m in out) for log in {m.log for m in out}} == {30}
+            await asyncio.sleep(0.1)
+            assert not subscription._window.waiting
+            got = len(out)
+            await subscription.ack(out)
+            while got < 600:
+                more = await some(subscription, 1)
+                got += len(more)
+                await subscription.ack(more)
+            for publisher in publishers:
+                assert await asyncio.to_thread(publisher.flush, PATIENCE_S)
+
+
+async def test_what_cannot_be_taken_any_more_is_asked_for_again(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A publisher that sends beyond its window is not followed: the rest comes when there is room, once, in order."""
+    monkeypatch.setattr(zeromq.ZmqSubscription, "_share", lambda self: (10_000, 2**30))
+    async with subscribed(url, window_messages=20) as subscription:
+        with Publisher(url, name="p") as publisher:
+            await until(lambda: publisher._outbox.welcome)
+            for number in range(3_000):
+                publisher.publish_raw("t", str(number).encode())
+            await until(lambda: publisher.stats().sent == 3_000 and bool(subscription._stalled))
+            assert len(subscription._window.waiting) <= 20 + 256
+            got: list[int] = []
+            while len(got) < 3_000:
+                more = await some(subscription, 1)
+                got += [int(message.payload) for message in more]
+                await subscription.ack(more)
+            assert got == list(range(3_000))
+            assert await asyncio.to_thread(publisher.flush, PATIENCE_S)
+
+
+async def test_a_silent_publisher_is_forgotten_and_welcome_again(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its state is let go when it has nothing in hand; when it speaks again its messages go on where they were."""
+    monkeypatch.setattr(zeromq, "IDLE_S", 0.1)
+    monkeypatch.setattr(zeromq, "TICK_S", 0.05)
+    async with subscribed(url) as subscription:
+        with Publisher(url, name="p") as publisher:
+            publisher.publish("t", {})
+            (first,) = await some(subscription, 1)
+            await asyncio.sleep(0.3)
+            assert subscription._peers, "it has a message in hand"
+            await subscription.ack([first])
+            assert await asyncio.to_thread(publisher.flush, PATIENCE_S)
+            await until(lambda: not subscription._peers)
+            publisher.publish("t", {})
+            (second,) = await some(subscription, 1)
+            assert (second.log, second.position) == (first.log, 1)
+            await subscription.ack([second])
+            assert await asyncio.to_thread(publisher.flush, PATIENCE_S)
+
+
+async def test_a_publisher_that_says_goodbye_is_forgotten_at_once(url: str) -> None:
+    """A thousand short-lived publishers leave no state behind."""
+    async with subscribed(url) as subscription:
+        taking = asyncio.create_task(take_all(subscription))
+        for _ in range(20):
+            publisher = Publisher(url, name="p")
+            publisher.publish("t", {})
+            assert await asyncio.to_thread(publisher.close, PATIENCE_S)
+        await until(lambda: not subscription._peers)
+        assert not subscription._by_log
+        await subscription.close()
+        assert len({message.log for message in await taking}) == 20
+
+
+async def take_all(subscription: ZmqSubscription) -> list[BusMessage]:
+    got: list[BusMessage] = []
+    async for messages in subscription.messages():
+        got += messages
+        await subscription.ack(messages)
+    return got
+
+
+async def test_there_is_a_bound_to_who_is_known(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more takes the place of an idle one; with messages of all in hand it waits, and that is told."""
+    monkeypatch.setattr(zeromq, "MAX_PUBLISHERS", 2)
+    async with subscribed(url) as subscription:
+        with contextlib.ExitStack() as stack:
+            first, second, third = (
+                stack.enter_context(Publisher(url, name=f"p{n}", close_timeout_s=0)) for n in range(3)
+            )
+            held = []
+            for publisher in (first, second):
+                publisher.publish("t", {})
+                held += await some(subscription, 1)
+            third.publish("t", {})
+            notices = []
+
+            def refused() -> bool:
+                notices.extend(subscription.take_notices())
+                return bool(notices)
+
+            await until(refused)
+            assert {n.kind for n in notices} == {"bus_refused"}
+            assert len(subscription._peers) == 2
+            assert third.stats().acked == 0
+            await subscription.ack(held)
+            (message,) = await some(subscription, 1)
+            await subscription.ack([message])
+            assert await asyncio.to_thread(third.flush, PATIENCE_S)
+            assert len(subscription._peers) == 2
