@@ -33,6 +33,9 @@ _NO_STREAM = "Streaming query is not supported"
 _READ_ONLY = 164
 _UNKNOWN_FORMAT = 73
 _UNKNOWN_DATABASE = 81
+_OUTFILE_REFUSED = "INTO_OUTFILE_NOT_ALLOWED"
+"""Over HTTP the parser's word on a clause of the statement may be to refuse it, even where it is only explained."""
+_NO_FILES = "query writes no files of its own; leave INTO OUTFILE out and redirect the answer with >"
 
 
 class Reader(abc.ABC):
@@ -59,15 +62,15 @@ class Reader(abc.ABC):
         clauses = _FORMAT_CLAUSE.search(plain), _OUTFILE_CLAUSE.search(plain)
         if not any(clauses) or _NO_ANSWER.match(plain):
             return
-        tree = [
-            line[1:]
-            for line in self._text(f"EXPLAIN AST {sql}").splitlines()
-            if line[:2].strip() and line[0] == " "
-        ]
+        try:
+            shown = self._text(f"EXPLAIN AST {sql}")
+        except Exception as error:
+            if _OUTFILE_REFUSED in str(error):
+                raise click.UsageError(_NO_FILES) from error
+            raise
+        tree = [line[1:] for line in shown.splitlines() if line[:2].strip() and line[0] == " "]
         if clauses[1] and any(node.startswith("Literal ") for node in tree):
-            raise click.UsageError(
-                "query writes no files of its own; leave INTO OUTFILE out and redirect the answer with >"
-            )
+            raise click.UsageError(_NO_FILES)
         if clauses[0] and f"Identifier {clauses[0][1]}" in tree:
             raise click.UsageError(
                 f"leave FORMAT {clauses[0][1]} out of the SQL and give it as --format {clauses[0][1]}"

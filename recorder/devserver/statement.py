@@ -55,7 +55,7 @@ class Query:
     """Any other statement. `first` is its first word in capitals, `format` that of a FORMAT clause.
 
     `places` are where INTO OUTFILE might stand, the likeliest first: the engine's parser knows. `outfile` is whether
-    one is there already that would be written. `inserts` says that it is an insert, maybe behind a WITH. `calls` are the names before an
+    one is there already. `inserts` says that it is an insert, maybe behind a WITH. `calls` are the names before an
     opening bracket, in small letters.
     """
 
@@ -132,9 +132,7 @@ def query_of(text: bytes) -> Query:
         if following.is_(b"(") and token.name()
     )
     strings = tuple(token for token in everything if token.kind == STRING)
-    # What EXPLAIN AST shows is parsed and no more, and ClickHouse shows it with a clause of its own.
-    shown = [token.word() for token in everything[:2]] == ["EXPLAIN", "AST"]
-    outfile = not shown and any(
+    outfile = any(
         token.word() == "INTO" and following.word() == "OUTFILE"
         for token, following in itertools.pairwise(everything)
     )

@@ -248,6 +248,7 @@ def test_rows_of_input_become_a_file() -> None:
     [
         (b"SELECT 1 INTO OUTFILE 'x'", True),
         (b"SELECT 1 into/* */\n outfile 'x' FORMAT CSV", True),
+        (b"EXPLAIN AST SELECT 1 FORMAT CSV INTO OUTFILE 'x'", True),
         (b"SELECT 'INTO OUTFILE'", False),
         (b"SELECT 1 -- INTO OUTFILE 'x'", False),
         (b"SELECT `INTO` OUTFILE FROM t", False),
