@@ -14,7 +14,7 @@ import pytest
 from harness.consuming import until
 from harness.dev_server import free_port
 from harness.ingest_files import COMMAND, child_environment, write_rows
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recorder.bus.base import BusMessage
@@ -174,6 +174,7 @@ async def test_wrong_use_is_one_line_and_exit_code_2(
     assert word in line
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=12)), st.integers(1, 8), st.data())
 def test_lines_are_the_same_however_they_come(pieces: list[bytes], longest: int, data: st.DataObject) -> None:
     """Cut anywhere; a line that is too long is None and keeps its number."""

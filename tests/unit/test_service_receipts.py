@@ -39,7 +39,7 @@ def test_a_message_waits_for_all_its_places() -> None:
     assert receipts.oldest_s() is None
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_against_the_plain_definition(data: st.DataObject) -> None:
     """Over any order of batches and settlings: done are exactly the messages whose handovers are all settled; what

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recorder.errors import SettingsError
@@ -44,6 +44,7 @@ def test_a_topic_without_a_pattern_names_its_table() -> None:
     assert TopicMap({"x.*": "ignore"}).route("orders") is DEFAULT
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(st.text("ab*.", max_size=6), st.sampled_from(["t", "ignore"])), st.text("ab.", max_size=6)
 )
@@ -56,6 +57,7 @@ def test_the_order_of_settings_does_not_matter(routes: dict[str, str], topic: st
     assert len(found) == 1
 
 
+@settings(deadline=None)
 @given(st.text("ab*", max_size=5), st.text("ab", max_size=8))
 def test_a_star_stands_for_any_characters(pattern: str, topic: str) -> None:
     """Against the plain definition, by trying every way."""

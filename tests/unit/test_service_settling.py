@@ -1,0 +1,122 @@
+"""When handovers are settled: each once, in lines that do not wait for each other; bad rows wait for their letters."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from recorder.settling import Handover, Settling
+
+
+class Line:
+    """A pipeline's side of it: positions, and how far rows are resolved."""
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.resolved_upto = 0
+        self.dead_rows = 0
+        self._progress = asyncio.Condition()
+
+    async def resolved(self, upto: int, *, hurry: bool = True) -> None:
+        assert not hurry, "acknowledgements must not cut batches short"
+        async with self._progress:
+            await self._progress.wait_for(lambda: self.resolved_upto >= upto)
+
+    async def resolve(self, upto: int) -> None:
+        """Rows up to here are done."""
+        self.resolved_upto = upto
+        async with self._progress:
+            self._progress.notify_all()
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+class Told:
+    """Collects what is settled."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def __call__(self, handovers: Sequence[Handover]) -> None:
+        self.names += [handover.table for handover in handovers]
+
+
+@pytest.fixture
+async def lines() -> dict[str, Line]:
+    """Three tables."""
+    return {name: Line() for name in ("orders", "fills", "dead_letters")}
+
+
+def handed(lines: dict[str, Line], table: str, rows: int = 10) -> Handover:
+    """Rows put into a table's queue."""
+    lines[table].position += rows
+    return Handover(table, rows, lines[table].dead_rows)
+
+
+async def test_each_table_has_a_line_of_its_own(lines: dict[str, Line]) -> None:
+    """A table that stands still keeps its own waiting and no other's; a batch that ends in between settles nothing."""
+    told, settling = Told(), Settling(lines)  # type: ignore[arg-type]
+    for table in ("orders", "fills", "orders"):
+        settling.track([handed(lines, table)], told)
+    await lines["fills"].resolve(9)
+    assert told.names == []
+    await lines["fills"].resolve(10)
+    assert told.names == ["fills"]
+    await lines["orders"].resolve(15)
+    assert told.names == ["fills", "orders"]
+    await lines["orders"].resolve(20)
+    assert told.names == ["fills", "orders", "orders"]
+    assert not settling._tasks, "a line that is empty needs nobody to watch it"
+    await settling.close()
+
+
+async def test_rows_that_went_bad_wait_for_their_letters(lines: dict[str, Line]) -> None:
+    """A letter that is still in a queue would be lost by a kill, and the message must come again then."""
+    told, settling = Told(), Settling(lines)  # type: ignore[arg-type]
+    settling.track([handed(lines, "orders")], told)
+    lines["orders"].dead_rows += 1
+    lines["dead_letters"].position += 1
+    await lines["orders"].resolve(10)
+    assert told.names == []
+    await lines["dead_letters"].resolve(1)
+    assert told.names == ["dead_letters"]
+    await settling.close()
+
+
+async def test_bad_dead_letters_do_not_wait_for_themselves(lines: dict[str, Line]) -> None:
+    """A letter that cannot be kept is told in the log, and is settled."""
+    told, settling = Told(), Settling(lines)  # type: ignore[arg-type]
+    settling.track([handed(lines, "dead_letters", 1)], told)
+    lines["dead_letters"].dead_rows += 1
+    await lines["dead_letters"].resolve(1)
+    assert told.names == ["dead_letters"]
+    await settling.close()
+
+
+@pytest.mark.parametrize("before", [True, False])
+async def test_displaced_rows_are_settled_at_once_and_once(lines: dict[str, Line], before: bool) -> None:
+    """Whether they are displaced before or after they are tracked."""
+    told, settling = Told(), Settling(lines)  # type: ignore[arg-type]
+    handover = handed(lines, "orders")
+    if before:
+        settling.displaced(handover, told)
+    settling.track([handover], told)
+    if not before:
+        settling.displaced(handover, told)
+    await asyncio.sleep(0)
+    assert told.names == ["orders"]
+    await lines["orders"].resolve(10)
+    assert told.names == ["orders"]
+    await settling.close()
+
+
+async def test_closing_tells_nobody(lines: dict[str, Line]) -> None:
+    """What is not settled then comes again."""
+    told, settling = Told(), Settling(lines)  # type: ignore[arg-type]
+    settling.track([handed(lines, "orders")], told)
+    await asyncio.sleep(0)
+    await settling.close()
+    await lines["orders"].resolve(10)
+    assert told.names == []
