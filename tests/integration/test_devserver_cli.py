@@ -1,0 +1,208 @@
+"""The command `recorder devserver`: one ready line, one line for what keeps it from starting, clean ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+import requests
+import trustme
+from harness.dev_server_command import Started, dev_server, end, launch
+
+
+def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RECORDER_")}
+    return subprocess.run(
+        [sys.executable, "-m", "recorder", *arguments],
+        capture_output=True, text=True, timeout=60, env={**kept, **env}, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
+    with dev_server(tmp_path_factory.mktemp("devserver")) as started:
+        yield started
+
+
+def test_the_ready_line_for_programs(server: Started) -> None:
+    """Flushed, one line, with all there is to know; what it names answers at once."""
+    assert set(server.ready) == {"url", "pid", "path"}
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+", str(server.ready["url"]))
+    assert server.ready["pid"] == server.process.pid
+    assert server.text("SELECT 1") == "1\n"
+
+
+def test_the_ready_line_for_people(tmp_path: pathlib.Path) -> None:
+    """Its folder is in the data folder unless it is named."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "recorder", "--data-dir", str(tmp_path), "devserver", "--addr", "127.0.0.1:0"],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        folder = tmp_path / "devserver"
+        assert re.fullmatch(
+            rf"ready at http://127\.0\.0\.1:\d+ \(database in {folder}\); Ctrl-C ends it\n", line
+        )
+        assert requests.get(line.split()[2] + "/ping", timeout=10).text == "Ok.\n"
+    finally:
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=30)
+    assert (process.returncode, rest) == (0, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_it_starts_ends_it_too(tmp_path: pathlib.Path, number: signal.Signals) -> None:
+    """Whenever it comes: no traceback, no crash, and the folder is free afterwards."""
+    for delay_s in (0.15, 0.4, 0.7):
+        process, log = launch(tmp_path)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(delay_s)
+        process.send_signal(number)
+        code = process.wait(30)
+        process.stdout.close()  # type: ignore[union-attr]
+        assert code in (0, 130, 143, -number), log.read_text()
+        assert "Traceback" not in log.read_text()
+    with dev_server(tmp_path) as server:
+        assert server.text("SELECT 1") == "1\n"
+
+
+def one_line(done: subprocess.CompletedProcess[str], code: int = 1) -> str:
+    """The one line of an error."""
+    assert (done.returncode, done.stdout) == (code, ""), done
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def test_a_port_that_is_taken(server: Started, tmp_path: pathlib.Path) -> None:
+    address = server.url.removeprefix("http://")
+    said = one_line(run("devserver", "--path", str(tmp_path / "db"), "--addr", address))
+    assert said.startswith(
+        f"error: address {address}: already in use; stop what listens there, or name another port"
+    )
+    assert not (tmp_path / "db").exists()
+
+
+def test_a_folder_that_another_process_has(server: Started) -> None:
+    said = one_line(run("devserver", "--path", str(server.ready["path"]), "--addr", "127.0.0.1:0"))
+    assert f"process {server.process.pid} has it open" in said
+    assert server.text("SELECT 1") == "1\n"
+
+
+def test_a_path_that_is_no_folder(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "file").write_text("x")
+    said = one_line(run("devserver", "--path", str(tmp_path / "file"), "--addr", "127.0.0.1:0"))
+    assert "is a file, not a folder" in said
+
+
+def test_a_folder_that_cannot_be_written() -> None:
+    said = one_line(run("devserver", "--path", "/proc/recorder/db", "--addr", "127.0.0.1:0"))
+    assert "cannot write there" in said
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("8.8.8.8:0", "other machines would reach it"),
+        ("0.0.0.0:0", "other machines would reach it"),
+        ("nonsense", "is no address"),
+        ("127.0.0.1:99999", "is no address"),
+    ],
+)
+def test_an_address_that_cannot_be(tmp_path: pathlib.Path, address: str, said: str) -> None:
+    assert said in one_line(run("devserver", "--path", str(tmp_path / "db"), "--addr", address))
+
+
+def test_an_address_of_another_machine(tmp_path: pathlib.Path) -> None:
+    done = run("devserver", "--path", str(tmp_path / "db"), "--addr", "192.0.2.1:0", "--allow-remote",
+               "--password-env", "P", P="secret")  # fmt: skip
+    assert "no address of this machine" in one_line(done)
+
+
+def test_beyond_loopback_with_a_password(tmp_path: pathlib.Path) -> None:
+    """Allowed by name, and asked of everybody."""
+    options = ("--addr", "0.0.0.0:0", "--allow-remote", "--password-env", "P")
+    with dev_server(tmp_path, *options, env={"P": "secret"}) as server:
+        url = server.url.replace("0.0.0.0", "127.0.0.1")
+        host = {"Host": socket.gethostname()}
+        assert requests.post(url, data="SELECT 1", headers=host, timeout=10).status_code == 403
+        right = requests.post(url, data="SELECT 1", headers=host, auth=("default", "secret"), timeout=10)
+        assert right.text == "1\n"
+
+
+def test_a_password_from_a_file(tmp_path: pathlib.Path) -> None:
+    """Its first line; never on the command line, never in what the command says."""
+    file = tmp_path / "password"
+    file.write_text("from a file\nnot this\n")
+    with dev_server(tmp_path, "--password-file", str(file)) as server:
+        assert server.ask("SELECT 1").status_code == 403
+        assert server.text("SELECT 1", user="default", password="from a file") == "1\n"
+        assert "from a file" not in json.dumps(server.ready) + server.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--password-env", "NOT_THERE"], "environment variable NOT_THERE is not set"),
+        (["--password-file", "/not/there"], "No such file"),
+        (["--password-file", "/dev/null"], "has no password on its first line"),
+        (["--password-file", "/dev/null", "--password-env", "P"], "not by both"),
+        (["--tls-key", "/x"], "give that too"),
+    ],
+)
+def test_wrong_use(arguments: list[str], said: str) -> None:
+    assert said in one_line(run("devserver", *arguments), 2)
+
+
+def test_certificates_that_cannot_be(tmp_path: pathlib.Path) -> None:
+    """Missing, no certificate, a key of another one: the file is named."""
+    ca = trustme.CA()
+    one, other = ca.issue_cert("localhost"), ca.issue_cert("localhost")
+    cert, key, wrong, text = (str(tmp_path / name) for name in ("cert", "key", "wrong", "text"))
+    one.cert_chain_pems[0].write_to_path(cert)
+    one.private_key_pem.write_to_path(key)
+    other.private_key_pem.write_to_path(wrong)
+    pathlib.Path(text).write_text("no certificate")
+    for options, said in (
+        (["--tls-cert", str(tmp_path / "none"), "--tls-key", key], "none: cannot be read: No such file"),
+        (["--tls-cert", text, "--tls-key", key], f"TLS certificate {text} with key {key}: cannot be used"),
+        (["--tls-cert", cert, "--tls-key", wrong], "KEY_VALUES_MISMATCH"),
+        (
+            ["--tls-cert", cert, "--tls-key", key, "--tls-client-ca", text],
+            f"TLS client CA {text}: cannot be used",
+        ),
+    ):
+        assert said in one_line(
+            run("devserver", "--path", str(tmp_path / "db"), "--addr", "127.0.0.1:0", *options)
+        )
+
+
+def test_errors_for_programs(server: Started, tmp_path: pathlib.Path) -> None:
+    done = run(
+        "--json", "devserver", "--path", str(tmp_path / "db"), "--addr", server.url.removeprefix("http://")
+    )
+    assert done.returncode == 1
+    assert "already in use" in json.loads(done.stderr)["error"]
+
+
+def test_it_is_ready_soon(tmp_path: pathlib.Path) -> None:
+    """A test that starts one for itself waits a second or two, on a machine that does other things as well."""
+    process, _ = launch(tmp_path)
+    created_s = psutil.Process(process.pid).create_time()
+    assert process.stdout is not None
+    process.stdout.readline()
+    assert time.time() - created_s < 15
+    end(process)
