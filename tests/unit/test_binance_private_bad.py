@@ -152,6 +152,13 @@ def test_wrappers_of_nothing_are_bad(body: bytes) -> None:
     assert reason_of(body) in {"bad_field", "unknown_event", "unknown_message"}
 
 
+def test_options_are_not_read() -> None:
+    """Their messages have the futures' names and fees of the other sign: rather a dead letter than a wrong fee."""
+    option = "BTC-251123-126000-C"
+    for message in (futures_trade(s=option), trade_lite(s=option), account_update([position(option)])):
+        assert reason_of(message) == "unknown_market"
+
+
 def test_long_words_and_names_are_bad() -> None:
     """Nothing unbounded becomes a name in a table."""
     for field in "csoX":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.json import Decoder
 
-from recorder.normalise.base import NormalisedRow
+from recorder.normalise.base import BadMessage, NormalisedRow
 from recorder.normalise.binance import private_messages as messages
 from recorder.normalise.binance.private_account import PrivateAccount
 from recorder.normalise.binance.private_orders import PrivateOrders
@@ -38,6 +39,7 @@ WITHOUT_TABLE = frozenset({
 })  # fmt: skip
 """Private events that no table takes."""
 
+_OPTION_SYMBOL = re.compile(r"-[CP]$")
 _DECODERS: dict[str, Callable[[bytes], Any]] = {name: Decoder(kind).decode for name, kind in TYPES.items()}
 
 
@@ -104,7 +106,13 @@ class PrivateStreams:
         return self._account.snapshots(now_ns)
 
     def _venue_of(self, symbol: str, unit: str | None) -> str:
-        """The venue of a futures event: by option, by the unit it names, by its symbol."""
+        """The venue of a futures event: by option, by the unit it names, by its symbol.
+
+        Raises:
+            BadMessage: it is about an option, whose fees have the other sign.
+        """
+        if _OPTION_SYMBOL.search(symbol):
+            raise BadMessage("unknown_market", f"{symbol} is an option; options are not read")
         if self._venue is not None:
             return self._venue
         if self._market in ("usdm", "coinm"):
