@@ -26,6 +26,7 @@ from harness.binance_private import (
 from recorder.bad_rows import BadRow
 from recorder.build import BatchBuilder
 from recorder.normalise.base import BadMessage
+from recorder.normalise.binance import private_orders
 from recorder.normalise.binance.private_words import STATUSES
 from recorder.normalise.binance.rows import Slot
 from schemas.core.tables import PACK
@@ -266,6 +267,15 @@ def test_trade_lite_and_the_full_event_are_one_fill() -> None:
     assert feed.one(trade_lite(s="ETHUSDT"), "fills").symbol == "ETHUSDT"
     feed(futures_trade(s="ETHUSDT"))
     assert feed(trade_lite(s="ETHUSDT")) == []
+
+
+def test_few_full_events_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A TRADE_LITE that comes much later makes its row: one more in `fills`, none in `fills_unique`."""
+    monkeypatch.setattr(private_orders, "FULL_FILLS_MAX", 3)
+    feed = PrivateFeed()
+    for trade_id in (1, 2, 3, 4):
+        feed(futures_trade(trade_id))
+    assert [len(feed(trade_lite(trade_id))) for trade_id in (1, 2, 3, 4)] == [1, 0, 0, 0]
 
 
 def test_a_full_event_makes_its_row_however_often_it_comes() -> None:

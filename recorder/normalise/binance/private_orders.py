@@ -38,8 +38,8 @@ from recorder.normalise.binance.state import known_time_ns
 from schemas.core.trading import Fill, Order
 from schemas.core.vocabulary import FINAL_ORDER_STATUSES
 
-FULL_FILLS_MAX = 65_536
-"""Fills whose full event is remembered: about 10 MB. A TRADE_LITE that comes later than that many makes its row, and
+FULL_FILLS_MAX = 16_384
+"""Fills whose full event is remembered: 4 MB. A TRADE_LITE that comes later than that many makes its row, and
 `fills_unique` still one fill."""
 
 SIDES = {"BUY": "buy", "SELL": "sell"}
