@@ -249,7 +249,9 @@ class Outbox:
             fresh += self.resolved.add(start, min(end, self.sent_to))
         if not fresh:
             return
-        freed = self._let_go_of_the_first() + self._let_go_of(fresh)
+        freed = self._let_go_of_the_first()
+        if self._out and max(fresh)[1] > self._out[0].first:
+            freed += self._let_go_of(fresh)
         self._out_bytes -= freed
         self._freed_bytes += freed
 

@@ -299,7 +299,7 @@ def unpack_from_recorder(frame: bytes) -> tuple[int, FromRecorder]:
             at += _ACK.size
             if count > MAX_RANGES or len(frame) != at + count * _RANGE.size:
                 raise WireError(f"ACK: {count} ranges in {len(frame)} bytes")
-            ranges = list(_RANGE.iter_unpack(memoryview(frame)[at:]))
+            ranges = list(_RANGE.iter_unpack(frame[at:])) if count else []
             return epoch, Ack(
                 bool(flags & WELCOME),
                 bool(flags & RESEND),
