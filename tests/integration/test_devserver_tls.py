@@ -77,6 +77,7 @@ def test_an_answer_of_many_pieces_over_tls(server: Started, files: Files) -> Non
     assert len(answer.content) == 50_000_000
 
 
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
 @pytest.mark.parametrize("trust", [{}, {"ca_cert": "other"}])
 def test_without_trust_the_driver_refuses(server: Started, files: Files, trust: dict[str, str]) -> None:
     """No CA, or another one: the driver's own error, which names the certificate."""

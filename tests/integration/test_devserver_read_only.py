@@ -1,0 +1,169 @@
+"""A dev server on an engine that this process records with: it answers questions and changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import pathlib
+import threading
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import clickhouse_connect
+import pytest
+import requests
+from clickhouse_connect.driver.exceptions import DatabaseError
+
+from recorder.devserver.server import DevServer
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+
+
+@pytest.fixture
+async def server(chdb_path: pathlib.Path, engine: Client) -> AsyncIterator[DevServer]:
+    async with DevServer(chdb_path, read_only=True) as started:
+        yield started
+
+
+@pytest.fixture
+def table(engine: Client, database: str) -> str:
+    name = f"{database}.t"
+    engine.command(f"CREATE TABLE {name} (a Int32) ENGINE = MergeTree ORDER BY a")
+    engine.command(f"INSERT INTO {name} VALUES (1), (2)")
+    return name
+
+
+async def ask(server: DevServer, sql: str, method: str = "POST", **parameters: object) -> requests.Response:
+    return await asyncio.to_thread(
+        requests.request, method, server.url, params=parameters, data=sql, timeout=60  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+async def code(server: DevServer, sql: str, **parameters: object) -> int:
+    answer = await ask(server, sql, **parameters)
+    return int(answer.headers.get("X-ClickHouse-Exception-Code", 0))
+
+
+async def test_it_answers_what_is_recorded_meanwhile(server: DevServer, engine: Client, table: str) -> None:
+    """Rows that the process inserts while it serves are there for the next question; settings in the URL hold."""
+    assert (await ask(server, f"SELECT sum(a) FROM {table}")).text == "3\n"
+    await asyncio.to_thread(engine.command, f"INSERT INTO {table} VALUES (7)")
+    assert (await ask(server, f"SELECT sum(a) FROM {table}")).text == "10\n"
+    assert (await ask(server, "SELECT getSetting('max_execution_time')", max_execution_time=7)).text == "7\n"
+    assert (await ask(server, "SELECT getSetting('max_threads')", max_threads=64)).text == "1\n"
+
+    def with_the_driver() -> list[tuple[int, ...]]:
+        with clickhouse_connect.get_client(dsn=server.url) as client:
+            assert client.query_df(f"SELECT a FROM {table} ORDER BY a")["a"].tolist() == [1, 2, 7]
+            with pytest.raises(DatabaseError) as error:
+                client.command(f"DROP TABLE {table}")
+            assert error.value.code == 164
+            return [tuple(row) for row in client.query("SELECT {x:Int32}", {"x": 5}).result_rows]
+
+    assert await asyncio.to_thread(with_the_driver) == [(5,)]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO {t} VALUES (9)",
+        "INSERT INTO {t} SELECT 9",
+        "WITH 9 AS x INSERT INTO {t} SELECT x",
+        "INSERT INTO FUNCTION file('{out}', 'CSV', 'a Int8') SELECT 1",
+        "INSERT INTO FUNCTION null('a Int8') VALUES (1)",
+        "SELECT 1 INTO OUTFILE '{out}'",
+        "SELECT 1 INTO /**/ OUTFILE '{out}' -- x",
+        "DROP TABLE {t}",
+        "TRUNCATE TABLE {t}",
+        "OPTIMIZE TABLE {t} FINAL",
+        "ALTER TABLE {t} DELETE WHERE 1",
+        "CREATE TABLE {t}2 (a Int8) ENGINE = Memory",
+        "CREATE TEMPORARY TABLE tt (a Int8)",
+        "CREATE FUNCTION f AS x -> x",
+        "DETACH TABLE {t}",
+        "RENAME TABLE {t} TO {t}2",
+        "SYSTEM STOP MERGES {t}",
+        "SYSTEM FLUSH LOGS",
+        "SYSTEM ENABLE FAILPOINT dummy_failpoint",
+        "KILL QUERY WHERE 1",
+        "SET readonly = 0",
+        "SET max_threads = 8",
+        "SELECT 1 SETTINGS readonly = 0",
+        "BACKUP TABLE {t} TO File('{out}')",
+        "SELECT * FROM file('{secret}', 'LineAsString')",
+        "SELECT * FROM `file` /* x */ ('{secret}', 'LineAsString')",
+        "SELECT file('{secret}')",
+        "SELECT `file`('{secret}')",
+        "SELECT * FROM '{secret}'",
+        "SELECT * FROM `{secret}`",
+        "DESCRIBE TABLE `{secret}`",
+        "SELECT * FROM url('http://127.0.0.1:1/', 'CSV', 'a Int8')",
+        "SELECT * FROM remote('127.0.0.1', system.one)",
+        "SELECT * FROM executable('ls', 'CSV', 'a String')",
+        "SELECT * FROM Python(server)",
+        "EXPLAIN SELECT * FROM file('{secret}')",
+        "SELECT * FROM (SELECT * FROM file('{secret}', 'LineAsString'))",
+        "SHOW TABLES; DROP TABLE {t}",
+    ],
+)
+async def test_nothing_can_be_changed_and_no_file_read(
+    server: DevServer, table: str, tmp_path: pathlib.Path, sql: str
+) -> None:
+    """By no statement, whatever the request sets, in a session or not, by POST or GET."""
+    secret, out = tmp_path / "secret.csv", tmp_path / "out"
+    secret.write_text("the secret\n")
+    said = sql.format(t=table, out=out, secret=secret)
+    for parameters in ({}, {"readonly": 0}, {"readonly": 2}, {"session_id": "s"}):
+        answer = await ask(server, said, **parameters)
+        assert answer.headers["X-ClickHouse-Exception-Code"] in ("164", "358", "344", "62"), answer.text
+        assert "the secret" not in answer.text
+    assert (await ask(server, "", "GET", query=said)).status_code >= 400
+    assert (await ask(server, f"SELECT count(), sum(a) FROM {table}")).text == "2\t3\n"
+    assert not out.exists()
+
+
+async def test_a_form_brings_no_tables(server: DevServer) -> None:
+    """They would be made in the engine that records."""
+    answer = await asyncio.to_thread(
+        lambda: requests.post(
+            server.url,
+            params={"query": "SELECT * FROM e", "e_structure": "a Int8"},
+            files={"e": ("e", b"1\n")},
+            timeout=30,
+        )
+    )
+    assert answer.headers["X-ClickHouse-Exception-Code"] == "164"
+
+
+async def test_few_run_at_a_time(server: DevServer) -> None:
+    """So that questions leave the engine to the recorder; more are refused at once."""
+    slow = [asyncio.ensure_future(ask(server, "SELECT sleep(1)")) for _ in range(12)]
+    codes = [answer.headers.get("X-ClickHouse-Exception-Code") for answer in await asyncio.gather(*slow)]
+    assert set(codes) == {None, "202"}
+    assert (await ask(server, "SELECT 1")).text == "1\n"
+
+
+async def test_it_comes_and_goes_beside_the_engine(
+    chdb_path: pathlib.Path, engine: Client, table: str
+) -> None:
+    """Threads and descriptors with it; the engine stays."""
+    for _ in range(3):
+        async with DevServer(chdb_path, read_only=True) as server:
+            assert (await ask(server, f"SELECT count() FROM {table}", session_id="x")).text == "2\n"
+        await no_threads_left()
+    assert engine.command(f"SELECT count() FROM {table}") == 2
+    with pytest.raises(requests.ConnectionError):
+        await ask(server, "SELECT 1")
+
+
+async def no_threads_left() -> None:
+    """Each ends right after its last word to the loop."""
+    async with asyncio.timeout(30):
+        while any(thread.name.startswith("devserver") for thread in threading.enumerate()):
+            await asyncio.sleep(0.01)
+
+
+async def test_a_password_is_asked_of_readers_too(chdb_path: pathlib.Path, engine: Client) -> None:
+    async with DevServer(chdb_path, read_only=True, user="grafana", password="secret") as server:
+        assert await code(server, "SELECT 1") == 516
+        assert (await ask(server, "SELECT 1", user="grafana", password="secret")).text == "1\n"
