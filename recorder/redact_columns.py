@@ -17,6 +17,9 @@ from recorder.redact import Redactor
 from schemas.columns import Kind
 from schemas.table import Table
 
+FEW_VALUES = 8
+"""Up to so many values are looked at one by one: making RE2's machine takes 60 µs each time."""
+
 
 class ColumnRedactor:
     """Redacts the columns of one table that may hold what others wrote.
@@ -47,6 +50,8 @@ class ColumnRedactor:
 
     def _worth(self, array: pa.Array) -> list[int]:
         """Positions of the values that may hold a secret."""
+        if len(array) - array.null_count <= FEW_VALUES:
+            return list(pc.indices_nonzero(array.is_valid()).to_pylist())
         worth: set[int] = set()
         for pattern in self._redactor.worth:
             hits = pc.match_substring_regex(array, pattern)

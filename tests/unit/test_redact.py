@@ -211,17 +211,19 @@ def test_columns_by_their_type() -> None:
     assert builder.redacted_spans == 2
 
 
-def test_a_column_without_secrets_is_handed_back_as_it_is() -> None:
-    """No copy, no look at single rows."""
+@pytest.mark.parametrize("many", [0, 300])
+def test_a_column_without_secrets_is_handed_back_as_it_is(many: int) -> None:
+    """No copy, however many rows there are; and of a column with secrets only theirs change."""
     table = PACK.table("dead_letters")
     names = [column.name for column in table.columns]
-    arrays = [pa.nulls(3) for _ in names]
-    arrays[names.index("payload")] = pa.array([b'{"p":"1.10"}', None, b"\xff\x00"], pa.binary())
+    rest = [None] * 20 + [b"\xff\x00"] * many
+    arrays = [pa.nulls(3 + len(rest)) for _ in names]
+    arrays[names.index("payload")] = pa.array([b'{"p":"1.10"}', None, b"\xff\x00", *rest], pa.binary())
     columns = ColumnRedactor(table, REDACTOR)
     assert columns.redact(arrays) is arrays
-    arrays[names.index("payload")] = pa.array([b'{"p":"1.10"}', None, b'{"token":"x"}'], pa.binary())
+    arrays[names.index("payload")] = pa.array([b'{"p":"1.10"}', None, b'{"token":"x"}', *rest], pa.binary())
     changed = columns.redact(arrays)
-    assert changed[names.index("payload")].to_pylist() == [b'{"p":"1.10"}', None, b'{"token":"***"}']
+    assert changed[names.index("payload")].to_pylist() == [b'{"p":"1.10"}', None, b'{"token":"***"}', *rest]
     assert columns.spans == 1
 
 
