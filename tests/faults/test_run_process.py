@@ -157,6 +157,26 @@ def test_bad_messages_cost_a_dead_letter_each_and_are_acknowledged(
     assert {str(row["o"]).rsplit(" ", 1)[0] for row in letters} == {f"{recorder.bus_url} orders"}
 
 
+def test_a_file_that_is_published_faster_than_it_goes_in_loses_nothing(
+    place: Place, tmp_path: pathlib.Path
+) -> None:
+    """A queue of far fewer rows than the bus's window: the bus keeps the rest, and nothing is shed."""
+    lines = [json.dumps(order(n, client_order_id=str(n))) for n in range(20_000)]
+    (tmp_path / "rows.ndjson").write_text("\n".join(lines))
+    small = {"RECORDER_TABLES__ORDERS__QUEUE_ROWS": "4000", "RECORDER_TABLES__ORDERS__BATCH_ROWS": "500"}
+    with RunningRecorder(tmp_path, **small, **place.variables) as recorder:
+        recorder.ready()
+        told = run_command(
+            "publish", "--bus", recorder.bus_url, "--topic", "orders", "--json", "rows.ndjson", cwd=tmp_path
+        )
+        assert told.returncode == 0, told.stderr
+        assert json.loads(told.stdout)["shed_messages"] == 0
+        assert recorder.rows("orders", "shed") == 0
+        assert_exact(recorder)
+        assert recorder.stop() == 0
+    assert numbers(tmp_path, place) == list(range(20_000))
+
+
 def test_sighup_changes_what_may_change_and_keeps_the_old_settings_where_the_new_are_wrong(
     place: Place, tmp_path: pathlib.Path
 ) -> None:
