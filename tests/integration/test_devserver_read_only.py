@@ -150,17 +150,18 @@ async def test_it_comes_and_goes_beside_the_engine(
     for _ in range(3):
         async with DevServer(chdb_path, read_only=True) as server:
             assert (await ask(server, f"SELECT count() FROM {table}", session_id="x")).text == "2\n"
-        await no_threads_left()
+        await asyncio.to_thread(no_threads_left)
     assert engine.command(f"SELECT count() FROM {table}") == 2
     with pytest.raises(requests.ConnectionError):
         await ask(server, "SELECT 1")
 
 
-async def no_threads_left() -> None:
+def no_threads_left() -> None:
     """Each ends right after its last word to the loop."""
-    async with asyncio.timeout(30):
-        while any(thread.name.startswith("devserver") for thread in threading.enumerate()):
-            await asyncio.sleep(0.01)
+    for thread in threading.enumerate():
+        if thread.name.startswith("devserver"):
+            thread.join(30)
+            assert not thread.is_alive()
 
 
 async def test_a_password_is_asked_of_readers_too(chdb_path: pathlib.Path, engine: Client) -> None:
