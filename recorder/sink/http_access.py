@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import pathlib
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from clickhouse_connect.driver import httputil
 from clickhouse_connect.driver.httpclient import HttpClient
 from pydantic import SecretStr
 from urllib3 import BaseHTTPResponse, PoolManager, Timeout
+from urllib3.util.ssl_ import create_urllib3_context
 
 from recorder.sink.errors import SinkUnavailable, UnknownError
 from recorder.sink.http_errors import HostFailed
@@ -68,6 +70,34 @@ class Tls:
     server_name: str | None = None
     verify: bool = True
 
+    def context(self) -> ssl.SSLContext:
+        """For all connections to a host: made once, because reading authorities takes longer than a handshake.
+
+        Raises:
+            HostFailed: a file cannot be used.
+        """
+        context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED if self.verify else ssl.CERT_NONE)
+        for name, file in (("tls_ca", self.ca), ("tls_cert", self.cert), ("tls_key", self.key)):
+            if file is not None:
+                _must_read(name, file)
+        try:
+            if self.ca is not None:
+                context.load_verify_locations(self.ca)
+            else:
+                context.load_default_certs()
+        except (ssl.SSLError, ValueError) as error:
+            raise _unusable(f"tls_ca {self.ca}: no certificate can be read from it ({error})") from None
+        if self.cert is not None:
+            try:
+                # Without a password of its own a locked key would ask for one on the terminal.
+                context.load_cert_chain(self.cert, self.key, password="")
+            except (ssl.SSLError, ValueError) as error:
+                files = f"tls_cert {self.cert}" + (f" and tls_key {self.key}" if self.key else "")
+                raise _unusable(
+                    f"{files}: do not make a certificate with its key, without a password ({error})"
+                ) from None
+        return context
+
 
 @dataclass(frozen=True)
 class Access:
@@ -94,15 +124,7 @@ class Access:
         tls = self.tls
         options: dict[str, Any] = {"maxsize": connections, "num_pools": 1}
         if self.scheme == "https":
-            for name, file in (("tls_ca", tls.ca), ("tls_cert", tls.cert), ("tls_key", tls.key)):
-                if file is not None:
-                    _must_read(name, file)
-            options |= {
-                "verify": tls.verify,
-                "ca_cert": str(tls.ca) if tls.ca else None,
-                "client_cert": str(tls.cert) if tls.cert else None,
-                "client_cert_key": str(tls.key) if tls.key else None,
-            }
+            options |= {"verify": tls.verify, "ssl_context": tls.context()}
             if tls.server_name:
                 options["server_hostname"] = tls.server_name
                 if tls.verify:
@@ -152,12 +174,7 @@ class Access:
             return self.password_file.read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise HostFailed(
-                SinkUnavailable,
-                f"cannot read target_password_file {self.password_file} ({why})",
-                sent=False,
-                reached=False,
-            ) from None
+            raise _unusable(f"cannot read target_password_file {self.password_file} ({why})") from None
 
 
 def refuse_old(version: str, place: str) -> None:
@@ -190,11 +207,10 @@ def _must_read(setting: str, file: pathlib.Path) -> None:
     try:
         text = file.read_bytes()
     except OSError as error:
-        raise HostFailed(
-            SinkUnavailable,
-            f"{setting} {file}: {error.strerror}; name a file that can be read",
-            sent=False,
-            reached=False,
-        ) from None
+        raise _unusable(f"{setting} {file}: {error.strerror}; name a file that can be read") from None
     if b"-----BEGIN " not in text:
-        raise HostFailed(SinkUnavailable, f"{setting} {file}: is no PEM file", sent=False, reached=False)
+        raise _unusable(f"{setting} {file}: is no PEM file")
+
+
+def _unusable(message: str) -> HostFailed:
+    return HostFailed(SinkUnavailable, message, sent=False, reached=False)

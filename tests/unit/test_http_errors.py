@@ -336,6 +336,13 @@ async def test_files_that_cannot_be_used(tmp_path: pathlib.Path) -> None:
     assert f"tls_ca {none}: No such file" in str(error)
     none.write_text("hello")
     assert f"tls_ca {none}: is no PEM file" in str(await refusal("https://127.0.0.1:1", ca=none))
+    none.write_text("-----BEGIN CERTIFICATE-----\nhello\n-----END CERTIFICATE-----\n")
+    assert f"tls_ca {none}: no certificate can be read" in str(await refusal("https://127.0.0.1:1", ca=none))
+    leaf, key = tmp_path / "leaf.pem", tmp_path / "other.key"
+    trustme.CA().issue_cert("a").cert_chain_pems[0].write_to_path(str(leaf))
+    trustme.CA().issue_cert("b").private_key_pem.write_to_path(str(key))
+    error = await refusal("https://127.0.0.1:1", cert=leaf, key=key)
+    assert f"tls_cert {leaf} and tls_key {key}: do not make a certificate with its key" in str(error)
     missing = tmp_path / "password"
     error = await refusal("http://127.0.0.1:1", password=None, password_file=missing)
     assert f"target_password_file {missing} (No such file" in str(error)
