@@ -244,12 +244,22 @@ def test_the_engine_keeps_its_disk_free_while_it_is_asked(made: Made) -> None:
         ("SELECT 1; SELECT 2 FORMAT CSV", b"one statement"),
     ],
 )
-@pytest.mark.parametrize("option", [[], ["--json"], ["--format", "csv"]])
-def test_sql_with_an_output_of_its_own_is_refused(
-    made: Made, sql: str, words: bytes, option: list[str]
-) -> None:
+def test_sql_with_an_output_of_its_own_is_refused(made: Made, sql: str, words: bytes) -> None:
     """A statement's own FORMAT or INTO OUTFILE is wrong use, said in one line, and writes no file."""
-    refused = _recorder(made, "query", *option, sql)
+    _is_refused(made, _recorder(made, "query", sql), words)
+
+
+@pytest.mark.parametrize("option", [["--json"], ["--format", "csv"]])
+def test_an_output_of_its_own_is_refused_with_every_option(made: Made, option: list[str]) -> None:
+    """Also where a form of the answer was asked for."""
+    for sql, words in (
+        ("SELECT 1 FORMAT CSV", b"--format CSV"),
+        ("SELECT 1 INTO OUTFILE 'never.csv'", b"OUTFILE"),
+    ):
+        _is_refused(made, _recorder(made, "query", *option, sql), words)
+
+
+def _is_refused(made: Made, refused: subprocess.CompletedProcess[bytes], words: bytes) -> None:
     assert refused.returncode == 2
     assert words in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
