@@ -17,7 +17,8 @@ import sys
 
 import click
 
-from benchmarks import rig
+from benchmarks import cores, rig
+from benchmarks.cores import share_cores
 from benchmarks.gcstate import GcState
 from benchmarks.hotpath_hang import hang_report, run_hang
 from benchmarks.hotpath_publisher import (
@@ -77,6 +78,12 @@ from recorder.settings import Settings
     is_flag=True,
     help="With --publisher: a bare subscription takes the messages, not a recorder with a dev server.",
 )
+@click.option(
+    "--pin/--no-pin",
+    default=True,
+    show_default=True,
+    help="With --publisher: a core for the producer alone, the rest for everything else.",
+)
 @check_option()
 @pass_invocation
 def command(
@@ -93,6 +100,7 @@ def command(
     publisher: bool,
     message_rows: int,
     drain: bool,
+    pin: bool,
     check: bool,
 ) -> None:
     """Measure a call of record(), and how late a producer is beside a recorder and without one.
@@ -130,15 +138,18 @@ def command(
                 f"{rounds} round{'s' if rounds > 1 else ''} in turn; the other end is {other}"
             )
             announce(what)
-            engine = rig.engine_version(settings("default", None))
-            with (bare_drain if drain else whole_service)(folder) as url:
-                published = run_publisher(
-                    url,
-                    message_producer(tables or ALL_TABLES, rate, message_rows, producer),
-                    seconds_=seconds_,
-                    rounds=rounds,
-                )
-            conditions += f"; switch interval {seconds(sys.getswitchinterval())}"
+            shared = share_cores(pin)
+            with cores.on(shared.rest):
+                engine = rig.engine_version(settings("default", None))
+                with (bare_drain if drain else whole_service)(folder) as url:
+                    published = run_publisher(
+                        url,
+                        message_producer(tables or ALL_TABLES, rate, message_rows, producer),
+                        seconds_=seconds_,
+                        rounds=rounds,
+                        shared=shared,
+                    )
+            conditions += f"; switch interval {seconds(sys.getswitchinterval())}; {shared}"
             found = publisher_report(published, engine, what, conditions)
         elif engine_hangs:
             what = (

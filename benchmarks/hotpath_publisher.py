@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import cores
+from benchmarks.cores import Cores
 from benchmarks.gcstate import gc_state
 from benchmarks.hotpath_sides import WITH, WITHOUT, Quantiles, Side
 from benchmarks.machine import describe_machine
@@ -101,8 +103,11 @@ def whole_service(folder: Path) -> Iterator[str]:
         yield service.bus_url
 
 
-def run_publisher(url: str, producer: Producer, *, seconds_: float, rounds: int) -> PublisherResult:
-    """Measure both sides in turn."""
+def run_publisher(
+    url: str, producer: Producer, *, seconds_: float, rounds: int, shared: Cores | None = None
+) -> PublisherResult:
+    """Measure both sides in turn. Everything else already keeps off the producer's core."""
+    own, rest = (shared.own, shared.rest) if shared else ((), ())
     timer_ns = timer_cost_ns()
     skip = int(min(WARM_UP_S, seconds_ / 4) * producer.rate)
     steps = skip + max(1, int(seconds_ * producer.rate))
@@ -113,10 +118,12 @@ def run_publisher(url: str, producer: Producer, *, seconds_: float, rounds: int)
             with contextlib.ExitStack() as stack:
                 record: Any = no_recorder
                 if name == WITH:
-                    publisher = stack.enter_context(Publisher(url, name="bench", close_timeout_s=0))
+                    publisher = stack.enter_context(
+                        Publisher(url, name="bench", close_timeout_s=0, cpus=rest)
+                    )
                     record = publisher.publish
                     time.sleep(0.2)  # until it is connected: what is measured is not its beginning
-                with gc_state(producer.collector):
+                with gc_state(producer.collector), cores.on(own):
                     taken = producer.take(record, steps=steps, skip=skip)
                 if name == WITH:
                     publisher.flush(FLUSH_S)

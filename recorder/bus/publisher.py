@@ -18,6 +18,7 @@ import os
 import socket as sockets
 import threading
 import time
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -25,7 +26,7 @@ from typing import Any, Self
 from recorder.bus import wire
 from recorder.bus.base import Encoding
 from recorder.bus.encode import encode_rows
-from recorder.bus.endpoint import import_zmq, parse_zmq_url, prepare
+from recorder.bus.endpoint import ZmqEndpoint, import_zmq, parse_zmq_url, prepare
 from recorder.bus.errors import BusUrlError
 from recorder.bus.outbox import CHUNK_RECORDS, Outbox
 from recorder.correlation import correlation_id as current_correlation_id
@@ -69,12 +70,15 @@ class Publisher:
 
     `name` says who publishes, for logs and for the identity of rows (beside a random number drawn at each start);
     `buffer_bytes` bounds what waits or is not acknowledged; `linger_ms` is how long a message waits for company;
-    `close_timeout_s` is what closing at the interpreter's exit waits at most. For use from any thread, and from
-    coroutines: `publish` never waits. `flush` and `close` do; a coroutine calls them by `asyncio.to_thread`.
+    `close_timeout_s` is what closing at the interpreter's exit waits at most. `cpus` are the cores its own threads may
+    run on: without it those of the thread that makes it, so a trading thread that is pinned to a core names others. For
+    use from any thread, and from coroutines: `publish` never waits. `flush` and `close` do; a coroutine calls them by
+    `asyncio.to_thread`.
 
     Raises:
         BusUrlError: the URL names no such address.
         BusUnavailable: ZeroMQ is not installed.
+        ValueError: `cpus` names a core that this process may not use.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class Publisher:
         buffer_bytes: int = 64 * 1024 * 1024,
         linger_ms: float = 2.0,
         close_timeout_s: float = 2.0,
+        cpus: Collection[int] | None = None,
     ):
         if not url.startswith("zmq://"):
             raise BusUrlError(
@@ -107,6 +112,19 @@ class Publisher:
         self._said_ns = 0
         self._heard_ns = time.monotonic_ns()
         self._told_shed = 0
+        self._events, self._noblock, self._again = zmq.EVENTS, zmq.NOBLOCK, zmq.Again
+        self._in, self._out = zmq.POLLIN, zmq.POLLOUT
+        self._asleep = threading.Lock()
+        self._asleep.acquire()
+        self._idle = False
+        self._thread = threading.Thread(target=self._keep, name="recorder-publisher", daemon=True)
+        with _on_cores(cpus):
+            self._open(endpoint)
+        atexit.register(self._at_exit)
+
+    def _open(self, endpoint: ZmqEndpoint) -> None:
+        """Make the socket, and start all threads: they run on the cores of who starts them."""
+        zmq = import_zmq()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         prepare(self._socket, endpoint)
@@ -115,14 +133,7 @@ class Publisher:
         self._socket.setsockopt(zmq.SNDHWM, 64)
         self._socket.setsockopt(zmq.RCVHWM, 64)
         self._socket.connect(endpoint.address)
-        self._events, self._noblock, self._again = zmq.EVENTS, zmq.NOBLOCK, zmq.Again
-        self._in, self._out = zmq.POLLIN, zmq.POLLOUT
-        self._asleep = threading.Lock()
-        self._asleep.acquire()
-        self._idle = False
-        self._thread = threading.Thread(target=self._keep, name="recorder-publisher", daemon=True)
         self._thread.start()
-        atexit.register(self._at_exit)
 
     # -- publishing ----------------------------------------------------------------------------------------------
 
@@ -358,3 +369,24 @@ class Publisher:
 
     def __repr__(self) -> str:
         return f"<Publisher {self.name} to {self.url}, epoch {self.epoch:016x}>"
+
+
+@contextlib.contextmanager
+def _on_cores(cpus: Collection[int] | None) -> Iterator[None]:
+    """Keep the calling thread on these cores for a moment, if any are given.
+
+    Raises:
+        ValueError: this process may not use one of them.
+    """
+    if not cpus:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, cpus)
+    except OSError as error:
+        raise ValueError(f"cpus {sorted(cpus)}: {error.strerror}; this process may use others") from error
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

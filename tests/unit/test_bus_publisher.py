@@ -397,3 +397,22 @@ def test_a_signal_handler_may_publish_and_close(url: str) -> None:
         url,
     )
     assert (done.stdout.strip(), done.stderr, done.returncode) == ("ended", "", 0)
+
+
+def test_its_threads_keep_off_the_cores_of_a_pinned_thread(url: str) -> None:
+    """What is pinned to a core names others for the publisher's threads; its own cores stay as they were."""
+    before = os.sched_getaffinity(0)
+    cores = {max(before)}
+
+    def threads() -> set[int]:
+        return set(map(int, os.listdir("/proc/self/task")))
+
+    others = threads()
+    with Publisher(url, name="p", cpus=cores, close_timeout_s=0):
+        assert os.sched_getaffinity(0) == before
+        own = threads() - others
+        assert len(own) >= 2
+        assert all(os.sched_getaffinity(thread) == cores for thread in own)
+    with pytest.raises(ValueError, match=r"cpus \[4095\]: Invalid argument"):
+        Publisher(url, cpus=[4_095])
+    assert os.sched_getaffinity(0) == before
