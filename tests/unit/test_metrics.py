@@ -7,7 +7,7 @@ import pathlib
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from recorder.metrics import RecorderMetrics, RecorderStats, TableStats
+from recorder.metrics import BusCounts, RecorderMetrics, RecorderStats, TableStats
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -32,6 +32,12 @@ NAMES = {
     "recorder_unresolved_rows": ("counter", {"table"}),
     "recorder_build_info": ("gauge", {"version"}),
     "recorder_uptime_seconds": ("gauge", set()),
+    "recorder_bus_messages": ("counter", {"bus", "kind"}),
+    "recorder_bus_rows": ("counter", {"bus"}),
+    "recorder_bus_restarts": ("counter", {"bus"}),
+    "recorder_bus_up": ("gauge", {"bus"}),
+    "recorder_bus_unacknowledged_messages": ("gauge", {"bus"}),
+    "recorder_bus_oldest_unacknowledged_seconds": ("gauge", {"bus"}),
 }
 
 
@@ -63,6 +69,21 @@ def _stats() -> RecorderStats:
         ignored={"kline": 2},
         undecodable={"f": 1},
         unresolved={"fills": 3},
+        buses={
+            "zmq://here": BusCounts(
+                guarantee="at-least-once",
+                down="",
+                restarts=1,
+                messages=12,
+                redelivered=3,
+                duplicates=2,
+                undecodable=4,
+                ignored=5,
+                rows=34,
+                unacknowledged=6,
+                oldest_unacknowledged_s=0.25,
+            )
+        },
     )
 
 
