@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import pathlib
 import random
+import signal
 import socket
 import threading
 import time
@@ -234,3 +236,26 @@ async def test_shed_messages_are_told_to_the_recorder_that_comes_after(tmp_path:
                 await subscription.close()
             publisher.publish_raw("t", b"more")
         assert sum(told) == shed
+
+
+@pytest.mark.slow
+def test_a_side_that_stands_still_goes_on_where_it_was(tmp_path: pathlib.Path) -> None:
+    """SIGSTOP of either side for longer than the connection lives: afterwards each message is there once, in order."""
+    file = tmp_path / "taken"
+    with SubscriberProcess("zmq://127.0.0.1:0", file) as subscriber:
+        with Numbers(subscriber.url, 1_000.0) as numbers, PublisherProcess(subscriber.url) as other:
+            until(lambda: len({message.log for message in taken(file)}) == 2)
+            for stopped in (subscriber, other):
+                os.kill(stopped.pid, signal.SIGSTOP)
+                time.sleep(7.0)
+                os.kill(stopped.pid, signal.SIGCONT)
+                before = len(taken(file))
+                until(lambda before=before: len(taken(file)) > before + 500)
+            accepted = [numbers.finish(), other.finish()["accepted"]]
+        subscriber.finish()
+    by_log = defaultdict(list)
+    for message in taken(file):
+        by_log[message.log].append(message.number)
+    assert sorted(map(len, by_log.values())) == sorted(accepted)
+    for numbers_ in by_log.values():
+        assert numbers_ == list(range(len(numbers_)))
