@@ -128,6 +128,9 @@ class Hosts:
         if table not in self._tables and self.several:
             with self._lock:
                 self._tables.add(table)
+                servers = {facts.server for facts in self._facts.values()}
+                if len(servers) == 1 and "" not in servers:
+                    return  # whatever it has, it has under each address
                 try:
                     self.see_all()
                 except HostFailed:
