@@ -271,6 +271,51 @@ def test_a_second_signal_ends_the_flush(server: DevServerProcess, tmp_path: path
             assert recorder.wait() == 143
 
 
+def test_it_stops_in_its_time_though_an_insert_hangs(
+    server: DevServerProcess, tmp_path: pathlib.Path
+) -> None:
+    """What is not in by then was not acknowledged: the next run gets it again, and has it once."""
+    server.start()
+    place = Place(server.url, "trading")
+    with RunningRecorder(tmp_path, RECORDER_SHUTDOWN_TIMEOUT_S="1.5", **place.variables) as recorder:
+        recorder.ready()
+        with Publisher(recorder.bus_url) as publisher:
+            server.arm(Fault("before", "hang", table="orders"))
+            for n in range(10):
+                assert publisher.publish("orders", order(n, client_order_id=str(n)))
+            server.wait_until(hanging=1)
+            assert recorder.stop() == 0
+            stopped = recorder.events("stopped")[-1]
+            assert stopped["unacknowledged"] == publisher.stats().waiting == 10
+            server.disarm()
+            recorder.start().ready(2)
+            assert publisher.flush(60)
+        assert recorder.stop() == 0
+    assert numbers(tmp_path, place) == list(range(10))
+
+
+def test_the_supervisor_hears_when_it_is_ready_reloads_and_stops(tmp_path: pathlib.Path) -> None:
+    """In this order, and that all is well in between."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+        supervisor.bind(str(tmp_path / "notify"))
+        supervisor.settimeout(60)
+
+        def heard(word: bytes) -> None:
+            while word not in supervisor.recv(4_096):
+                pass
+
+        told = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
+        with RunningRecorder(tmp_path, **told) as recorder:
+            heard(b"READY=1")
+            heard(b"WATCHDOG=1")
+            recorder.send(signal.SIGHUP)
+            heard(b"RELOADING=1")
+            heard(b"READY=1")
+            recorder.send(signal.SIGTERM)
+            heard(b"STOPPING=1")
+            assert recorder.wait() == 0
+
+
 def test_one_held_table_does_not_stop_the_others(server: DevServerProcess, tmp_path: pathlib.Path) -> None:
     """A table that refuses its rows is held and named; rows of another are acknowledged meanwhile, and none is lost."""
     server.start()
