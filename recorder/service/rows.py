@@ -51,9 +51,9 @@ class MessageRows:
         open_normaliser: Callable[[str], Normaliser],
         order_ids: OrderIds | None = None,
     ):
-        self.normalisers: dict[str, Normaliser] = {}
-        """By pattern: each keeps the state of its own streams."""
-        self._next_snapshot_ns: dict[str, int] = {}
+        self.normalisers: dict[Route, Normaliser] = {}
+        """By route: each keeps the state of its own streams."""
+        self._next_snapshot_ns: dict[Route, int] = {}
         self._columns = {name: _Columns(table) for name, table in tables.items()}
         self._origin = origin
         self._recorder_run_id = recorder_run_id
@@ -87,15 +87,17 @@ class MessageRows:
     def snapshots(self, now_ns: int) -> list[NormalisedRow]:
         """Rows that normalisers make by the clock, of those for which it is time."""
         rows: list[NormalisedRow] = []
-        for pattern, normaliser in self.normalisers.items():
+        for route, normaliser in self.normalisers.items():
             interval_s = getattr(normaliser, "snapshot_interval_s", None)
-            if not interval_s or now_ns < self._next_snapshot_ns.get(pattern, 0):
+            if not interval_s or now_ns < self._next_snapshot_ns.get(route, 0):
                 continue
-            self._next_snapshot_ns[pattern] = now_ns + int(interval_s * 1e9)
+            self._next_snapshot_ns[route] = now_ns + int(interval_s * 1e9)
             try:
                 rows += normaliser.snapshots(now_ns)  # type: ignore[attr-defined]
             except Exception as error:
-                log.error("a normaliser's snapshot failed", topics=pattern, error=repr(error), exc_info=True)
+                log.error(
+                    "a normaliser's snapshot failed", topics=route.pattern, error=repr(error), exc_info=True
+                )
         return rows
 
     def _normalised(self, message: BusMessage, route: Route) -> Sequence[NormalisedRow]:
@@ -105,9 +107,9 @@ class MessageRows:
             raise BadMessage(
                 "not_json", f"a normaliser reads a venue's own bytes, and this message is {message.encoding}"
             )
-        normaliser = self.normalisers.get(route.pattern)
+        normaliser = self.normalisers.get(route)
         if normaliser is None:
-            normaliser = self.normalisers[route.pattern] = self._open_normaliser(route.normaliser)
+            normaliser = self.normalisers[route] = self._open_normaliser(route.normaliser)
         rows = normaliser.normalise(Message(message.payload, message.ts_ns, message.topic, message.position))
         if fault := clash(rows):
             raise BadMessage("bad_slots", fault)

@@ -146,3 +146,17 @@ def test_snapshots_come_at_their_interval() -> None:
     assert len(rows.snapshots(TS_NS)) == 1
     assert rows.snapshots(TS_NS + 1_999_999_999) == []
     assert len(rows.snapshots(TS_NS + 2_000_000_000)) == 1
+
+
+def test_a_pattern_that_goes_elsewhere_has_another_normaliser() -> None:
+    """Settings may change while it runs; state of one normaliser is nothing for another."""
+    opened: list[str] = []
+
+    def open_one(name: str) -> Fixed:
+        opened.append(name)
+        return Fixed([])
+
+    rows = MessageRows(TABLES, "zmq://here", "run-1", open_normaliser=open_one)
+    for name in ("x", "x", "y"):
+        rows.of(BusMessage("t", b"{}", Encoding.JSON, TS_NS, 9, 0), Route("t", normaliser=name))
+    assert opened == ["x", "y"]
