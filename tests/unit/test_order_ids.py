@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from recorder.normalise.order_ids import CONTEXT, ENTRY_BYTES, OrderIdentity, OrderIds
+from recorder.normalise.order_ids_load import _since
 from schemas.core.trading import Fill, Order
 
 OWN: dict[str, Any] = {
@@ -259,6 +260,14 @@ def test_rows_from_before_never_overwrite_what_is_known() -> None:
     ids.take("orders", OWN | {"client_order_id": "c-2"})
     assert ids.take("fills", venue_fill(client_order_id="c-8", broker_order_id=None)).strategy is None
     assert ids.take("fills", venue_fill()).strategy == "new"
+
+
+def test_so_far_back_is_read_as_the_map_can_hold() -> None:
+    """Whole hours from the newest on, and always the newest."""
+    hours = [(7_200, 10), (3_600, 5), (0, 100)]
+    assert [_since(hours, most) for most in (1, 10, 14, 15, 114)] == [7_200, 7_200, 7_200, 3_600, 3_600]
+    assert _since([(3_600, 1_000_000)], 10) == 3_600
+    assert _since([], 10) == 0
 
 
 def test_a_negative_bound_is_refused() -> None:
