@@ -39,8 +39,12 @@ SETTINGS = {
     "RECORDER_DEFAULTS__LINGER_MS": "50",
     "RECORDER_BUS_WINDOW_MESSAGES": "2000",
 }
-SMALL_QUEUE = {"RECORDER_TABLES__ORDERS__QUEUE_ROWS": "4000", "RECORDER_TABLES__ORDERS__BATCH_ROWS": "2000"}
-"""Less than the window of the bus, so that the recorder sheds and not the publisher."""
+SMALL_QUEUE = {
+    "RECORDER_TABLES__ORDERS__QUEUE_ROWS": "4000",
+    "RECORDER_TABLES__ORDERS__BATCH_ROWS": "2000",
+    "RECORDER_TABLES__ORDERS__OVERFLOW": "drop_oldest",
+}
+"""Less than the window of the bus, and a policy that sheds, so that the recorder does and not the publisher."""
 
 
 @pytest.fixture(scope="module")
