@@ -6,11 +6,13 @@ and the progress display are answered while the worker waits for room.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import pathlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from recorder.balance import Balance
 from recorder.errors import NotDurable
@@ -56,6 +58,21 @@ def run_ingest(
     return _Run(recorder, options or IngestOptions(), on_progress or (lambda progress: None), stop).over(
         files
     )
+
+
+class _Asked:
+    """The database, as asked through a recorder from another thread."""
+
+    def __init__(self, recorder: Recorder):
+        self._recorder = recorder
+
+    async def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[Sequence[Any]]:
+        """Rows of a statement.
+
+        Raises:
+            TimeoutError: no answer within `LOAD_S`.
+        """
+        return self._recorder.ask(lambda sink: sink.query(sql, parameters), timeout_s=LOAD_S)
 
 
 class _Run:
@@ -155,10 +172,8 @@ class _Run:
         self._tell()
 
     def _load_order_ids(self, ids: OrderIds) -> None:
-        """On the worker's thread: the orders that the database knows already."""
-        database = self._recorder.settings.database
-        with contextlib.suppress(TimeoutError):
-            self._recorder.ask(lambda sink: load_order_ids(sink, database, ids), timeout_s=LOAD_S)
+        """On the worker's thread, as all that touches the map: the orders that the database knows already."""
+        asyncio.run(load_order_ids(_Asked(self._recorder), self._recorder.settings.database, ids))
 
     # -- recording ----------------------------------------------------------------------------------------------
 
