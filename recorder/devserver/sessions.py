@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from recorder.devserver.engine import Connection, quoted
 from recorder.devserver.errors import Code, StatementError
 
+MAX_SESSIONS = 1_000
+"""Each has a connection of about 100 kB."""
 _WORDS = re.compile(rb"\w+")
 
 
@@ -93,10 +95,14 @@ class Session:
 
 
 class Sessions:
-    """The sessions of a server, by name. On its loop; connections are opened and closed by the callers' threads."""
+    """The sessions of a server, by name. On its loop; connections are opened and closed by the callers' threads.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic):
+    There are at most `limit`: for one more, the one that would end first ends now.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, limit: int = MAX_SESSIONS):
         self._clock = clock
+        self._limit = limit
         self._sessions: dict[str, Session] = {}
         self._gone: list[Session] = []
 
@@ -113,6 +119,7 @@ class Sessions:
         if found is None:
             if must_exist:
                 raise StatementError.ours(Code.SESSION_NOT_FOUND, "Session not found.")
+            self._make_room()
             found = self._sessions[name] = Session(name)
             return found
         if found.busy:
@@ -121,6 +128,17 @@ class Sessions:
             )
         found.busy = True
         return found
+
+    def _make_room(self) -> None:
+        if len(self._sessions) < self._limit:
+            return
+        idle = [session for session in self._sessions.values() if not session.busy]
+        if not idle:
+            raise StatementError.ours(
+                Code.TOO_MANY_SIMULTANEOUS_QUERIES, f"Too many sessions in use. Maximum: {self._limit}."
+            )
+        first = min(idle, key=lambda session: session.until_s)
+        self._gone.append(self._sessions.pop(first.name))
 
     def give_back(self, session: Session, timeout_s: float) -> None:
         """The request is done with it; it lives for so long unused."""

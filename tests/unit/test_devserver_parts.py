@@ -293,6 +293,19 @@ def test_sessions_are_for_one_at_a_time_and_end_unused() -> None:
         sessions.take("s", must_exist=True)
 
 
+def test_sessions_are_bounded() -> None:
+    """One more ends the one that would end first; where all are in use it is refused."""
+    sessions = Sessions(clock=lambda: 0.0, limit=2)
+    first, second = sessions.take("a", must_exist=False), sessions.take("b", must_exist=False)
+    with pytest.raises(StatementError, match="Too many sessions"):
+        sessions.take("c", must_exist=False)
+    sessions.give_back(first, 60)
+    sessions.give_back(second, 30)
+    sessions.take("c", must_exist=False)
+    assert sessions.expired() == [second]
+    assert sessions.take("a", must_exist=True) is first
+
+
 async def test_as_many_run_as_may_and_each_under_its_own_id() -> None:
     """One more is refused; those that look after the others do not count."""
     running = Running(2)
