@@ -44,7 +44,7 @@ SMALL_QUEUE = {
     "RECORDER_TABLES__ORDERS__BATCH_ROWS": "2000",
     "RECORDER_TABLES__ORDERS__OVERFLOW": "drop_oldest",
 }
-"""Less than the window of the bus, and a policy that sheds, so that the recorder does and not the publisher."""
+"""Less than the window of the bus, of a table whose rows are not waited for: the recorder sheds, not the publisher."""
 
 
 @pytest.fixture(scope="module")

@@ -186,8 +186,8 @@ class TcpProxy:
         await self._gone(links)
 
     async def _gone(self, links: list[_Link]) -> None:
-        if links:
-            await asyncio.wait({link.task for link in links})
+        for link in links:
+            await link.closed.wait()
 
     async def _accept(self, listener: socket.socket) -> None:
         with listener:
@@ -198,6 +198,7 @@ class TcpProxy:
                 self._links.add(link)
                 link.carrying = asyncio.create_task(self._both_ways(link))
                 link.task = asyncio.create_task(self._serve(link))
+                link.task.add_done_callback(lambda _, link=link: self._ended(link))
 
     async def _serve(self, link: _Link) -> None:
         """One connection from its beginning to its end; sockets are closed where nothing reads them any more."""
@@ -212,10 +213,18 @@ class TcpProxy:
         finally:
             link.carrying.cancel()
             await asyncio.wait({link.carrying})
-            for end in (link.client, link.server):
-                (_reset if link.broken else socket.socket.close)(end)
-            link.one_left.set()
-            self._links.discard(link)
+
+    def _ended(self, link: _Link) -> None:
+        """Nobody serves a connection any more, which may have been cut before anybody did: close its ends."""
+        if not link.carrying.done():
+            link.carrying.cancel()
+            link.carrying.add_done_callback(lambda _: self._ended(link))  # not while somebody reads them
+            return
+        for end in (link.client, link.server):
+            (_reset if link.broken else socket.socket.close)(end)
+        self._links.discard(link)
+        link.one_left.set()
+        link.closed.set()
 
     async def _both_ways(self, link: _Link) -> None:
         try:
@@ -293,6 +302,7 @@ class _Link:
         self.broken = False
         self.lost: socket.socket | None = None
         self.one_left = asyncio.Event()
+        self.closed = asyncio.Event()
 
     def cut(self) -> bool:
         """Have both ends reset; False if they are already."""

@@ -152,6 +152,8 @@ TROUBLES: Mapping[str, Trouble] = {
     "refuses connections": on_the_way(lambda proxy: (proxy.refuse(), proxy.cut())),
     "is a black hole": on_the_way(TcpProxy.black_hole),
     "is slow": on_the_way(lambda proxy: proxy.throttle(20_000)),
+    "is far away": on_the_way(lambda proxy: proxy.delay(0.4)),
+    "loses connections without a word": again_and_again(lambda proxy: proxy.half_open("server")),
     "cuts requests": again_and_again(lambda proxy: proxy.cut_after(60_000, "to_server")),
     "cuts answers": again_and_again(lambda proxy: proxy.cut_after(30, "to_client")),
     "cuts connections": again_and_again(TcpProxy.cut),
