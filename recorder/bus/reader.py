@@ -6,7 +6,6 @@ ZeroMQ's descriptor is edge-triggered, and any call on the socket may swallow th
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -54,12 +53,19 @@ class SocketReader:
             self._soon.cancel()
             self._soon = None
         socket, events, wanted = self._socket, self._events, self._in
-        with contextlib.suppress(self._error):
+        more = True
+        try:
             for _ in range(FRAMES_A_TURN):
                 if self._paused or socket.closed or not socket.getsockopt(events) & wanted:
+                    more = False
                     return
                 self._take(socket.recv_multipart(self._noblock))
-        self.again()
+        except self._error:
+            pass  # somebody else took it; look again
+        finally:
+            # Even after an error of who takes: the edge is gone, and nothing would wake us.
+            if more:
+                self.again()
 
     def close(self) -> None:
         """Read no more. The socket stays open."""

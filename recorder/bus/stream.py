@@ -19,7 +19,7 @@ class PublisherStream:
 
     def __init__(self, epoch: int, hello: wire.Hello):
         self.epoch = epoch
-        self.name = hello.name
+        self.name = "".join(char if char.isprintable() else "?" for char in hello.name)
         self.log = source_log("zmq", hello.name, epoch.to_bytes(8, "little"))
         self.expected = hello.base
         self.resolved = Ranges()

@@ -15,7 +15,7 @@ From a publisher:
 | kind | name | then |
 |---|---|---|
 | 1 | HELLO | base u64, sent_to u64, shed u64, shed_told u64, name (UTF-8, at most 255 bytes, to the end) |
-| 2 | DATA | flags u8 (1: redelivered), follows u64, first u64, count u32, shed u64, body to the end |
+| 2 | DATA | flags u8 (1: redelivered), follows u64, first u64, count u32 (1 to 4,096), shed u64, body to the end |
 | 3 | PING | sent_to u64, shed u64 |
 | 4 | BYE | nothing |
 
@@ -62,6 +62,8 @@ VERSION = 1
 NAME_BYTES = 255
 MAX_RANGES = 512
 """In one acknowledgement; what is above them is told when those below are resolved."""
+MAX_MESSAGES = 4_096
+"""In one frame, so that taking it stays short."""
 MAX_FRAME_BYTES = 16 * 1024 * 1024 + 64 * 1024
 """What a recorder takes at all; ZeroMQ ends the connection of who sends more."""
 U64 = 2**64
@@ -251,7 +253,7 @@ def unpack_from_publisher(frame: bytes) -> tuple[int, FromPublisher]:
     try:
         if kind == Kind.DATA:
             flags, follows, first, count, shed = _DATA.unpack_from(frame, at)
-            if not (follows <= first <= first + count <= MAX_POSITION and count):
+            if not (follows <= first <= first + count <= MAX_POSITION and 0 < count <= MAX_MESSAGES):
                 raise WireError(f"{count} messages from {first} on after {follows}")
             body = memoryview(frame)[at + _DATA.size :]
             return epoch, Data(bool(flags & REDELIVERED), follows, first, count, shed, body)

@@ -245,7 +245,8 @@ class ZmqSubscription:
 
     def _share(self) -> tuple[int, int]:
         options, shares = self._options, self._shares
-        return max(1, options.window_messages // shares), max(1, options.window_bytes // shares)
+        messages = min(options.window_messages // shares, 2**32 - 1)  # as many as the frame can say
+        return max(1, messages), max(1, options.window_bytes // shares)
 
     def _share_out(self) -> None:
         now_s = time.monotonic()

@@ -109,6 +109,7 @@ def test_no_bytes_are_more_than_a_wire_error(frame: bytes) -> None:
         (wire.pack_hello(1, wire.Hello(0, 0, 0, 0, "")) + b"x" * 256, "a name of 256 bytes"),
         (wire.pack_data(1, redelivered=False, follows=3, first=2, shed=0, records=[b"x"]), "1 messages from 2"),
         (wire.pack_data(1, redelivered=False, follows=0, first=0, shed=0, records=[]), "0 messages"),
+        (wire.pack_data(1, redelivered=False, follows=0, first=0, shed=0, records=[b""] * 4_097), "4097 messages"),
         (wire.pack_data(1, redelivered=False, follows=0, first=2**51, shed=0, records=[b"x"]), "1 messages"),
     ],
 )  # fmt: skip
@@ -175,6 +176,13 @@ def test_unreadable_messages_are_given_up_and_the_stream_goes_on() -> None:
     own.give_up(data(0, 3))
     assert (own.expected, own.in_hand) == (3, 0)
     assert not own.hole(data(3, 1))
+
+
+def test_a_name_is_printable_wherever_it_is_shown() -> None:
+    """Nobody forges a log line by his name; which log it is does depend on every character."""
+    own = PublisherStream(1, wire.Hello(0, 0, 0, 0, "a\nb\x1b[0m"))
+    assert own.name == "a?b?[0m"
+    assert own.log != PublisherStream(1, wire.Hello(0, 0, 0, 0, own.name)).log
 
 
 def test_the_same_publisher_and_epoch_are_the_same_log() -> None:

@@ -171,3 +171,23 @@ async def test_there_is_a_bound_to_who_is_known(url: str, monkeypatch: pytest.Mo
             await subscription.ack([message])
             assert await asyncio.to_thread(third.flush, PATIENCE_S)
             assert len(subscription._peers) == 2
+
+
+async def test_reading_goes_on_after_an_error_of_who_takes(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One frame that cannot be dealt with does not leave those behind it lying."""
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: errors.append(context))
+    take = ZmqSubscription._take_parts
+
+    def fail_once(self: ZmqSubscription, parts: list[bytes]) -> None:
+        if not errors:
+            raise RuntimeError("once")
+        take(self, parts)
+
+    monkeypatch.setattr(ZmqSubscription, "_take_parts", fail_once)
+    async with subscribed(url, window_messages=2**40) as subscription:
+        with Publisher(url, name="p") as publisher:
+            publisher.publish("t", {})
+            await subscription.ack(await some(subscription, 1))
+            assert await asyncio.to_thread(publisher.flush, PATIENCE_S)
+    assert len(errors) == 1
