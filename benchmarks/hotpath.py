@@ -5,7 +5,8 @@ works beside it in the process? The second is the harm done: it falls between th
 interpreter's lock. So an open-loop producer runs without a recorder, with one, and with one that has
 `switch_interval_s` set, in turn (`hotpath_sides`).
 
-With `--publisher` the same of a `Publisher`, whose recorder is another process (`hotpath_publisher`).
+With `--publisher` the same of a `Publisher`, whose recorder is another process (`hotpath_publisher`). With `--faults`
+besides, one run in which the server behind that recorder fails in five ways (`hotpath_faults`).
 
 With `--engine-hangs` one run instead: the engine's inserts hang while rows go on arriving. Calls must stay as cheap,
 memory within its bounds, and afterwards every row must be accounted for (`hotpath_hang`).
@@ -20,6 +21,7 @@ import click
 from benchmarks import cores, rig
 from benchmarks.cores import share_cores
 from benchmarks.gcstate import GcState
+from benchmarks.hotpath_faults import faults_report, run_faults
 from benchmarks.hotpath_hang import hang_report, run_hang
 from benchmarks.hotpath_publisher import (
     bare_drain,
@@ -46,9 +48,11 @@ from recorder.settings import Settings
 
 
 @click.command("hotpath")
-@rate_option(None, "Rows/s of the producer; 25,000, or 10,000 with --engine-hangs.")
+@rate_option(None, "Rows/s of the producer; 25,000, or 10,000 with --engine-hangs or --faults.")
 @seconds_option(
-    20.0, "Length of each side of each round; with --engine-hangs half of it before and half after."
+    20.0,
+    "Length of each side of each round; with --engine-hangs half of it before and half after; with --faults all of "
+    "it before, and a quarter for each trouble and each peace after one.",
 )
 @rounds_option(3)
 @click.option(
@@ -84,6 +88,9 @@ from recorder.settings import Settings
     show_default=True,
     help="With --publisher: a core for the producer alone, the rest for everything else.",
 )
+@click.option(
+    "--faults", is_flag=True, help="With --publisher: the server fails in five ways, one after the other."
+)
 @check_option()
 @pass_invocation
 def command(
@@ -101,6 +108,7 @@ def command(
     message_rows: int,
     drain: bool,
     pin: bool,
+    faults: bool,
     check: bool,
 ) -> None:
     """Measure a call of record(), and how late a producer is beside a recorder and without one.
@@ -111,10 +119,15 @@ def command(
         recorder bench hotpath --table market_data
         recorder bench hotpath --engine-hangs --hang-seconds 30 --json
         recorder bench hotpath --publisher
+        recorder bench hotpath --publisher --faults
     """
+    if faults and (drain or not publisher):
+        raise click.UsageError(
+            "--faults goes with --publisher, and not with --drain: it is a server that fails"
+        )
     if publisher and engine_hangs:
         raise click.UsageError("--publisher and --engine-hangs are two benchmarks; give one of them")
-    rate = rate or (10_000.0 if engine_hangs else 25_000.0)
+    rate = rate or (10_000.0 if engine_hangs or faults else 25_000.0)
     producer = Producer(make_rows(tables or ALL_TABLES, rate), rate, wait, collector)
     whose = " and ".join(tables) if tables else "all tables'"
     conditions = (
@@ -131,7 +144,23 @@ def command(
                 tables={"book_deltas": {"enabled": True}},
             )
 
-        if publisher:
+        if faults:
+            what = (
+                f"{count(rate)} rows/s, {message_rows} a message; after {seconds_:g} s the server fails in five ways, "
+                f"{seconds_ / 4:g} s each with as long a peace after it"
+            )
+            announce(what)
+            shared = share_cores(pin)
+            failed = run_faults(
+                folder,
+                message_producer(tables or ALL_TABLES, rate, message_rows, producer),
+                before_s=seconds_,
+                each_s=seconds_ / 4,
+                shared=shared,
+            )
+            conditions += f"; switch interval {seconds(sys.getswitchinterval())}; {shared}"
+            found = faults_report(failed, what, conditions)
+        elif publisher:
             other = "a bare subscription" if drain else "recorder run into a dev server"
             what = (
                 f"{count(rate)} rows/s, {message_rows} a message, for {seconds_:g} s a side, "

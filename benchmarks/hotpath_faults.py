@@ -16,7 +16,8 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
-from benchmarks import rig
+from benchmarks import cores, rig
+from benchmarks.cores import Cores
 from benchmarks.faulty_server import TROUBLES, FaultyServer
 from benchmarks.gcstate import gc_state
 from benchmarks.hotpath_hang import KEPT
@@ -144,18 +145,26 @@ class _Timeline:
         self.periods.append((name, began, time.perf_counter_ns()))
 
 
-def run_faults(folder: Path, producer: Producer, *, before_s: float, each_s: float) -> FaultsResult:
+def run_faults(
+    folder: Path, producer: Producer, *, before_s: float, each_s: float, shared: Cores
+) -> FaultsResult:
     """Publish; let the server fail in every way for `each_s`, with as long a peace after each; drain, and count.
 
-    `producer` hands over messages, each a list of rows.
+    `producer` hands over messages, each a list of rows, on a core of its own where `shared` has one.
 
     Raises:
         ProcessFailed: a part of the service failed by itself.
     """
     timer_ns = timer_cost_ns()
     taken: Counter[str] = Counter()
-    with FaultyServer(folder) as server, recorder_into(server.url, folder, QUICK) as recorder:
-        with Publisher(recorder.bus_url, name="bench", buffer_bytes=BUFFER_BYTES) as publisher:
+    with (
+        cores.on(shared.rest),
+        FaultyServer(folder) as server,
+        recorder_into(server.url, folder, QUICK) as recorder,
+    ):
+        with Publisher(
+            recorder.bus_url, name="bench", buffer_bytes=BUFFER_BYTES, cpus=shared.rest
+        ) as publisher:
             publish = publisher.publish
 
             def record(topic: str, rows: Sequence[Any]) -> None:
@@ -167,8 +176,9 @@ def run_faults(folder: Path, producer: Producer, *, before_s: float, each_s: flo
             steps = int(producer.rate * (before_s + 2 * each_s * len(TROUBLES)))
             with gc_state(producer.collector):
                 timeline.thread.start()
-                began = time.perf_counter_ns()
-                found = producer.take(record, steps=steps)
+                with cores.on(shared.own):
+                    began = time.perf_counter_ns()
+                    found = producer.take(record, steps=steps)
                 timeline.thread.join()
             if timeline.error is not None:
                 raise timeline.error
