@@ -312,6 +312,8 @@ class ZmqSubscription:
         return bool(idle)
 
     def _forget(self, peer: _Peer) -> None:
+        if peer.stream.epoch in self._dirty:
+            self._answer(peer)  # its acknowledgements still lingered
         self._peers.pop(peer.stream.epoch, None)
         self._by_log.pop(peer.stream.log, None)
 
