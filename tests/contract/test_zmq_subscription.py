@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator
 
 import pytest
-from subscription_contract import AtLeastOnceContract, SubscriptionContract
+from subscription_contract import AtLeastOnceContract
 
 from recorder.bus.base import Encoding, Subscription
 from recorder.bus.open import open_subscription
