@@ -30,7 +30,6 @@ _encode = msgspec.msgpack.Encoder(enc_hook=_as_base).encode
 _PLAIN = frozenset((str, int, float, bool, type(None), decimal.Decimal, bytes))
 _TEXT = frozenset((str,))
 _NESTED = frozenset((dict, list, tuple))
-_LISTS = frozenset((list, tuple))
 _ALSO = (str, int, float, uuid.UUID)
 _TIMES = (datetime.datetime, datetime.date, datetime.time, datetime.timedelta)
 MAX_DEPTH = 30
@@ -75,30 +74,40 @@ def _row(row: Any) -> Any:
 
 
 def _check(rows: list[Any]) -> None:
-    """Look at the types of all values of all rows. Of a list inside a row the first element stands for all, of names
-    those of the first row: looking at each costs several times what encoding does. What else is wrong there is found
-    by who decodes it, and becomes a dead letter."""
-    if rows and type(rows[0]) is dict:
+    """Look at the types of all values of all rows. Names, and what is inside lists and mappings, are looked at in the
+    first row alone, and of a list the first element: looking at all costs several times what encoding does. What else
+    is wrong there is found by who decodes it, and becomes a dead letter."""
+    if not rows:
+        return
+    if type(rows[0]) is dict:
         _check_names(rows[0])
     plain = _PLAIN
     odd = [value for row in rows for value in _values(row) if type(value) not in plain]
+    if not odd:
+        return
+    _check_kinds(rows, odd)
+    odd = [value for value in _values(rows[0]) if type(value) in _NESTED]
     for _ in range(MAX_DEPTH):
         if not odd:
             return
-        kinds = set(map(type, odd))
-        for kind in kinds - _NESTED:
-            if not issubclass(kind, _ALSO):
-                raise TypeError(_wrong_value(rows, kind))
         inside: list[Any] = []
-        if dict in kinds:
-            for inner in odd:
-                if type(inner) is dict:
-                    _check_names(inner)
-                    inside += inner.values()
-        inside += [inner[0] for inner in odd if type(inner) in _LISTS and inner]
+        for inner in odd:
+            if type(inner) is dict:
+                _check_names(inner)
+                inside += inner.values()
+            elif inner:
+                inside.append(inner[0])
         odd = [value for value in inside if type(value) not in plain]
+        _check_kinds(rows, odd)
+        odd = [value for value in odd if type(value) in _NESTED]
     if odd:
         raise ValueError(f"more than {MAX_DEPTH} lists and mappings inside each other")
+
+
+def _check_kinds(rows: list[Any], values: list[Any]) -> None:
+    for kind in set(map(type, values)) - _NESTED:
+        if not issubclass(kind, _ALSO):
+            raise TypeError(_wrong_value(rows, kind))
 
 
 def _values(row: Any) -> Iterable[Any]:
