@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
 LATE = (
-    b"SELECT number, throwIf(number = 2999999, 'half') FROM numbers(3000000) SETTINGS max_block_size = 1000"
+    b"SELECT number, throwIf(number = 299999, 'half') FROM numbers(300000) SETTINGS max_block_size = 1000"
 )
 
 
