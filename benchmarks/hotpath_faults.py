@@ -38,6 +38,8 @@ SLACK_BYTES = 64 << 20
 """What a process may take beside what its bounds allow for waiting rows: work under way, and what malloc keeps."""
 SAMPLE_S = 0.05
 DRAIN_S = 120.0
+RESTART_S = 5.0
+"""What starting the killed server again may take, besides the troubles themselves."""
 QUICK = {
     # Short, so that there are several attempts in each trouble.
     "RECORDER_INSERT_TIMEOUT_S": "1",
@@ -78,7 +80,7 @@ class FaultsResult:
                 continue  # the recorder writes rows of its own into them, up to its end
             if there.rows + balance["shed"] != self.taken.get(name, 0):
                 found.append(
-                    f"{name}: {self.taken.get(name, 0)} taken, {there.rows} there, {balance['shed']} shed"
+                    f"{name}: {self.taken.get(name, 0)} taken, {there.rows} there, balance {dict(balance)}"
                 )
             if balance["shed"] != self.gap_rows.get(name, 0):
                 found.append(f"{name}: shed {balance['shed']}, told in gap rows {self.gap_rows.get(name, 0)}")
@@ -172,8 +174,7 @@ def run_faults(
                     taken[topic] += len(rows)
 
             timeline = _Timeline(server, recorder, before_s=before_s, each_s=each_s)
-            # A kill takes a restart besides, for which nothing is planned: the peace after it is so much shorter.
-            steps = int(producer.rate * (before_s + 2 * each_s * len(TROUBLES)))
+            steps = int(producer.rate * (before_s + 2 * each_s * len(TROUBLES) + RESTART_S))
             with gc_state(producer.collector):
                 timeline.thread.start()
                 with cores.on(shared.own):

@@ -147,3 +147,12 @@ def test_hotpath_measures_a_publisher_and_accounts_for_every_message() -> None:
     assert found["problems"] == []
     assert [one["accepted"] for one in found["publishers"]] == [found["offered_messages"]] * 2
     assert "publish" in run("hotpath", "--publisher", "--engine-hangs").stderr
+
+
+@pytest.mark.slow
+def test_hotpath_accounts_for_every_row_while_the_server_fails() -> None:
+    """Calls are told for each trouble; afterwards each row that was taken is in once, or in a gap row."""
+    found = answer("hotpath", "--publisher", "--faults", "--seconds", "2", "--rate", "3000")
+    assert set(found["calls_s"]) == {"before", "503", "hang", "reset", "stopped", "killed", "after"}
+    assert found["problems"] == []
+    assert "--publisher" in run("hotpath", "--faults").stderr
