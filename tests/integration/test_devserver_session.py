@@ -15,9 +15,7 @@ from recorder.devserver.sessions import Session
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
-LATE = (
-    b"SELECT number, throwIf(number = 299999, 'half') FROM numbers(300000) SETTINGS max_block_size = 1000"
-)
+LATE = b"SELECT number, throwIf(number = 299999, 'half') FROM numbers(300000) SETTINGS max_block_size = 1000"
 
 
 def test_what_a_failed_statement_left_is_heard_before_the_next_one(
