@@ -1,7 +1,10 @@
 """Gets the batches of one table into ClickHouse, each row once: insert, look up, retry, bisect, hold.
 
-What is sent is never sent again, and no error is believed, before the table was asked which of the rows it has. The
-states of a table's worker:
+What is sent is never sent again, and no error is believed, before the table was asked which of the rows it has. Nor is
+a yes to what was sent before: a server writes a token down before it puts the rows in their place, and one killed in
+between swallows them under that token for ever. What such a yes left out goes under a fresh token.
+
+The states of a table's worker:
 
     FLOWING ──retryable──► RETRYING ──success──► FLOWING
        │  └──────hold error, drift──────┐          ▲
@@ -32,7 +35,7 @@ from recorder.batch import Batch
 from recorder.log import get_logger
 from recorder.sink.base import Sink
 from recorder.sink.errors import DataError, HoldError, Retryable, SinkError, UnknownError
-from recorder.subset import Identities, halves, judge, without
+from recorder.subset import Identities, halves, judge, renamed, without
 from schemas.policy import Partition
 
 log = get_logger("recorder.flush_worker")
@@ -107,6 +110,10 @@ class _Part:
     """The table was held for refusing too many rows, this one too."""
     attempt: int = 0
     unknown: int = 0
+    sent: bool = False
+    """It went out under its token before."""
+    said_yes_s: float | None = None
+    """The server said yes to it after so long, but not to its first sending: the look-up decides."""
 
 
 class FlushWorker:
@@ -215,17 +222,21 @@ class FlushWorker:
         while self._unfit:
             await self._held(self._unfit)
         batch = part.batch
-        part.phase, part.refused = _Phase.SENT, None
+        again, part.sent = part.sent, True
+        part.phase, part.refused, part.said_yes_s = _Phase.SENT, None, None
         started = asyncio.get_running_loop().time()
         try:
             await self._asked(self._sink.insert(batch, timeout_s=self._policy.insert_timeout_s))
         except SinkError as error:
             failure = error
         else:
-            self._replace(part)
-            if part.judged:
-                self._refusals.forgive()  # the table was mended
-            self._events.inserted(batch, batch.rows, asyncio.get_running_loop().time() - started)
+            took_s = asyncio.get_running_loop().time() - started
+            if again:
+                # A server that was killed at the wrong moment knows the token and has not the rows: its yes to the
+                # same token means nothing until the rows were seen.
+                part.said_yes_s = took_s
+            else:
+                self._inserted(part, took_s)
             return
         self._events.error(failure)
         if isinstance(failure, DataError | UnknownError) and await self._drifted():
@@ -257,8 +268,16 @@ class FlushWorker:
             await self._wait(self._policy.hold_probe_s)
             return
         absent, refused = verdict.absent, part.refused
+        if absent is None and part.said_yes_s is not None:
+            self._inserted(part, part.said_yes_s)
+            return
         if absent is None:
             self._replace(part)
+        elif part.said_yes_s is not None:
+            log.warning("a token is spent and its rows are not there; sent under another", table=batch.table,
+                        token=batch.token, rows=absent.rows)  # fmt: skip
+            fresh = renamed(absent)
+            self._replace(part, replace(part, batch=fresh, phase=_Phase.READY, sent=False, said_yes_s=None))
         elif refused is None:
             self._replace(part, replace(part, batch=absent, phase=_Phase.READY))
         elif absent.rows > 1:
@@ -277,6 +296,12 @@ class FlushWorker:
             self._events.dead_letter(absent.data, refused)
         if verdict.present_rows:
             self._events.found(batch, verdict.present_rows)
+
+    def _inserted(self, part: _Part, took_s: float) -> None:
+        self._replace(part)
+        if part.judged:
+            self._refusals.forgive()  # the table was mended
+        self._events.inserted(part.batch, part.batch.rows, took_s)
 
     def _replace(self, part: _Part, *others: _Part) -> None:
         """Put others, the first of them next, in the place of the part under way."""

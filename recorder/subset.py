@@ -65,6 +65,11 @@ def without(batch: Batch, present: Identities) -> Batch | None:
     return Batch(batch.table, batch.data.filter(pa.array(keep)), batch.accepted_ns, batch.from_source)
 
 
+def renamed(batch: Batch) -> Batch:
+    """The same rows under a token of their own."""
+    return Batch(batch.table, batch.data, batch.accepted_ns, batch.from_source)
+
+
 def halves(batch: Batch) -> tuple[Batch, Batch]:
     """The two halves of a batch, each with a token of its own: the same token with other rows is swallowed."""
     middle = batch.rows // 2

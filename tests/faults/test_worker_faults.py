@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from harness.backends import Backend
-from harness.faulty_sink import CommitPart, Fail, FaultySink, Hang, LoseAnswer
+from harness.faulty_sink import CommitPart, Fail, FaultySink, Hang, LoseAnswer, SpendToken
 from harness.sink_tables import create, plain
 
 from recorder.backoff import Backoff
@@ -137,6 +137,19 @@ async def test_an_answer_lost_after_the_commit_doubles_nothing(sink: FaultySink)
     assert len(sink.attempts) == 4
 
 
+async def test_a_yes_to_a_spent_token_is_not_believed(sink: FaultySink) -> None:
+    """A server that kept the token and lost the rows swallows them: they go again under a fresh token, once."""
+    bench = Bench(sink)
+    sink.plan("t", SpendToken())
+    batch = plain("t", 100)
+    await bench.flush(batch)
+    assert [attempt.token == batch.token for attempt in sink.attempts] == [True, True, False]
+    rows = await sink.query("SELECT count(), uniqExact(_seq) FROM t WHERE _log = 7")
+    assert [tuple(row) for row in rows] == [(100, 100)]
+    assert bench.events.inserted_rows == 100
+    assert bench.events.found_rows == 0
+
+
 async def test_a_failure_before_the_commit_is_repeated_with_the_same_rows_and_token(sink: FaultySink) -> None:
     """Every attempt sends the same rows under the same token, after the table was asked."""
     bench = Bench(sink)
@@ -145,7 +158,7 @@ async def test_a_failure_before_the_commit_is_repeated_with_the_same_rows_and_to
     await bench.flush(batch)
     await bench.check(batch)
     assert len(sink.attempts) == 11
-    assert len(sink.look_ups) == 10
+    assert len(sink.look_ups) == 11  # before each repeat, and of the yes to the last
     assert {attempt.token for attempt in sink.attempts} == {batch.token}
     assert all(attempt.data.equals(batch.data) for attempt in sink.attempts)
     assert [state for state, _ in bench.events.states] == [

@@ -19,6 +19,9 @@ from recorder.batch import Batch
 from recorder.sink.base import DescribedTable, ServerInfo, Sink
 from recorder.sink.errors import InsertTimeout, SinkError, SinkUnavailable
 
+OTHER_LOG = 2**64 - 1
+"""Of the row that took the token of a batch away."""
+
 
 @dataclass(frozen=True)
 class Fail:
@@ -49,7 +52,17 @@ class CommitPart:
     error: SinkError = field(default_factory=lambda: SinkUnavailable("connection reset"))
 
 
-Fault = Fail | LoseAnswer | Hang | CommitPart | None
+@dataclass(frozen=True)
+class SpendToken:
+    """The server remembers the batch's token and not its rows, and the insert raises `error`.
+
+    As one does that is killed between the two. Here the token goes to one row of another identity.
+    """
+
+    error: SinkError = field(default_factory=lambda: SinkUnavailable("connection reset"))
+
+
+Fault = SpendToken | Fail | LoseAnswer | Hang | CommitPart | None
 
 
 class FaultySink:
@@ -102,6 +115,12 @@ class FaultySink:
                 raise error
             case LoseAnswer(error):
                 await self.inner.insert(batch, timeout_s=timeout_s)
+                raise error
+            case SpendToken(error):
+                row = batch.data.slice(0, 1)
+                other = pa.array([OTHER_LOG], pa.uint64())
+                row = row.set_column(row.schema.get_field_index("_log"), row.schema.field("_log"), other)
+                await self.inner.insert(Batch(batch.table, row, 0, token=batch.token), timeout_s=timeout_s)
                 raise error
             case CommitPart(rows, error):
                 part = Batch(batch.table, batch.data.slice(0, rows), batch.accepted_ns)
