@@ -106,6 +106,9 @@ class ClientSink(abc.ABC):
         """Around a look-up in the table: may refuse it, or its answer."""
         return contextlib.nullcontext()
 
+    async def _see_earlier_ended(self, batch: Batch) -> None:
+        """Return when no insert that another recorder began before this sink was made can bring rows of the batch."""
+
     def _quoted(self, table: str) -> str:
         """The table's name in a statement."""
         return quote_identifier(table)
@@ -262,10 +265,13 @@ class ClientSink(abc.ABC):
         """The identities `(_log, _seq)` among the batch's rows that the table has, each once.
 
         Raises:
-            InsertStillRunning: an insert of this batch may still commit, so no answer would be worth anything.
+            InsertStillRunning: an insert of this batch, or for rows of a source one of a recorder before this one, may
+                still commit, so no answer would be worth anything.
         """
         self._check_process()
         await self._see_it_ended(batch)
+        if batch.from_source:
+            await self._see_earlier_ended(batch)
         question = statements.look_up(batch, self._quoted(batch.table))
 
         def ask(client: Client) -> pa.Table:

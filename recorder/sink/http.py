@@ -16,6 +16,10 @@ Several hosts stand for each other as `http_hosts` says. What failover must keep
 4. Then the table is asked, on the host in use, after `SYSTEM SYNC REPLICA … LIGHTWEIGHT`: what the gone host committed
    is there before the look-up answers.
 
+Rows that a bus delivers again may have been sent by a recorder that was killed, whose insert the server goes on with.
+So before the first look-up of such rows each host that answers is asked until it runs no recorder's insert that began
+before this sink was made. One host at least must answer; an insert ends at its own time limit at the latest.
+
 What no question reaches is a request that still lies in the network or in the sockets of a server that stands still.
 There the token itself guards: the server, or the keeper for all replicas, takes a block under it once.
 
@@ -38,7 +42,7 @@ from recorder.batch import Batch
 from recorder.sink import statements
 from recorder.sink.client_sink import ClientSink
 from recorder.sink.codes import sink_error
-from recorder.sink.errors import SinkError
+from recorder.sink.errors import InsertStillRunning, SinkError
 from recorder.sink.http_access import OPENING_S, Access
 from recorder.sink.http_body import body_of
 from recorder.sink.http_client import Host, HostClient, Manner
@@ -101,6 +105,8 @@ class HttpSink(ClientSink):
             tables,
         )
         self._sent: dict[str, _Sent] = {}
+        self._made_s = time.monotonic()
+        self._earlier_ended = False
         self._replicas: dict[tuple[Host, str], tuple[float, Replica | None]] = {}
 
     @property
@@ -198,6 +204,33 @@ class HttpSink(ClientSink):
                 # Without it a look-up may miss rows that other replicas have committed.
                 handle.command(f"SYSTEM SYNC REPLICA {self._quoted(table)} LIGHTWEIGHT")
             yield
+
+    async def _see_earlier_ended(self, batch: Batch) -> None:
+        if self._earlier_ended:
+            return
+        running = await self._ask(self._look_ups, self._earlier_inserts, batch.table)
+        if running:
+            raise InsertStillRunning(
+                f"{batch.table}: {running} inserts that began before this recorder did are running; rows that come "
+                "again are looked up when they have ended"
+            )
+        self._earlier_ended = True
+
+    def _earlier_inserts(self, client: Client) -> int:
+        """Recorders' inserts older than this sink that run on the hosts that answer."""
+        follower = cast("Follower", client)
+        in_use = follower.now().host
+        running = 0
+        for host in self._hosts.named:
+            since_s = time.monotonic() - self._made_s
+            try:
+                ((count,),) = follower.at(host).lines(statements.OLDER, {"since_s": since_s})
+            except HostFailed:
+                if host is in_use:
+                    raise
+                continue
+            running += int(count)
+        return running
 
     def _replica_on(self, handle: HostClient, table: str) -> Replica | None:
         """The table's replica on that host; remembered for a while."""

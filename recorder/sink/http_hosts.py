@@ -119,6 +119,11 @@ class Hosts:
         self._no_answer: tuple[float, HostFailed] | None = None
 
     @property
+    def named(self) -> Sequence[Host]:
+        """The hosts of the target, in its order."""
+        return self._hosts
+
+    @property
     def several(self) -> bool:
         """Whether there is more than one."""
         return len(self._hosts) > 1

@@ -51,6 +51,12 @@ KILL = "KILL QUERY WHERE Settings['log_comment'] = {comment:String} ASYNC"
 RUNNING = "SELECT count() FROM system.processes WHERE Settings['log_comment'] = {comment:String}"
 """How many statements run under a comment; the question itself carries none."""
 
+OLDER = (
+    "SELECT count() FROM system.processes WHERE query_kind = 'Insert' AND elapsed > {since_s:Float64} "
+    "AND Settings['log_comment'] != '' AND Settings['log_comment'] = Settings['insert_deduplication_token']"
+)
+"""How many inserts of recorders, which have their token as comment, began longer ago than that."""
+
 _MOST_RANGES = 32
 """Logs asked for one by one; a batch of more is asked for as a list and one common range."""
 
