@@ -106,8 +106,9 @@ class ClientSink(abc.ABC):
         """Around a look-up in the table: may refuse it, or its answer."""
         return contextlib.nullcontext()
 
-    async def _see_earlier_ended(self, batch: Batch) -> None:
-        """Return when no insert that another recorder began before this sink was made can bring rows of the batch."""
+    async def _earlier_inserts(self, batch: Batch) -> int:
+        """How many inserts that other recorders began before this sink was made may yet bring rows of the batch."""
+        return 0
 
     def _quoted(self, table: str) -> str:
         """The table's name in a statement."""
@@ -270,8 +271,11 @@ class ClientSink(abc.ABC):
         """
         self._check_process()
         await self._see_it_ended(batch)
-        if batch.from_source:
-            await self._see_earlier_ended(batch)
+        if batch.from_source and (earlier := await self._earlier_inserts(batch)):
+            raise InsertStillRunning(
+                f"{batch.table}: {earlier} inserts that began before this recorder did are running; rows that come "
+                "again are looked up when they have ended"
+            )
         question = statements.look_up(batch, self._quoted(batch.table))
 
         def ask(client: Client) -> pa.Table:

@@ -42,7 +42,7 @@ from recorder.batch import Batch
 from recorder.sink import statements
 from recorder.sink.client_sink import ClientSink
 from recorder.sink.codes import sink_error
-from recorder.sink.errors import InsertStillRunning, SinkError
+from recorder.sink.errors import SinkError
 from recorder.sink.http_access import OPENING_S, Access
 from recorder.sink.http_body import body_of
 from recorder.sink.http_client import Host, HostClient, Manner
@@ -205,18 +205,14 @@ class HttpSink(ClientSink):
                 handle.command(f"SYSTEM SYNC REPLICA {self._quoted(table)} LIGHTWEIGHT")
             yield
 
-    async def _see_earlier_ended(self, batch: Batch) -> None:
+    async def _earlier_inserts(self, batch: Batch) -> int:
         if self._earlier_ended:
-            return
-        running = await self._ask(self._look_ups, self._earlier_inserts, batch.table)
-        if running:
-            raise InsertStillRunning(
-                f"{batch.table}: {running} inserts that began before this recorder did are running; rows that come "
-                "again are looked up when they have ended"
-            )
-        self._earlier_ended = True
+            return 0
+        running = await self._ask(self._look_ups, self._running_since_before, batch.table)
+        self._earlier_ended = running == 0
+        return running
 
-    def _earlier_inserts(self, client: Client) -> int:
+    def _running_since_before(self, client: Client) -> int:
         """Recorders' inserts older than this sink that run on the hosts that answer."""
         follower = cast("Follower", client)
         in_use = follower.now().host
