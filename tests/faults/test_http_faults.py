@@ -21,7 +21,7 @@ from harness.troubles import TROUBLES, Road, Trouble, road_to
 from recorder import Recorder, Settings
 
 QUEUE_ROWS, BATCH_ROWS = 8_000, 4_000
-LASTS_S = 1.5
+LASTS_S = 1.0
 """How long each trouble lasts after it was felt: more rows arrive than the queue holds."""
 
 
