@@ -5,7 +5,7 @@ So reading pauses while the queue of such a table is half full: its database is 
 one table that is stuck must not stop the others:
 
 - A full table whose rows move is waited for.
-- Where every full table is stuck (held, or no row moved for `PATIENCE_S`), and another one's rows move, they are waited
+- Where every full table is stuck (held, or full without a row moved for `PATIENCE_S`), and another one's rows move, they are waited
   for no longer; their overflow policies decide.
 - Where nobody's rows move, one message now and then shows whether anybody's would; none where no table flows.
 """
@@ -30,6 +30,7 @@ class Brake:
 
     def __init__(self) -> None:
         self._moved: dict[str, tuple[int, float]] = {}
+        self._full_since_s: dict[str, float] = {}
         self._probed_s = 0.0
 
     def allows(self, loads: Mapping[str, Load], now_s: float) -> int:
@@ -38,6 +39,8 @@ class Brake:
             if name not in self._moved or self._moved[name][0] != load.moved:
                 self._moved[name] = (load.moved, now_s)
         full = {name for name, load in loads.items() if load.keeps and load.usage >= FULL}
+        # A table that had nothing to do did not move either: its patience begins when it is full.
+        self._full_since_s = {name: self._full_since_s.get(name, now_s) for name in full}
         if not full:
             return MANY
         if all(load.state is not WorkerState.FLOWING for load in loads.values()):
@@ -52,4 +55,5 @@ class Brake:
         return 1
 
     def _is_stuck(self, name: str, load: Load, now_s: float) -> bool:
-        return load.state is WorkerState.HELD or now_s - self._moved[name][1] >= PATIENCE_S
+        since_s = max(self._moved[name][1], self._full_since_s.get(name, self._moved[name][1]))
+        return load.state is WorkerState.HELD or now_s - since_s >= PATIENCE_S

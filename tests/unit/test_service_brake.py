@@ -60,3 +60,15 @@ def test_a_table_that_hangs_is_waited_for_no_longer_than_patience_lasts() -> Non
     assert (
         brake.allows({"hung": load(0.9, moved=8), "b": load(0.0, moved=2)}, PATIENCE_S + PROBE_S + 0.2) == 0
     )
+
+
+def test_a_table_that_was_idle_is_not_stuck_when_a_burst_fills_it() -> None:
+    """Having had nothing to do is no trouble: it is waited for as long as any other, however long it was idle."""
+    brake = Brake()
+    burst_s = 100 * PATIENCE_S
+    assert brake.allows({"idle": load(0.0, moved=7), "b": load(0.0, moved=1)}, 0.0) == MANY
+    assert brake.allows({"idle": load(0.6, moved=7), "b": load(0.0, moved=2)}, burst_s) == 0
+    assert (
+        brake.allows({"idle": load(0.6, moved=7), "b": load(0.0, moved=3)}, burst_s + PATIENCE_S - 0.1) == 0
+    )
+    assert brake.allows({"idle": load(0.6, moved=7), "b": load(0.0, moved=4)}, burst_s + PATIENCE_S) == MANY
