@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from recorder.redact_msgpack import is_msgpack, redact_msgpack
+from recorder.redact_msgpack import is_msgpack, is_utf8, redact_msgpack
 from recorder.redact_names import SecretNames
 from recorder.redact_spans import SpanFinder
 from recorder.redact_values import MASK, Value
@@ -77,7 +77,7 @@ class Redactor:
         """The text without its secrets."""
         data = text.encode("utf-8", "surrogatepass")
         found, count = self._cut_text(data)
-        return found.decode("utf-8", "surrogatepass") if count else text
+        return _decoded(found) if count else text
 
     def value(self, value: Any, name: str = "") -> Any:
         """A field of a log line: `***` if its name is a secret's, else without secrets, also inside of mappings,
@@ -143,8 +143,11 @@ def _check(pattern: str) -> None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    empty = masked = False
     try:
-        empty, masked = pc.match_substring_regex(pa.array([b"", MASK]), pattern).to_pylist()
+        for kind in (pa.binary(), pa.string()):
+            found = pc.match_substring_regex(pa.array([b"", MASK], kind), pattern).to_pylist()
+            empty, masked = empty or found[0], masked or found[1]
     except pa.ArrowInvalid as error:
         raise ValueError(f"{pattern!r} is no regular expression as RE2 knows them: {error}") from None
     if empty or masked:
@@ -152,16 +155,28 @@ def _check(pattern: str) -> None:
         raise ValueError(f"{pattern!r} matches {what}; write what the secret looks like and nothing else")
 
 
+def _decoded(data: bytes) -> str:
+    try:
+        return data.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:  # a pattern that matches bytes cut through a character
+        return data.decode("utf-8", "replace")
+
+
 def _cut_patterns(data: bytes, patterns: Iterable[str], count: int) -> tuple[bytes, int]:
+    """The bytes without what the patterns match: characters of a text in UTF-8, bytes of all else.
+
+    RE2 takes Arrow's texts for UTF-8 and its binary values for Latin-1, where `.` is one byte.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    array: pa.Array = pa.array([data], pa.binary())
+    array: pa.Array = pa.array([data], pa.string() if is_utf8(data) else pa.binary())
     for pattern in patterns:
         if found := pc.count_substring_regex(array, pattern)[0].as_py():
             array = pc.replace_substring_regex(array, pattern, MASK_TEXT)
             count += found
-    return array[0].as_py(), count
+    # Not as a text of Python: `\C`, any byte, may have cut through a character.
+    return bytes(array[0].as_buffer().to_pybytes()), count
 
 
 _in_force = Redactor()

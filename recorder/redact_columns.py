@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from recorder.breather import NEVER
 from recorder.redact import Redactor
+from recorder.redact_msgpack import is_utf8
 from schemas.columns import Kind
 from schemas.table import Table
 
@@ -54,9 +55,11 @@ class ColumnRedactor:
             return list(pc.indices_nonzero(array.is_valid()).to_pylist())
         worth: set[int] = set()
         for pattern in self._redactor.worth:
-            hits = pc.match_substring_regex(array, pattern)
-            if hits.true_count:
-                worth.update(pc.indices_nonzero(hits).to_pylist())
+            worth.update(_hits(array, pattern))
+        if self._redactor.patterns and pa.types.is_binary(array.type):
+            texts = _texts(array)
+            for pattern in self._redactor.patterns:
+                worth.update(_hits(texts, pattern))
         return sorted(worth)
 
     def _redacted(self, array: pa.Array) -> pa.Array | None:
@@ -70,7 +73,7 @@ class ColumnRedactor:
             data, count = self._redactor.cut(value.encode() if is_text else value)
             if count:
                 values = array.to_pylist() if values is None else values
-                values[position] = data.decode() if is_text else data
+                values[position] = data.decode("utf-8", "replace") if is_text else data
                 spans += count
         if values is None:
             return None
@@ -94,3 +97,16 @@ class ColumnRedactor:
             return None
         self.spans += spans
         return pa.array(rows, array.type)
+
+
+def _hits(array: pa.Array, pattern: str) -> list[int]:
+    hits = pc.match_substring_regex(array, pattern)
+    return list(pc.indices_nonzero(hits).to_pylist()) if hits.true_count else []
+
+
+def _texts(array: pa.Array) -> pa.Array:
+    """The binary values that are texts as such, the others null: a pattern matches the characters of a text."""
+    try:
+        return array.cast(pa.string())
+    except pa.ArrowInvalid:
+        return pa.array([v if v is not None and is_utf8(v) else None for v in array.to_pylist()], pa.string())

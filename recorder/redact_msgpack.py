@@ -126,7 +126,7 @@ class _Walk:
             self._hide(position, head)
         elif head.is_text:
             content = self._data[head.start : head.start + head.length]
-            if not 0xC4 <= self._data[position] <= 0xC6 and not _is_utf8(content):  # not binary
+            if not 0xC4 <= self._data[position] <= 0xC6 and not is_utf8(content):  # not binary
                 self._broken = True
             if is_key and frame is not None:
                 frame.secret_next = content in self._names
@@ -188,7 +188,8 @@ class _Walk:
             self._uncounted = False
 
 
-def _is_utf8(text: bytes) -> bool:
+def is_utf8(text: bytes) -> bool:
+    """Whether this is a text."""
     try:
         text.decode()
     except UnicodeDecodeError:

@@ -28,10 +28,10 @@ _NOTHING = re.compile(
     rb"(?:null|none|true|false|nan|undefined)(?![\w.-])|\{\s*+\}|\[\s*+\]|\(\s*+\)|\*\*\*", re.IGNORECASE
 )
 """What is no secret: nothing, yes and no, and what was cut already."""
-_BARE = re.compile(rb"(?:[^\s&\"'<>\\]++|\\\\|\\(?![nrt\"']))*+")
+_BARE = re.compile(rb"(?:[^\s&\"'<>\\,;]++|[,;](?![\w.-]++[=:])|\\\\|\\(?![nrt\"']))*+")
+"""Up to the next pair: whoever ran on to the end of the text first would do so for every one of its pairs."""
 _BARE_ENCODED = re.compile(rb"(?:[^\s&\"'<>\\%]++|%(?!26|22|20|0[aAdD]|3[bB]|7[dD]|2[cC]))*+")
 _MEMBER = re.compile(rb"[^\s,}\])\"'\\({\[]*+")
-_NEXT_PAIR = re.compile(rb"[,;](?=[\w.-]++(?:=|:))")
 _NESTED = re.compile(rb"[][{}()\"']")
 _FOLLOWS = re.compile(rb"(?:\s|\\++[nrt])*+(?:[,}\]):;&|]|\\*+[\"']|$)")
 _LINE_END = re.compile(rb"[\r\n]|\\++[nr]|\\*+[\"']")
@@ -195,8 +195,6 @@ def _bare_end(data: bytes, start: int) -> int:
     end = found.end() if found else start
     if data[end : end + 1] in (b'"', b"'"):
         end -= _backslashes(data, end, start)
-    if pair := _NEXT_PAIR.search(data, start, end):
-        end = pair.start()
     if b"(" in data[start:end] and data[end : end + 1] in (b'"', b"'"):
         return nested_end(data, data.index(b"(", start), 0)
     while end > start and data[end - 1] in _CLOSERS:

@@ -277,6 +277,27 @@ def test_any_bytes_are_cut_once(data: bytes) -> None:
         assert ColumnRedactor(PACK.table("dead_letters"), REDACTOR)._worth(array) == [20]
 
 
+WITH_PATTERNS = Redactor(patterns=["sk-.{3}", "[^a-z*]ö", r"k\W{2}"])
+
+
+@LAWS
+@given(st.lists(TEXTS | st.sampled_from(["sk-", "é", "€ö", "k", "🔑", "token=", '"'])).map("".join))
+@example("sk-éé")
+def test_patterns_leave_a_text_a_text(text: str) -> None:
+    """Whatever they match: characters are whole afterwards; text and bytes lose the same."""
+    cut = WITH_PATTERNS.text(text)
+    assert WITH_PATTERNS.cut(text.encode())[0].decode() == cut
+    assert set(cut) <= {*text, "*"}
+
+
+@LAWS
+@given(st.text(st.characters(), max_size=8))
+@example("sk-é\ud800")
+def test_patterns_raise_for_no_text(text: str) -> None:
+    """Also for what UTF-8 cannot hold."""
+    assert "sk-" not in WITH_PATTERNS.text(f"sk-{text}abc")
+
+
 @LAWS
 @given(st.text())
 def test_any_text_is_cut_without_an_error(text: str) -> None:
