@@ -8,6 +8,7 @@ the manner of its kind; it belongs to one thread.
 from __future__ import annotations
 
 import ipaddress
+import math
 import socket
 import threading
 import time
@@ -62,7 +63,7 @@ class Host:
         self._lock = threading.Lock()
         self._pool: Once | None = None
         self._client: HttpClient | None = None
-        self._addresses: frozenset[Any] | None = None
+        self._addresses: frozenset[Any] = frozenset()
         self._resolved_s = 0.0
 
     def __repr__(self) -> str:
@@ -96,21 +97,24 @@ class Host:
         self._client = None
 
     def follow(self) -> None:
-        """Close kept connections if the name leads elsewhere now; asks at most every `RESOLVE_EVERY_S`."""
+        """Close kept connections if the name leads elsewhere now.
+
+        Asks at most every `RESOLVE_EVERY_S`, one caller at a time: the others go on with the connections there are,
+        because a name service that is down answers after many seconds.
+        """
         with self._lock:
-            now_s = time.monotonic()
-            if self._pool is None or now_s < self._resolved_s + RESOLVE_EVERY_S:
+            if self._pool is None or time.monotonic() < self._resolved_s + RESOLVE_EVERY_S:
                 return
-            self._resolved_s = now_s
-            with suppress(ValueError):
-                ipaddress.ip_address(self.name)
-                return  # no name
-            try:
-                found = socket.getaddrinfo(self.name, self.port, type=socket.SOCK_STREAM)
-            except OSError:
-                return  # connections that are there stay
-            addresses = frozenset(entry[4] for entry in found)
-            if self._addresses is not None and self._addresses.isdisjoint(addresses):
+            self._resolved_s = math.inf  # nobody else asks meanwhile
+        try:
+            addresses = self._resolve()
+        finally:
+            with self._lock:
+                self._resolved_s = time.monotonic()
+        if not addresses:
+            return  # connections that are there stay
+        with self._lock:
+            if self._pool is not None and self._addresses and self._addresses.isdisjoint(addresses):
                 self._pool.clear()
             self._addresses = addresses
 
@@ -128,6 +132,17 @@ class Host:
             if self._pool is not None:
                 close_pool(self._pool)
                 self._pool = None
+
+    def _resolve(self) -> frozenset[Any]:
+        """Where the name leads; empty where that is not to be had, or it is an address itself."""
+        with suppress(ValueError):
+            ipaddress.ip_address(self.name)
+            return frozenset()
+        try:
+            found = socket.getaddrinfo(self.name, self.port, type=socket.SOCK_STREAM)
+        except OSError:
+            return frozenset()
+        return frozenset(entry[4] for entry in found)
 
     def _use_database(self, client: HttpClient, manner: Manner) -> None:
         name = manner.database

@@ -8,13 +8,15 @@ in one is in the other:
 - every table that is recorded into is the **same replicated table** on them: a `Replicated…` engine with the same
   `zookeeper_path`, under different replica names.
 
-This is seen at the start for all hosts that answer, and again whenever a host is taken, with what is remembered of
-the others. Hosts that differ are refused, and the message says in what.
+This is seen at the start for all hosts that answer, at the first insert into a table that was not there then, and
+whenever a host is taken, with what is remembered of the others. Hosts that differ are refused, and the message says in
+what.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import threading
 import time
@@ -114,6 +116,7 @@ class Hosts:
         self._lock = threading.RLock()
         self._tables = set(tables)
         self._facts: dict[Host, Facts] = {}
+        self._compared: set[str] = set()  # tables that were there, and the same, on all hosts that answered
         self._active: Host | None = self._hosts[0] if len(self._hosts) == 1 else None
         self._begin = 0  # where the next choice begins
         self._no_answer: tuple[float, HostFailed] | None = None
@@ -129,18 +132,16 @@ class Hosts:
         return len(self._hosts) > 1
 
     def recorded_into(self, table: str) -> None:
-        """This table counts from now on when hosts are compared."""
-        if table not in self._tables and self.several:
+        """Call before each insert: this table counts from now on, and hosts are compared once it is there.
+
+        Raises:
+            HostFailed: hosts differ in it, or none answers.
+        """
+        if self.several and table not in self._compared:
             with self._lock:
-                self._tables.add(table)
-                servers = {facts.server for facts in self._facts.values()}
-                if len(servers) == 1 and "" not in servers:
-                    return  # whatever it has, it has under each address
-                try:
+                if table not in self._compared:
+                    self._tables.add(table)
                     self.see_all()
-                except HostFailed:
-                    self._tables.discard(table)  # or the next insert into it would pass
-                    raise
 
     def active(self) -> Host:
         """The host in use; takes one where there is none.
@@ -176,22 +177,25 @@ class Hosts:
         if not self.several:
             return
         with self._lock:
-            up, down = [], []
+            up: dict[Host, Facts] = {}
+            down = []
             for host in self._hosts:
                 try:
-                    self._admit(host)
+                    up[host] = self._ask(host)
                 except HostFailed as error:
                     if error.kind is HoldError:
                         raise
                     down.append(str(error))
-                else:
-                    up.append(host)
             if not up:
                 raise _none_can_be_used(down)
+            self._admit(up)
             for line in down:
                 log.warning("%s; recording goes on without it", line)
-            if self._active is None:
-                self._active, self._no_answer = up[0], None
+            if self._active not in up:  # what a silent host has is not known, so no row goes there
+                self._active, self._no_answer = next(iter(up)), None
+            self._compared |= {
+                table for table in self._tables if all(table in facts.tables for facts in up.values())
+            }
 
     def same_server(self, host: Host) -> list[Host]:
         """This host and others that are known to be the same server; the one in use comes first."""
@@ -222,7 +226,7 @@ class Hosts:
         for place in range(len(self._hosts)):
             host = self._hosts[(self._begin + place) % len(self._hosts)]
             try:
-                self._admit(host)
+                self._admit({host: self._ask(host)})
             except HostFailed as error:
                 if error.kind is HoldError:
                     refused = refused or error
@@ -232,19 +236,25 @@ class Hosts:
                 return host
         raise refused or _none_can_be_used(down)
 
-    def _admit(self, host: Host) -> None:
+    def _ask(self, host: Host) -> Facts:
         # One that fails here fails for nobody else.
-        facts = facts_of(HostClient(host, self._access, self._manner), self._manner.database)
-        for other, known in self._facts.items():
-            if other is not host:
-                self._refuse_difference(other, known, host, facts)
-        self._facts[host] = facts
+        return facts_of(HostClient(host, self._access, self._manner), self._manner.database)
 
-    def _refuse_difference(self, a: Host, seen_a: Facts, b: Host, seen_b: Facts) -> None:
-        if self._hosts.index(a) > self._hosts.index(b):  # told in the order of the target
-            a, seen_a, b, seen_b = b, seen_b, a, seen_a
-        if why := difference(a.place, seen_a, b.place, seen_b, self._tables):
-            raise HostFailed(HoldError, why, sent=False)
+    def _admit(self, seen: Mapping[Host, Facts]) -> None:
+        """Remember hosts as they were seen just now, unless they differ, among themselves or from one remembered."""
+        known = self._facts | dict(seen)
+        for a, b in itertools.combinations([host for host in self._hosts if host in known], 2):
+            if a not in seen and b not in seen:
+                continue
+            tables = self._tables
+            for host in (a, b):
+                if host not in seen:
+                    # A table that it lacked may have been made since, and has no row of ours: before the first one
+                    # all hosts were looked at again, and none goes to a host that was silent then.
+                    tables = tables & known[host].tables.keys()
+            if why := difference(a.place, known[a], b.place, known[b], tables):
+                raise HostFailed(HoldError, why, sent=False)
+        self._facts = known
 
 
 def _none_can_be_used(down: list[str]) -> HostFailed:

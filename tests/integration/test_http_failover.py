@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import pathlib
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -102,6 +103,19 @@ async def test_two_servers_with_tables_of_their_own_are_refused(
             assert await count(sink) == 0
 
 
+async def test_two_servers_that_get_their_tables_later_are_refused(
+    server: DevServerProcess, tmp_path: pathlib.Path
+) -> None:
+    """Nothing differs at the start, when neither has the table; the first insert looks again."""
+    with DevServerProcess(tmp_path / "two") as other:
+        async with opened(server.port, other.port, tables=["t"]) as sink:
+            await sink.command(create("t"))
+            for _ in range(2):
+                with pytest.raises(HoldError, match="are two servers, and table t is not replicated on"):
+                    await sink.insert(plain("t"), timeout_s=5)
+            assert await count(sink) == 0
+
+
 async def test_one_server_under_two_addresses(server: DevServerProcess) -> None:
     """When one address goes away the other is taken; what was under way is asked for there, and is there once."""
     with TcpProxy(("127.0.0.1", server.port)) as first, TcpProxy(("127.0.0.1", server.port)) as second:
@@ -182,16 +196,23 @@ def ways(replicas: Replicas) -> Iterator[list[TcpProxy]]:
 
 
 @pytest.fixture
-async def sink(replicas: Replicas, ways: list[TcpProxy]) -> AsyncIterator[HttpSink]:
-    """On both, with the table."""
+async def sink(
+    replicas: Replicas, ways: list[TcpProxy], request: pytest.FixtureRequest
+) -> AsyncIterator[HttpSink]:
+    """On both, with the table; "late": which is made when the sink has started."""
+    late = getattr(request, "param", "") == "late"
     async with opened(replicas.ports[0]) as maker:
-        await maker.command(create("t"))
-    async with opened(*(way.port for way in ways), tables=["t"]) as sink:
-        yield sink
+        if not late:
+            await maker.command(create("t"))
+        async with opened(*(way.port for way in ways), tables=["t"]) as sink:
+            if late:
+                await maker.command(create("t"))
+            yield sink
     for way in ways:
         way.cut()
 
 
+@pytest.mark.parametrize("sink", ["early", "late"], indirect=True)
 async def test_the_other_replica_takes_over_and_is_synced_before_it_is_asked(
     replicas: Replicas, ways: list[TcpProxy], sink: HttpSink
 ) -> None:
@@ -215,6 +236,17 @@ async def test_the_other_replica_takes_over_and_is_synced_before_it_is_asked(
     await sink.insert(plain("t", 10, log=3), timeout_s=5)
     assert sum("INSERT INTO" in sql for sql in replicas.statements(1)) == 2  # nothing goes back by itself
     assert await count(sink) == 30
+
+
+@pytest.mark.parametrize("sink", ["late"], indirect=True)
+async def test_a_replica_takes_over_with_a_table_that_no_insert_has_met(
+    ways: list[TcpProxy], sink: HttpSink
+) -> None:
+    """The first went before anything was sent to the table: that it lacked it once is no difference."""
+    ways[0].refuse()
+    ways[0].cut()
+    await brought_in(sink, plain("t", 10))
+    assert await count(sink) == 10
 
 
 async def test_an_insert_on_the_host_that_went_away_bars_its_batch_alone(
@@ -242,6 +274,7 @@ async def test_an_insert_on_the_host_that_went_away_bars_its_batch_alone(
     assert await sink.look_up(batch) == set(batch.identities())
 
 
+@pytest.mark.parametrize("sink", ["early", "late"], indirect=True)
 async def test_a_host_that_the_keeper_has_lost_is_gone(
     replicas: Replicas, ways: list[TcpProxy], sink: HttpSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,4 +332,38 @@ async def test_a_name_that_moves_is_followed(
         assert await sink.describe("first") is not None
         leads_to[0] = "127.0.0.2"
         assert await sink.describe("first") is None  # the other server has no such table
+        await sink.close()
+
+
+async def test_a_name_service_that_hangs_stops_one_call(
+    server: DevServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server is well and its connections are there: only the call that asks where the name leads waits."""
+    resolve, asked, answers = socket.getaddrinfo, threading.Semaphore(0), threading.Event()
+    hangs = False
+
+    def getaddrinfo(host: Any, *arguments: Any, **options: Any) -> Any:
+        if hangs and host == "localhost":
+            asked.release()
+            answers.wait(IN_TIME_S)
+        return resolve("127.0.0.1" if host == "localhost" else host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    sink = HttpSink(parse_target(f"http://localhost:{server.port}"), close_wait_s=1)
+    try:
+        await sink.start()
+        await sink.command(create("t"))
+        await sink.insert(plain("t", 10, log=1), timeout_s=10)
+        monkeypatch.setattr(http_client, "RESOLVE_EVERY_S", 0.0)
+        hangs = True
+        waiting = asyncio.create_task(sink.query("SELECT 1"))
+        assert await asyncio.to_thread(asked.acquire, timeout=IN_TIME_S)
+        await sink.insert(plain("t", 10, log=2), timeout_s=10)
+        assert await sink.describe("t") is not None
+        assert not waiting.done()
+        answers.set()
+        assert await waiting == [(1,)]
+        assert await count(sink) == 20
+    finally:
+        answers.set()
         await sink.close()
