@@ -44,7 +44,7 @@ from recorder.queue import ArrowBlock, Block, Entry, Watched
 from recorder.runtime import Runtime
 from recorder.runtime_thread import RuntimeThread
 from recorder.settings import Settings
-from recorder.settling import Handover, Told
+from recorder.settling import Handover, Told, unkept_letters
 from recorder.sink.base import Sink
 from recorder.sink.open import open_sink
 from recorder.ticket import OVERTAKEN, Ticket, on_loop
@@ -376,7 +376,8 @@ class Recorder:
             if table in refused:
                 door.queue.refuse(len(block.rows), "held")
                 continue
-            handover = Handover(table, len(block.rows), runtime.pipelines[table].dead_rows)
+            unkept = unkept_letters(runtime.pipelines[DEAD_LETTERS])
+            handover = Handover(table, len(block.rows), runtime.pipelines[table].dead_rows, unkept)
             gone = functools.partial(runtime.settling.displaced, handover, told)
             if door.queue.put_block(replace(block, fresh=fresh, displaced=gone), wait=False):
                 handovers.append(handover)

@@ -1,8 +1,9 @@
 """When rows that were handed over are durable: what acknowledgements of a bus wait for.
 
 A `Handover` is what one call handed to one table. It is settled when all its rows are inserted, duplicates or *kept*
-dead letters, or were shed. Each table has one line of handovers, in the order of their queue positions, and one task
-that waits for its head: a table that is held keeps its own line waiting and no other.
+dead letters, or were shed. Where the dead letters may not have been kept (no room for them) it never is: its messages
+stay unacknowledged, and come again to the next recorder. Each table has one line of handovers, in the order of their
+queue positions, and one task that waits for its head: a table that is held keeps its own line waiting and no other.
 """
 
 from __future__ import annotations
@@ -12,20 +13,27 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from recorder.log import get_logger
 from recorder.own_rows import DEAD_LETTERS
 from recorder.pipeline import TablePipeline
+
+log = get_logger("recorder")
 
 
 class Handover:
     """Rows handed to one table in one call. `settled` is set once, on the recorder's loop."""
 
-    __slots__ = ("bad_before", "position", "rows", "settled", "table")
+    __slots__ = ("bad_before", "letters", "position", "rows", "settled", "table", "unkept_before")
 
-    def __init__(self, table: str, rows: int, bad_before: int):
+    def __init__(self, table: str, rows: int, bad_before: int, unkept_before: int = 0):
         self.table = table
         self.rows = rows
         self.bad_before = bad_before
         """Bad rows of the table before these came: more of them later may be of these, and their letters count."""
+        self.unkept_before = unkept_before
+        """Dead letters that found no room before these came (`unkept_letters`)."""
+        self.letters = table == DEAD_LETTERS
+        """Whether the rows are dead letters themselves."""
         self.position = 0
         """Queue position of the last of the rows, or of a later one."""
         self.settled = False
@@ -33,6 +41,11 @@ class Handover:
 
 Told = Callable[[Sequence[Handover]], None]
 """Called on the recorder's loop with handovers that are settled; must not block."""
+
+
+def unkept_letters(dead: TablePipeline) -> int:
+    """Dead letters that found no room so far, at the door or later; `dead` is their pipeline. From any thread."""
+    return dead.queue.refused_rows + dead.queue.displaced_rows + dead.lost_rows
 
 
 class Settling:
@@ -63,9 +76,17 @@ class Settling:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _settle(self, handover: Handover, told: Told) -> None:
-        if not handover.settled:
-            handover.settled = True
+        if handover.settled:
+            return
+        handover.settled = True
+        if handover.letters:
+            self._unkept(handover)
+        else:
             told([handover])
+
+    @staticmethod
+    def _unkept(handover: Handover) -> None:
+        log.debug("dead letters found no room: what they are of stays unacknowledged", rows=handover.rows)
 
     def _enqueue(self, handover: Handover, told: Told) -> None:
         table = handover.table
@@ -101,8 +122,15 @@ class Settling:
                 self._enqueue(handover, told)
                 continue
             handover.settled = True
+            if not handover.letters and handover.table == DEAD_LETTERS and self._lost_letters(handover):
+                self._unkept(handover)
+                continue
             done.setdefault(told, []).append(handover)
         return done
+
+    def _lost_letters(self, handover: Handover) -> bool:
+        """Whether letters found no room since its rows came: some may be of these."""
+        return unkept_letters(self._pipelines[DEAD_LETTERS]) != handover.unkept_before
 
     @staticmethod
     def _tell(done: Mapping[Told, Sequence[Handover]]) -> None:

@@ -5,8 +5,8 @@ So reading pauses while the queue of such a table is half full: its database is 
 one table that is stuck must not stop the others:
 
 - A full table whose rows move is waited for.
-- Where every full table is stuck (held, or full without a row moved for `PATIENCE_S`), and another one's rows move, they are waited
-  for no longer; their overflow policies decide.
+- Where every full table is stuck (held, or full without a row moved for `PATIENCE_S`), and another one's rows move,
+  they are waited for no longer; their overflow policies decide.
 - Where nobody's rows move, one message now and then shows whether anybody's would; none where no table flows.
 """
 

@@ -1,9 +1,10 @@
 """Carries the messages of one subscription into the recorder, and acknowledges them when their rows are durable.
 
 A message is acknowledged when everything it made is settled (`recorder.settling`): rows inserted, bad ones kept as dead
-letters, or shed by a full queue and counted. Each table is waited for by itself, so that a message waits only for the
-tables its own rows are for. A subscription that ends or fails is opened again, with back-off; what it had delivered is
-acknowledged through the new one, and what that one delivers again is known here and not taken twice.
+letters, or shed by a full queue and counted. One whose dead letters found no room is not acknowledged. Each table is
+waited for by itself, so that a message waits only for the tables its own rows are for. A subscription that ends or
+fails is opened again, with back-off; what it had delivered is acknowledged through the new one, and what that one
+delivers again is known here and not taken twice.
 
 Invariants
 - Everything runs on the service's loop, but `_told`, which the recorder's loop calls.
@@ -19,7 +20,7 @@ import contextlib
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -30,6 +31,7 @@ from recorder.flush_worker import WorkerState
 from recorder.identity import letter_log
 from recorder.log import get_logger
 from recorder.metrics import BusCounts, SourceCounts
+from recorder.own_rows import DEAD_LETTERS
 from recorder.recorder import Recorder, SourceRow
 from recorder.service.brake import MANY, Brake
 from recorder.service.receipts import Made, Receipts
@@ -245,7 +247,11 @@ class Consumer:
         if self.guarantee is not Guarantee.AT_LEAST_ONCE:
             return MANY
         names = [name for name in self._receipts.uses if name != LETTER]
-        return self._brake.allows({name: self._recorder.load_of(name) for name in names}, time.monotonic())
+        loads = {name: self._recorder.load_of(name) for name in names}
+        letters = self._recorder.load_of(DEAD_LETTERS)
+        if letters.usage:  # any table may make some; while there are none they say nothing of the database
+            loads[DEAD_LETTERS] = letters._replace(keeps=True)
+        return self._brake.allows(loads, time.monotonic())
 
     def _take(self, messages: Sequence[BusMessage]) -> None:
         refused = self._overdrawn()
@@ -297,12 +303,23 @@ class Consumer:
     ) -> None:
         deliver, told = self._recorder.deliver, self._told
         places = [(given.table, given) for given in deliver(log_id, rows, told, fresh=fresh, refused=refused)]
+        waits: list[tuple[str, Hashable]] = [*places]
         if letters:
             given = deliver(letter_log(log_id, ""), letters, told, fresh=fresh)
             places += [(LETTER, handover) for handover in given]
-        self._receipts.expect(made, places, time.monotonic())
+            waits += [(LETTER, handover) for handover in given]
+            if not given and self._keeps_letters():
+                # Shed at the door. What is never settled is never acknowledged: the messages come again one day.
+                log.debug("dead letters found no room: their messages stay unacknowledged", bus=self.name)
+                waits.append((LETTER, object()))
+        self._receipts.expect(made, waits, time.monotonic())
         if places:
             self._recorder.settle([handover for _, handover in places], told)
+
+    def _keeps_letters(self) -> bool:
+        """Whether dead letters are recorded at all."""
+        recorder = self._recorder
+        return recorder.settings.for_table(recorder.tables[DEAD_LETTERS]).enabled
 
     def _overdrawn(self) -> frozenset[str]:
         """Tables that are held, while others flow, and use so much of the window that they would stop those."""

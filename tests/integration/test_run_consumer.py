@@ -307,6 +307,54 @@ async def test_a_subscription_that_cannot_start_is_tried_again(
             assert consumer.down == ""
 
 
+async def test_messages_whose_letters_found_no_room_are_not_let_go(
+    backend: Backend, database: str, tmp_path: pathlib.Path, bus: InProcessBus
+) -> None:
+    """Neither bad messages nor bad rows: without letter and acknowledgement they would be gone without a trace."""
+    settings = settings_for(
+        backend, database, tmp_path,
+        tables={"dead_letters": {"queue_rows": 1, "batch_rows": 1, "overflow": "drop_oldest"}},
+    )  # fmt: skip
+    sink = faulty(settings)
+    sink.always("dead_letters", Fail(HoldError("no such column", code=16)))
+    with Recorder(settings, sink=sink) as recorder:
+        async with consuming(recorder, bus) as consumer:
+            consumer._allowed = lambda: 1  # as when the pause came too late
+            for n in range(20):
+                publish(bus, "orders", {"no_such_column": n})
+                assert bus.publish("orders", b"{nonsense", ts_ns=NOW_NS)
+            await until(lambda: recorder.balance()["dead_letters"].received == 40, "letters")
+            sink.always("dead_letters", None)
+            await asyncio.to_thread(recorder.flush, WAIT_S)
+            kept = recorder.balance()["dead_letters"].inserted
+            assert kept < 40
+            before = bus.waiting
+            publish(bus, "orders", order(1))
+            await until(lambda: recorder.balance()["orders"].inserted == 1, "a good row after them")
+            await until(lambda: bus.waiting <= before, "its acknowledgement")
+        assert consumer.pending == bus.waiting >= 40 - kept
+
+
+async def test_reading_waits_for_room_for_dead_letters(
+    backend: Backend, database: str, tmp_path: pathlib.Path, bus: InProcessBus
+) -> None:
+    """Their queue brakes as those of the bus's own tables do: what it has no room for stays with the publisher."""
+    tables = {"dead_letters": {"queue_rows": 200, "batch_rows": 10}}
+    settings = settings_for(backend, database, tmp_path, tables=tables)
+    sink = faulty(settings)
+    sink.always("dead_letters", Fail(SinkUnavailable("nobody answers")))
+    with Recorder(settings, sink=sink) as recorder:
+        async with consuming(recorder, bus):
+            for _ in range(1_000):
+                assert bus.publish("orders", b"{nonsense", ts_ns=NOW_NS)
+            await until(lambda: recorder.balance()["dead_letters"].received >= 100, "letters")
+            await until(lambda: recorder.state_of("dead_letters").value == "retrying", "trouble")
+            sink.always("dead_letters", None)
+            await until(lambda: bus.waiting == 0, "acknowledgement")
+        balance = recorder.balance()["dead_letters"]
+        assert (balance.inserted, balance.shed) == (1_000, 0)
+
+
 class _Wrapped:
     """A subscription with something in its way."""
 

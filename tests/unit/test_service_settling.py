@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import types
 from collections.abc import Sequence
 
 import pytest
@@ -17,6 +18,8 @@ class Line:
         self.position = 0
         self.resolved_upto = 0
         self.dead_rows = 0
+        self.lost_rows = 0
+        self.queue = types.SimpleNamespace(refused_rows=0, displaced_rows=0)
         self._progress = asyncio.Condition()
 
     async def resolved(self, upto: int, *, hurry: bool = True) -> None:
@@ -52,7 +55,8 @@ async def lines() -> dict[str, Line]:
 def handed(lines: dict[str, Line], table: str, rows: int = 10) -> Handover:
     """Rows put into a table's queue."""
     lines[table].position += rows
-    return Handover(table, rows, lines[table].dead_rows)
+    unkept = lines["dead_letters"].queue.refused_rows
+    return Handover(table, rows, lines[table].dead_rows, unkept)
 
 
 async def test_each_table_has_a_line_of_its_own(lines: dict[str, Line]) -> None:
@@ -92,6 +96,33 @@ async def test_bad_dead_letters_do_not_wait_for_themselves(lines: dict[str, Line
     lines["dead_letters"].dead_rows += 1
     await lines["dead_letters"].resolve(1)
     assert told.names == ["dead_letters"]
+    await settling.close()
+
+
+async def test_rows_whose_letters_found_no_room_are_never_settled(lines: dict[str, Line]) -> None:
+    """Nothing says what they were: their messages must come again."""
+    told, settling = Told(), Settling(lines)  # type: ignore[arg-type]
+    settling.track([handed(lines, "orders")], told)
+    lines["orders"].dead_rows += 1
+    lines["dead_letters"].queue.refused_rows += 1
+    await lines["orders"].resolve(10)
+    await lines["dead_letters"].resolve(0)
+    settling.track([handed(lines, "orders")], told)
+    await lines["orders"].resolve(20)
+    assert told.names == ["orders"], "only those that came later"
+    assert not settling._tasks
+    await settling.close()
+
+
+async def test_displaced_letters_are_never_settled(lines: dict[str, Line]) -> None:
+    """They are all that is left of their messages."""
+    told, settling = Told(), Settling(lines)  # type: ignore[arg-type]
+    handover = handed(lines, "dead_letters", 1)
+    settling.track([handover], told)
+    settling.displaced(handover, told)
+    await asyncio.sleep(0)
+    await lines["dead_letters"].resolve(1)
+    assert told.names == []
     await settling.close()
 
 
