@@ -16,8 +16,10 @@ class DevServerError(RecorderError):
     """The server cannot be started; the message says why and what to do."""
 
 
-def listen(address: Address) -> socket.socket:
+def listen(address: Address, option: str = "--addr") -> socket.socket:
     """A socket bound to the address, not listening yet; a port that a killed server left is free at once.
+
+    `option` is where the user gave the address: errors name it.
 
     Raises:
         DevServerError: it is taken, not allowed, or not of this machine.
@@ -28,14 +30,14 @@ def listen(address: Address) -> socket.socket:
         )[0]
         bound = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise _why(address, error) from error
+        raise _why(address, option, error) from error
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(place)
         bound.setblocking(False)
     except OSError as error:
         bound.close()
-        raise _why(address, error) from error
+        raise _why(address, option, error) from error
     return bound
 
 
@@ -86,16 +88,16 @@ def _readable(path: pathlib.Path) -> None:
         ) from error
 
 
-def _why(address: Address, error: OSError) -> DevServerError:
+def _why(address: Address, option: str, error: OSError) -> DevServerError:
     said = f"address {address}: "
     if error.errno == errno.EADDRINUSE:
         return DevServerError(
-            said + "already in use; stop what listens there, or name another port with --addr"
+            said + f"already in use; stop what listens there, or name another port with {option}"
         )
     if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
         return DevServerError(said + f"no address of this machine; use 127.0.0.1:{address.port}")
     if error.errno in (errno.EACCES, errno.EPERM):
         return DevServerError(
-            said + "not permitted; ports below 1024 need privileges, name another with --addr"
+            said + f"not permitted; ports below 1024 need privileges, name another with {option}"
         )
-    return DevServerError(said + f"cannot be opened: {error.strerror or error}; name another with --addr")
+    return DevServerError(said + f"cannot be opened: {error.strerror or error}; name another with {option}")

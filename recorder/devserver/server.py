@@ -50,9 +50,9 @@ class DevServer:
     """See the module.
 
     `path` is the engine's folder; where this process has it open already, it is joined. `addr` is `host:port`, port 0
-    takes a free one. Requests come from `user` with `password`, which None leaves open. `tls` is a context, or
-    `tls_cert`, `tls_key` and `tls_client_ca` are PEM files. Beyond loopback it opens with `allow_remote` and a password
-    alone.
+    takes a free one; errors name the `option` it came from. Requests come from `user` with `password`, which None
+    leaves open. `tls` is a context, or `tls_cert`, `tls_key` and `tls_client_ca` are PEM files. Beyond loopback it
+    opens with `allow_remote` and a password alone.
 
     `max_concurrent` statements run at a time, more are refused. `settings` of ClickHouse hold for each, whatever it
     says itself; `nice` is the priority of the threads that run them. A body may have `max_body_bytes`.
@@ -69,6 +69,7 @@ class DevServer:
         path: str | os.PathLike[str],
         *,
         addr: str | Address = "127.0.0.1:0",
+        option: str = "--addr",
         database: str = "default",
         user: str = "default",
         password: str | None = None,
@@ -97,6 +98,7 @@ class DevServer:
             )
         if tls is None and tls_cert is not None:
             tls = tls_context(tls_cert, tls_key, tls_client_ca)
+        self._option = option
         self._tls = tls
         self._path = pathlib.Path(os.path.realpath(path))
         self._tmp_dir = pathlib.Path(tmp_dir) if tmp_dir else self._path.with_name(self._path.name + ".tmp")
@@ -136,7 +138,7 @@ class DevServer:
             DevServerError: the port cannot be opened.
             SinkUnavailable: the folder cannot be used.
         """
-        bound = listen(self._wanted)
+        bound = listen(self._wanted, self._option)
         try:
             self._server = await on_thread(
                 "devserver-open", lambda: self._engine.open(self._database), nice=self._nice

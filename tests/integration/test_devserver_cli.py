@@ -95,6 +95,19 @@ def test_a_port_that_is_taken(server: Started, tmp_path: pathlib.Path) -> None:
     assert not (tmp_path / "db").exists()
 
 
+def test_a_port_that_is_taken_beside_a_recorder(server: Started, tmp_path: pathlib.Path) -> None:
+    """`run` has another option for the address, and its line names that."""
+    address = server.url.removeprefix("http://")
+    done = run(
+        "--data-dir", str(tmp_path / "data"), "run", "--bus", f"zmq://{tmp_path}/b.sock",
+        "--health-addr", "127.0.0.1:0", "--serve", address,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert [line for line in done.stderr.splitlines() if not line.startswith("{")] == [
+        f"error: address {address}: already in use; stop what listens there, or name another port with --serve"
+    ]
+
+
 def test_a_folder_that_another_process_has(server: Started) -> None:
     said = one_line(run("devserver", "--path", str(server.ready["path"]), "--addr", "127.0.0.1:0"))
     assert f"process {server.process.pid} has it open" in said
