@@ -36,6 +36,38 @@ MAX_DEPTH = 30
 """Lists and mappings inside each other, in a row."""
 
 
+def plain_parts(
+    topic: str, payload: bytes | bytearray | memoryview, correlation_id: str | None
+) -> tuple[str, bytes, str | None]:
+    """A message's parts as plain texts and bytes, so that none is refused where it is too late to tell its owner.
+
+    Raises:
+        TypeError: the topic is no text, the payload not bytes or like them, the correlation id neither text nor None.
+    """
+    if type(topic) is not str:
+        topic = _text("a topic", topic)
+    if type(payload) is not bytes:
+        try:
+            payload = memoryview(payload).tobytes()
+        except TypeError:
+            raise TypeError(
+                f"{topic}: a payload is bytes, and this is {_kind(payload)}; encode it, a text by .encode()"
+            ) from None
+    if correlation_id is not None and type(correlation_id) is not str:
+        correlation_id = _text("a correlation id", correlation_id)
+    return topic, payload, correlation_id
+
+
+def _text(what: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{what} is a text, and this is {_kind(value)}; bytes become one by .decode()")
+    return str.__str__(value)
+
+
+def _kind(value: Any) -> str:
+    return f"of type {type(value).__name__}"
+
+
 def encode_rows(row_or_rows: Any) -> bytes:
     """The payload of one row or of a list of them.
 

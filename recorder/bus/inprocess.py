@@ -15,6 +15,7 @@ import weakref
 from collections.abc import AsyncIterator, Sequence
 
 from recorder.bus.base import BusMessage, BusNotice, Encoding, Guarantee
+from recorder.bus.encode import plain_parts
 from recorder.bus.errors import BusUnavailable, BusUrlError
 from recorder.bus.options import BusOptions
 from recorder.bus.window import DeliveryWindow, cost
@@ -58,13 +59,18 @@ class InProcessBus:
     def publish(
         self,
         topic: str,
-        payload: bytes,
+        payload: bytes | bytearray | memoryview,
         encoding: Encoding = Encoding.JSON,
         *,
         ts_ns: int | None = None,
         correlation_id: str | None = None,
     ) -> bool:
-        """Put a message on the bus, from any thread; False if the buffer is full and it was shed."""
+        """Put a message on the bus, from any thread; False if the buffer is full and it was shed.
+
+        Raises:
+            TypeError: the payload is not bytes or like them, the topic or the correlation id no text.
+        """
+        topic, payload, correlation_id = plain_parts(topic, payload, correlation_id)
         with self._lock:
             message = BusMessage(
                 topic,

@@ -19,6 +19,7 @@ class Notices:
         self.name = name
         self._shed: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
+        self._unreadable: Counter[str] = Counter()
         self._malformed: deque[BusNotice] = deque()
         self._malformed_bytes = 0
         self._malformed_more = 0
@@ -35,6 +36,13 @@ class Notices:
         if why in self._refused or len(self._refused) < KEPT:
             self._refused[why] += 1
 
+    def unreadable(self, why: str) -> None:
+        """A message of a sound frame is none; its bytes come as a message."""
+        if why in self._unreadable or len(self._unreadable) < KEPT:
+            self._unreadable[why] += 1
+        else:
+            self._unreadable["others"] += 1
+
     def malformed(self, why: str, payload: bytes) -> None:
         """A frame is none; its bytes are kept."""
         if len(self._malformed) >= KEPT or self._malformed_bytes + len(payload) > KEPT_BYTES:
@@ -45,7 +53,7 @@ class Notices:
 
     def take(self) -> Sequence[BusNotice]:
         """All of them, once."""
-        if not (self._shed or self._refused or self._malformed or self._malformed_more):
+        if not (self._shed or self._refused or self._unreadable or self._malformed or self._malformed_more):
             return []
         found = [
             BusNotice(
@@ -56,6 +64,10 @@ class Notices:
         found += [
             BusNotice("bus_refused", f"{self.name}: {why}", count) for why, count in self._refused.items()
         ]
+        found += [
+            BusNotice("bus_malformed", f"{self.name}: {count} messages cannot be read: {why}", count)
+            for why, count in self._unreadable.items()
+        ]
         found += self._malformed
         if self._malformed_more:
             text = (
@@ -64,6 +76,7 @@ class Notices:
             found.append(BusNotice("bus_malformed", text, self._malformed_more))
         self._shed.clear()
         self._refused.clear()
+        self._unreadable.clear()
         self._malformed.clear()
         self._malformed_bytes = self._malformed_more = 0
         return found

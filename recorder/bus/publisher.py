@@ -25,7 +25,7 @@ from typing import Any, Self
 
 from recorder.bus import wire
 from recorder.bus.base import Encoding
-from recorder.bus.encode import encode_rows
+from recorder.bus.encode import encode_rows, plain_parts
 from recorder.bus.endpoint import ZmqEndpoint, import_zmq, parse_zmq_url, prepare
 from recorder.bus.errors import BusUrlError
 from recorder.bus.outbox import CHUNK_RECORDS, Outbox
@@ -144,7 +144,8 @@ class Publisher:
         correlation id the context's is taken.
 
         Raises:
-            TypeError: a row is none, or holds what cannot be sent exactly, such as a datetime.
+            TypeError: a row is none, or holds what cannot be sent exactly, such as a datetime; the topic or the
+                correlation id is no text.
             ValueError: a value, the topic or the whole message is out of bounds.
             RecorderClosed: the publisher is closed.
             RecorderForked: the process forked after it was made.
@@ -154,13 +155,14 @@ class Publisher:
     def publish_raw(
         self,
         topic: str,
-        payload: bytes,
+        payload: bytes | bytearray | memoryview,
         encoding: Encoding = Encoding.JSON,
         correlation_id: str | None = None,
     ) -> bool:
         """Publish a payload as it is, as one message; True if it was taken, False if it was shed and counted.
 
         Raises:
+            TypeError: the payload is not bytes or like them, the topic or the correlation id no text.
             ValueError: the payload has more than 4 MiB, the topic more than 255 characters, the correlation id more
                 than 1,024.
             RecorderClosed: the publisher is closed.
@@ -169,6 +171,7 @@ class Publisher:
         self._check_usable()
         if correlation_id is None:
             correlation_id = current_correlation_id.get()
+        topic, payload, correlation_id = plain_parts(topic, payload, correlation_id)
         if len(payload) > MAX_MESSAGE_BYTES:
             raise ValueError(
                 f"{topic}: a message of {len(payload)} bytes; at most {MAX_MESSAGE_BYTES}, publish it in parts"

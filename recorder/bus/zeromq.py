@@ -21,6 +21,7 @@ from recorder.bus.listen import bind
 from recorder.bus.notices import Notices
 from recorder.bus.options import BusOptions
 from recorder.bus.reader import SocketReader
+from recorder.bus.salvage import salvage
 from recorder.bus.stream import PublisherStream
 from recorder.bus.window import DeliveryWindow
 from recorder.identity import new_epoch
@@ -234,10 +235,17 @@ class ZmqSubscription:
         try:
             records = wire.unpack_records(data)
         except wire.WireError as error:
-            self._notices.malformed(f"{error}, from {stream.name}", frame)
-            stream.give_up(data)
-            self._mark(peer)
-            return
+            saved = salvage(data)
+            if saved is None:
+                self._notices.malformed(f"{error}, from {stream.name}", frame)
+                stream.give_up(data)
+                self._mark(peer)
+                return
+            records = saved.records
+            known = stream.expected - data.first
+            for place, why in saved.faults.items():
+                if place >= known:
+                    self._notices.unreadable(f"{why}, from {stream.name}")
         window.add(stream.take(data, records))
         self._wake.set()
 

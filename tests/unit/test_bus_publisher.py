@@ -11,16 +11,20 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from recorder import Publisher, correlated
 from recorder.bus.base import BusMessage, Encoding, Subscription
 from recorder.bus.decode import rows_of_message
 from recorder.bus.errors import BusUnavailable, BusUrlError
+from recorder.bus.inprocess import InProcessBus
 from recorder.bus.open import open_subscription
 from recorder.bus.wire import MAGIC
 from recorder.errors import RecorderClosed, RecorderForked
+from recorder.normalise.base import BadMessage
 
 PATIENCE_S = 20.0
 
@@ -350,6 +354,85 @@ async def test_unreadable_messages_of_a_publisher_are_told_and_it_goes_on(url: s
         assert b"\xc1 no record" in notice.payload
         assert await asyncio.to_thread(publisher.flush, PATIENCE_S)
     await subscription.close()
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload", "correlation_id", "says"),
+    [
+        ("orders", "text", None, r"orders: a payload is bytes, and this is of type str; .* by \.encode\(\)"),
+        ("orders", {"a": 1}, None, "a payload is bytes, and this is of type dict"),
+        ("orders", 5, None, "a payload is bytes, and this is of type int"),
+        ("orders", None, None, "a payload is bytes, and this is of type NoneType"),
+        (b"orders", b"{}", None, r"a topic is a text, and this is of type bytes; .* by \.decode\(\)"),
+        (None, b"{}", None, "a topic is a text, and this is of type NoneType"),
+        ("orders", b"{}", b"c", "a correlation id is a text, and this is of type bytes"),
+        ("orders", b"{}", 7, "a correlation id is a text, and this is of type int"),
+    ],
+)
+def test_what_is_no_message_is_refused_in_the_call(
+    url: str, topic: str, payload: bytes, correlation_id: str, says: str
+) -> None:
+    """Of a wrong type: the recorder could not read it, and nobody would be told who can mend it."""
+    with Publisher(url, name="p", close_timeout_s=0) as publisher:
+        with pytest.raises(TypeError, match=says):
+            publisher.publish_raw(topic, payload, Encoding.JSON, correlation_id)
+        assert publisher.stats().accepted == 0
+    bus = InProcessBus()
+    with pytest.raises(TypeError, match=says):
+        bus.publish(topic, payload, correlation_id=correlation_id)
+    assert bus.waiting == 0
+
+
+async def test_what_is_like_bytes_or_text_is_sent_as_such(url: str) -> None:
+    """A bytearray, a view of any kind, a text of a class of its own."""
+
+    class Name(str):
+        __slots__ = ()
+
+    subscription = open_subscription(url)
+    await subscription.start()
+    with Publisher(url, name="p") as publisher:
+        view = memoryview(b"a-b-c-")[::2]
+        for payload in (bytearray(b"abc"), view):
+            publisher.publish_raw(Name("orders"), payload, Encoding.JSON, Name("c"))
+        messages = await next_messages(subscription, 2)
+        assert [(m.topic, m.payload, m.correlation_id) for m in messages] == [("orders", b"abc", "c")] * 2
+        await subscription.ack(messages)
+        assert await asyncio.to_thread(publisher.flush, PATIENCE_S)
+    await subscription.close()
+
+
+async def test_one_wrong_record_costs_itself_and_not_its_frame(url: str) -> None:
+    """Those beside it are delivered; its bytes come as a message that no table takes, and wait for their receipt."""
+    subscription = open_subscription(url)
+    wrong = msgspec.msgpack.encode((1_000, "orders", 0, "c", '{"a":1}'))
+    with Publisher(url, name="p") as publisher:
+        # All that is published before there is a welcome goes in one frame.
+        publisher.publish("t", {"n": 0})
+        publisher._outbox.put(wrong)
+        publisher.publish("t", {"n": 2})
+        await subscription.start()
+        messages = await next_messages(subscription, 3)
+        assert [m.position for m in messages] == [0, 1, 2]
+        assert [rows_of_message(m)[0].row for m in (messages[0], messages[2])] == [{"n": 0}, {"n": 2}]
+        bad = messages[1]
+        assert (bad.payload, bad.topic, bad.ts_ns, bad.correlation_id) == (wrong, "orders", 1_000, "c")
+        with pytest.raises(BadMessage):
+            rows_of_message(bad)
+        (notice,) = subscription.take_notices()
+        assert (notice.kind, notice.messages, notice.payload) == ("bus_malformed", 1, b"")
+        assert "1 messages cannot be read: Expected `bytes`, got `str`" in notice.text
+        await subscription.ack([messages[0], messages[2]])
+        await until(lambda: publisher.stats().acked == 2)
+        await subscription.ack([bad])
+        assert await asyncio.to_thread(publisher.flush, PATIENCE_S)
+    await subscription.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110 - what is waited for happens in other threads
+            await asyncio.sleep(0.005)
 
 
 def test_the_error_for_a_missing_extra_is_an_error_of_buses() -> None:
