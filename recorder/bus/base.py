@@ -63,8 +63,10 @@ class BusNotice(NamedTuple):
 class Subscription(Protocol):
     """Messages of one bus, for one recorder. Used on one event loop.
 
-    Nothing is read ahead without bound: at most a window of messages is delivered and unacknowledged at a time, and
-    what is beyond it stays with the publisher.
+    Nothing is read ahead without bound. At least once: at most a window of messages is delivered and unacknowledged
+    at a time, and what is beyond it stays with the publisher. At most once: nothing waits for acknowledgements, since
+    what is not read is lost and not counted; at most a window of messages is delivered at a time, and who takes them
+    bounds and counts.
     """
 
     @property

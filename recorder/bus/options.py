@@ -10,7 +10,8 @@ class BusOptions:
     """Bounds of one subscription, and what it may open.
 
     At most `window_messages` of together `window_bytes` are delivered and unacknowledged at a time; what a bus has
-    received beyond that waits in a buffer of the same size, and the rest with its publisher. `allow_remote` lets a bus
+    received beyond that waits in a buffer of the same size, and the rest with its publisher. A bus that promises
+    at-most-once waits for no acknowledgement: there they bound what is delivered at a time. `allow_remote` lets a bus
     without authentication open an address that other machines reach.
     """
 

@@ -1,8 +1,9 @@
 """`zmq+sub://host:port?topics=a,b`: messages of somebody's plain ZeroMQ PUB socket. At most once, no acknowledgements.
 
 A PUB socket knows nobody who missed something: what is published while nobody is connected, or faster than it is taken,
-is lost and not even counted. Messages are of two parts, topic and payload; `encoding=msgpack` says that they are not
-JSON. Each subscription numbers what it gets by an epoch of its own, and stamps it with the time of its arrival.
+is lost and not even counted. So what is delivered is let go of at once, whatever is acknowledged: reading stops only
+while nobody takes what was read. Messages are of two parts, topic and payload; `encoding=msgpack` says that they are
+not JSON. Each subscription numbers what it gets by an epoch of its own, and stamps it with the time of its arrival.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from recorder.identity import new_epoch, source_log
 from recorder.log import get_logger
 
 AHEAD = 1_024
-"""At most so many messages are read ahead of the window."""
+"""At most so many messages are read ahead of who takes them."""
 
 logger = get_logger(__name__)
 
@@ -98,6 +99,7 @@ class TopicSubscription:
         while not self._closed:
             self._wake.clear()
             if some := self._window.take():
+                self._window.ack(some)  # nothing here waits for an acknowledgement
                 if not self._full and self._reader is not None:
                     self._reader.resume()
                 yield some
@@ -105,9 +107,7 @@ class TopicSubscription:
                 await self._wake.wait()
 
     async def ack(self, messages: Sequence[BusMessage]) -> None:
-        """Make room in the window; the publisher is told nothing."""
-        self._window.ack(messages)
-        self._wake.set()
+        """Does nothing: the publisher is told nothing, and room was made at delivery."""
 
     def take_notices(self) -> Sequence[BusNotice]:
         """What was no message since the last call."""

@@ -103,30 +103,6 @@ class SubscriptionContract:
             assert len({message.log for message in got}) == 1
             assert [message.position for message in got] == list(range(1_000))
 
-    async def test_no_more_than_a_window_is_out(self, bus: BusUnderTest) -> None:
-        """What is delivered and unacknowledged never exceeds the window, and an acknowledgement lets more come."""
-        async with started(bus.subscription(window_messages=10)) as subscription:
-            for number in range(25):
-                assert bus.publish("t", str(number).encode())
-            out = await take(subscription, 10)
-            assert len(out) == 10
-            stream = subscription.messages()
-            more = asyncio.ensure_future(anext(stream))
-            done, _ = await asyncio.wait([more], timeout=0.2)
-            if subscription.guarantee is Guarantee.AT_LEAST_ONCE:
-                assert not done, "messages beyond the window"
-            await subscription.ack(out[:4])
-            got = list(await asyncio.wait_for(more, PATIENCE_S))
-            assert 1 <= len(got) <= 4
-            await subscription.ack([*out[4:], *got])
-            async with asyncio.timeout(PATIENCE_S):
-                while len(got) < 15:
-                    some = await anext(stream)
-                    await subscription.ack(some)
-                    got += some
-            await stream.aclose()  # type: ignore[attr-defined]
-            assert [message.position for message in got] == list(range(10, 25))
-
     async def test_unknown_acknowledgements_are_ignored(self, bus: BusUnderTest) -> None:
         """Of a message of nobody's, of one not delivered, twice, of none: nothing happens."""
         async with started(bus.subscription()) as subscription:
@@ -164,6 +140,29 @@ class SubscriptionContract:
 
 class AtLeastOnceContract(SubscriptionContract):
     """The laws of a bus that delivers again what was not acknowledged."""
+
+    async def test_no_more_than_a_window_is_out(self, bus: BusUnderTest) -> None:
+        """What is delivered and unacknowledged never exceeds the window, and an acknowledgement lets more come."""
+        async with started(bus.subscription(window_messages=10)) as subscription:
+            for number in range(25):
+                assert bus.publish("t", str(number).encode())
+            out = await take(subscription, 10)
+            assert len(out) == 10
+            stream = subscription.messages()
+            more = asyncio.ensure_future(anext(stream))
+            done, _ = await asyncio.wait([more], timeout=0.2)
+            assert not done, "messages beyond the window"
+            await subscription.ack(out[:4])
+            got = list(await asyncio.wait_for(more, PATIENCE_S))
+            assert 1 <= len(got) <= 4
+            await subscription.ack([*out[4:], *got])
+            async with asyncio.timeout(PATIENCE_S):
+                while len(got) < 15:
+                    some = await anext(stream)
+                    await subscription.ack(some)
+                    got += some
+            await stream.aclose()  # type: ignore[attr-defined]
+            assert [message.position for message in got] == list(range(10, 25))
 
     async def test_what_was_not_acknowledged_comes_again_and_says_so(self, bus: BusUnderTest) -> None:
         """A new subscription gets it with the same identity, content and time, in order, and marked."""
@@ -256,3 +255,26 @@ class AtLeastOnceContract(SubscriptionContract):
             await subscription.ack([big])
             (small,) = await take(subscription, 1)
             assert small.payload == b"small"
+
+
+class AtMostOnceContract(SubscriptionContract):
+    """The laws of a bus that delivers nothing again."""
+
+    async def test_nothing_waits_for_an_acknowledgement(self, bus: BusUnderTest) -> None:
+        """Many windows come without one, in order, at most a window at a time; one that comes late changes nothing."""
+        async with started(bus.subscription(window_messages=10)) as subscription:
+            for number in range(250):
+                assert bus.publish("t", str(number).encode())
+            got: list[BusMessage] = []
+            stream = subscription.messages()
+            async with asyncio.timeout(PATIENCE_S):
+                while len(got) < 250:
+                    some = await anext(stream)
+                    assert 1 <= len(some) <= 10
+                    got += some
+            await stream.aclose()  # type: ignore[attr-defined]
+            assert [message.position for message in got] == list(range(250))
+            await subscription.ack(got)
+            assert bus.publish("t", b"last")
+            (last,) = await take(subscription, 1)
+            assert last.payload == b"last"
