@@ -47,8 +47,6 @@ LOOK_S = 1.0
 """How often the service sees whether its recorder still lives."""
 LEARN_S = 10.0
 """How often it is tried to learn the orders from before, where that failed."""
-ASK_S = 60.0
-"""How long an answer about the orders from before is waited for."""
 BUS_BACKOFF_S = (0.1, 30.0)
 
 
@@ -117,8 +115,7 @@ class Service:
 
     def _open_normaliser(self, name: str) -> Normaliser:
         try:
-            # Those of the start: they need a restart, for the normalisers that are open too.
-            return open_normaliser(name, self._started.normalisers.of(name))
+            return open_normaliser(name, self._settings.normalisers.of(name))
         except Exception as error:
             raise SettingsError(f"normaliser {name}: {error}") from error
 
@@ -173,7 +170,6 @@ class Service:
                 log.warning("no bus is subscribed to: nothing will come; give --bus")
             looking = asyncio.create_task(self._look_after(recorder, learnt=learnt), name="look after")
             stack.callback(looking.cancel)
-            looking.add_done_callback(self._looked)
             log.info("ready")
             notify(READY="1", STATUS="recording")
             await self._stop.wait()
@@ -215,31 +211,17 @@ class Service:
         while True:
             await asyncio.sleep(every_s)
             if not recorder.running:
-                self._fail("the recorder ended unexpectedly")
-                return
-            if why := next((why for consumer in self._consumers if (why := consumer.failed)), ""):
-                self._fail(why)
+                self._failed = "the recorder ended unexpectedly"
+                log.critical(self._failed)
+                self._stop.set()
                 return
             if not learnt and time.monotonic() >= learn_s:
                 learn_s = time.monotonic() + LEARN_S
-                try:
-                    learnt = await self._learn_order_ids(recorder)
-                except Exception as error:  # what it cannot learn now it may learn later
-                    log.error("orders from before are not learnt yet", error=repr(error), exc_info=True)
+                learnt = await self._learn_order_ids(recorder)
             if watchdog_s() is not None:
                 with contextlib.suppress(RecorderError):
                     await asyncio.to_thread(recorder.status)  # a loop that is stuck does not answer
                     notify(WATCHDOG="1")
-
-    def _looked(self, task: asyncio.Task[None]) -> None:
-        """Without its look-out the service would go on blindly."""
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._fail(f"the look-out ended unexpectedly: {error!r}")
-
-    def _fail(self, why: str) -> None:
-        self._failed = why
-        log.critical(why)
-        self._stop.set()
 
     # -- stopping -----------------------------------------------------------------------------------------------
 
@@ -309,9 +291,6 @@ class Service:
     def _reload(self) -> None:
         recorder = self._recorder
         if recorder is None or not recorder.running:
-            log.warning(
-                "settings are not read again: the recorder does not run yet, or no more; send SIGHUP later"
-            )
             return
         new = self._reread()
         topics = TopicMap(new.topics)
@@ -323,7 +302,7 @@ class Service:
         self._set_up_log(new)
         self._settings, self._topics = new, topics
         for consumer in self._consumers:
-            consumer.change(topics)
+            consumer.topics = topics
         log.info(
             "settings read again",
             changed={key: f"{before} → {after}" for key, (before, after) in found.live.items()},
@@ -339,7 +318,7 @@ class _Asked:
 
     async def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[Sequence[Any]]:
         """Rows of a statement."""
-        return await asyncio.to_thread(self._recorder.ask, lambda sink: sink.query(sql, parameters), ASK_S)
+        return await asyncio.to_thread(self._recorder.ask, lambda sink: sink.query(sql, parameters))
 
 
 def _shed(recorder: Recorder) -> int:
