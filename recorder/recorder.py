@@ -92,7 +92,7 @@ class Recorder:
         packs: Sequence[Pack] | None = None,
         wait_for_database: bool = False,
     ):
-        self.settings = settings if settings is not None else Settings()
+        self.settings = self._settings_at_start = settings if settings is not None else Settings()
         self.packs = packs_of(self.settings, packs)
         self.run_id = self.settings.run_id
         self.recorder_run_id = uuid.uuid4().hex
@@ -321,7 +321,7 @@ class Recorder:
             door.filtered_rows += data.num_rows
             return 0
         batches = data.to_batches(max_chunksize=ARROW_BLOCK_ROWS) if isinstance(data, pa.Table) else [data]
-        ignore = self.settings.for_table(door.table).unknown_fields == "ignore"
+        ignore = self._ignores_unknown(table)
         accepted = 0
         for batch in batches:
             good, others = exact_columns(door.table, batch, ignore_unknown=ignore)
@@ -332,6 +332,10 @@ class Recorder:
                 )
             accepted += sum(self.record(table, row) for row in others)
         return accepted
+
+    def _ignores_unknown(self, table: str) -> bool:
+        """Whether columns that a table does not have are left out: as at the start, for rows of all kinds."""
+        return self._settings_at_start.for_table(self._tables[table]).unknown_fields == "ignore"
 
     def record_source(
         self, log: int, entries: Iterable[SourceRow], *, wait: bool = True, timeout_s: float | None = None

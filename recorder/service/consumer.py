@@ -87,8 +87,7 @@ class Consumer:
     ):
         self.name = subscription.name
         self.guarantee = subscription.guarantee
-        self.topics = topics
-        """May be set to another one while it runs."""
+        self._topics = topics
         self.down = "not subscribed yet"
         self._recorder = recorder
         self._subscription = subscription
@@ -130,7 +129,21 @@ class Consumer:
         await self._ack_done()
         await self._close_subscription()
 
+    def change(self, topics: TopicMap) -> None:
+        """Use other routes from now on."""
+        self._topics = topics
+        self._rows.keep(topics.routes)
+
     # -- what it tells ------------------------------------------------------------------------------------------
+
+    @property
+    def failed(self) -> str:
+        """Which of its tasks has ended though nobody ended it, and why; empty while it lives."""
+        for task in (self._reading, self._tending):
+            if task is not None and task.done():
+                why = "cancelled" if task.cancelled() else repr(task.exception())
+                return f"{task.get_name()} ended unexpectedly: {why}"
+        return ""
 
     @property
     def pending(self) -> int:
@@ -140,7 +153,8 @@ class Consumer:
     def counts(self) -> SourceCounts:
         """Everything counted so far. From any thread."""
         counts, normalisers = self._counts, list(self._rows.normalisers.values())
-        filtered, ignored = Counter[str](), Counter[str](counts.ignored_topics.copy())
+        filtered = self._rows.filtered_before.copy()
+        ignored = self._rows.ignored_before + counts.ignored_topics
         for normaliser in normalisers:
             filtered.update(normaliser.filtered.copy())
             ignored.update(normaliser.ignored.copy())
@@ -178,12 +192,19 @@ class Consumer:
             self._fell(why)
             await self._close_subscription()
             sound = self._loop.time() - began_s >= SOUND_S
-            await asyncio.sleep(self._backoff.wait_s(0 if sound else attempt))
+            await self._open_again(0 if sound else attempt)
             self._counts.restarts += 1
+
+    async def _open_again(self, attempt: int) -> None:
+        """Make a new subscription, with back-off for as long as it takes."""
+        for more in itertools.count(attempt):
+            await asyncio.sleep(self._backoff.wait_s(more))
             try:
                 self._subscription = self._open()
             except Exception as error:  # noqa: BLE001 - whatever it is, the next attempt may go better
                 self._fell(str(error) or repr(error))
+            else:
+                return
 
     async def _read(self) -> None:
         """Subscribe, and take messages until the subscription ends."""
@@ -274,7 +295,7 @@ class Consumer:
                 counts.duplicates += 1
                 continue
             seen.add(message.position)
-            route = self.topics.route(message.topic)
+            route = self._topics.route(message.topic)
             if route.ignored:
                 counts.ignored += 1
                 counts.ignored_topics[route.pattern] += 1
@@ -354,9 +375,12 @@ class Consumer:
                 async with asyncio.timeout(TICK_S):
                     await self._wake.wait()
             self._wake.clear()
-            await self._ack_done()
-            self._take_notices()
-            self._take_snapshots()
+            try:
+                await self._ack_done()
+                self._take_notices()
+                self._take_snapshots()
+            except Exception as error:  # without this task nothing would be acknowledged any more
+                log.error("a bus was not tended to", bus=self.name, error=repr(error), exc_info=True)
 
     async def _ack_done(self) -> None:
         done = self._receipts.take_done()
@@ -372,8 +396,12 @@ class Consumer:
     def _take_snapshots(self) -> None:
         """Rows that normalisers make by the clock: the recorder's own, not of any message."""
         for row in self._rows.snapshots(time.time_ns()):
-            with contextlib.suppress(RecorderError):  # closed, or a table that no pack has
+            try:
                 self._recorder.record(row.table, row.row)
+            except RecorderError:  # closed, or a table that no pack has
+                continue
+            except Exception as error:  # a normaliser is a plug-in
+                log.error("a snapshot's row was left out", bus=self.name, error=repr(error), exc_info=True)
 
     # -- notices --------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -53,6 +54,9 @@ class MessageRows:
     ):
         self.normalisers: dict[Route, Normaliser] = {}
         """By route: each keeps the state of its own streams."""
+        self.filtered_before: Counter[str] = Counter()
+        """What normalisers left out that are no longer here; `ignored_before` as well."""
+        self.ignored_before: Counter[str] = Counter()
         self._next_snapshot_ns: dict[Route, int] = {}
         self._columns = {name: _Columns(table) for name, table in tables.items()}
         self._origin = origin
@@ -66,12 +70,20 @@ class MessageRows:
             if not 0 <= message.position < POSITIONS:
                 raise BadMessage("bad_position", f"position {message.position} makes no identity of 64 bits")
             rows = self._normalised(message, route)
+            entries, unknown = self._entries(message, rows)
+            letter = self._unplaced(message, unknown, len(rows)) if unknown else None
         except BadMessage as error:
             return Rows((), self._letter(message, error.reason, str(error)))
         except Exception as error:  # noqa: BLE001 - a normaliser is a plug-in; one message costs one message
             detail = f"{type(error).__name__}: {error}"
             return Rows((), self._letter(message, "normaliser_failed", detail))
-        entries = []
+        return Rows(entries, letter)
+
+    def _entries(
+        self, message: BusMessage, rows: Sequence[NormalisedRow]
+    ) -> tuple[list[SourceRow], list[NormalisedRow]]:
+        """Rows filled in and numbered, and those whose tables are not there."""
+        entries: list[SourceRow] = []
         unknown: list[NormalisedRow] = []
         for row in rows:
             columns = self._columns.get(row.table)
@@ -82,7 +94,7 @@ class MessageRows:
             if self._order_ids.wants(row.table):
                 content = self._order_ids.take(row.table, content)
             entries.append(SourceRow(row.table, source_seq(message.position, row.slot), content))
-        return Rows(entries, self._unplaced(message, unknown, len(rows)) if unknown else None)
+        return entries, unknown
 
     def snapshots(self, now_ns: int) -> list[NormalisedRow]:
         """Rows that normalisers make by the clock, of those for which it is time."""
@@ -93,12 +105,23 @@ class MessageRows:
                 continue
             self._next_snapshot_ns[route] = now_ns + int(interval_s * 1e9)
             try:
-                rows += normaliser.snapshots(now_ns)  # type: ignore[attr-defined]
+                rows += [
+                    NormalisedRow(*row)
+                    for row in normaliser.snapshots(now_ns)  # type: ignore[attr-defined]
+                ]
             except Exception as error:
                 log.error(
                     "a normaliser's snapshot failed", topics=route.pattern, error=repr(error), exc_info=True
                 )
         return rows
+
+    def keep(self, routes: Collection[Route]) -> None:
+        """Let go of the normalisers of other routes: nothing comes to them any more. What they counted stays."""
+        for route in self.normalisers.keys() - set(routes):
+            gone = self.normalisers.pop(route)
+            self._next_snapshot_ns.pop(route, None)
+            self.filtered_before.update(gone.filtered)
+            self.ignored_before.update(gone.ignored)
 
     def _normalised(self, message: BusMessage, route: Route) -> Sequence[NormalisedRow]:
         if not route.normaliser:

@@ -47,6 +47,8 @@ LOOK_S = 1.0
 """How often the service sees whether its recorder still lives."""
 LEARN_S = 10.0
 """How often it is tried to learn the orders from before, where that failed."""
+ASK_S = 60.0
+"""How long an answer about the orders from before is waited for."""
 BUS_BACKOFF_S = (0.1, 30.0)
 
 
@@ -115,7 +117,8 @@ class Service:
 
     def _open_normaliser(self, name: str) -> Normaliser:
         try:
-            return open_normaliser(name, self._settings.normalisers.of(name))
+            # Those of the start: they need a restart, for the normalisers that are open too.
+            return open_normaliser(name, self._started.normalisers.of(name))
         except Exception as error:
             raise SettingsError(f"normaliser {name}: {error}") from error
 
@@ -170,6 +173,7 @@ class Service:
                 log.warning("no bus is subscribed to: nothing will come; give --bus")
             looking = asyncio.create_task(self._look_after(recorder, learnt=learnt), name="look after")
             stack.callback(looking.cancel)
+            looking.add_done_callback(self._looked)
             log.info("ready")
             notify(READY="1", STATUS="recording")
             await self._stop.wait()
@@ -201,7 +205,11 @@ class Service:
             return True
         if not recorder.in_contact:
             return False
-        found = await load_order_ids(_Asked(recorder), self._settings.database, self._order_ids)
+        try:
+            found = await load_order_ids(_Asked(recorder), self._settings.database, self._order_ids)
+        except Exception as error:  # what it cannot learn now it may learn later
+            log.error("orders from before are not learnt yet", error=repr(error), exc_info=True)
+            return False
         return found is not None
 
     async def _look_after(self, recorder: Recorder, *, learnt: bool) -> None:
@@ -211,9 +219,10 @@ class Service:
         while True:
             await asyncio.sleep(every_s)
             if not recorder.running:
-                self._failed = "the recorder ended unexpectedly"
-                log.critical(self._failed)
-                self._stop.set()
+                self._fail("the recorder ended unexpectedly")
+                return
+            if why := next((why for consumer in self._consumers if (why := consumer.failed)), ""):
+                self._fail(why)
                 return
             if not learnt and time.monotonic() >= learn_s:
                 learn_s = time.monotonic() + LEARN_S
@@ -222,6 +231,17 @@ class Service:
                 with contextlib.suppress(RecorderError):
                     await asyncio.to_thread(recorder.status)  # a loop that is stuck does not answer
                     notify(WATCHDOG="1")
+
+    def _looked(self, task: asyncio.Task[None]) -> None:
+        """Without its look-out the service would go on blindly."""
+        if not self._stop.is_set():
+            why = "cancelled" if task.cancelled() else repr(task.exception())
+            self._fail(f"the look-out ended unexpectedly: {why}")
+
+    def _fail(self, why: str) -> None:
+        self._failed = why
+        log.critical(why)
+        self._stop.set()
 
     # -- stopping -----------------------------------------------------------------------------------------------
 
@@ -291,6 +311,9 @@ class Service:
     def _reload(self) -> None:
         recorder = self._recorder
         if recorder is None or not recorder.running:
+            log.warning(
+                "settings are not read again: the recorder does not run yet, or no more; send SIGHUP later"
+            )
             return
         new = self._reread()
         topics = TopicMap(new.topics)
@@ -302,7 +325,7 @@ class Service:
         self._set_up_log(new)
         self._settings, self._topics = new, topics
         for consumer in self._consumers:
-            consumer.topics = topics
+            consumer.change(topics)
         log.info(
             "settings read again",
             changed={key: f"{before} → {after}" for key, (before, after) in found.live.items()},
@@ -318,7 +341,7 @@ class _Asked:
 
     async def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[Sequence[Any]]:
         """Rows of a statement."""
-        return await asyncio.to_thread(self._recorder.ask, lambda sink: sink.query(sql, parameters))
+        return await asyncio.to_thread(self._recorder.ask, lambda sink: sink.query(sql, parameters), ASK_S)
 
 
 def _shed(recorder: Recorder) -> int:

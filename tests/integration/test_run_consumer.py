@@ -19,6 +19,8 @@ from recorder.bus.base import BusMessage, BusNotice, Subscription
 from recorder.bus.errors import BusUnavailable
 from recorder.bus.inprocess import InProcessBus
 from recorder.identity import source_seq
+from recorder.normalise.base import NormalisedRow
+from recorder.service.rows import MessageRows
 from recorder.sink.errors import HoldError, SinkUnavailable
 
 
@@ -353,6 +355,63 @@ async def test_reading_waits_for_room_for_dead_letters(
             await until(lambda: bus.waiting == 0, "acknowledgement")
         balance = recorder.balance()["dead_letters"]
         assert (balance.inserted, balance.shed) == (1_000, 0)
+
+
+async def test_a_snapshot_that_cannot_be_does_not_end_acknowledgements(
+    backend: Backend,
+    database: str,
+    tmp_path: pathlib.Path,
+    bus: InProcessBus,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever a plug-in makes by the clock; and a task that ends all the same is told."""
+    asked: list[int] = []
+
+    def snapshots(_: object, now_ns: int) -> list[object]:
+        asked.append(now_ns)
+        if len(asked) % 2:
+            raise RuntimeError("odd")
+        return [NormalisedRow([], 0, {})]  # type: ignore[arg-type]
+
+    monkeypatch.setattr(MessageRows, "snapshots", snapshots)
+    with Recorder(settings_for(backend, database, tmp_path)) as recorder:
+        async with consuming(recorder, bus) as consumer:
+            await until(lambda: len(asked) >= 3, "snapshots")
+            publish(bus, "orders", order(1))
+            await until(lambda: bus.waiting == 0, "acknowledgement")
+            assert consumer.failed == ""
+            assert consumer._tending is not None
+            consumer._tending.cancel()
+            await until(lambda: "ended unexpectedly" in consumer.failed, "the end of the task")
+
+
+async def test_a_subscription_that_cannot_be_made_is_tried_again_and_says_why(
+    backend: Backend, database: str, tmp_path: pathlib.Path, bus: InProcessBus
+) -> None:
+    """The closed one is not started in its stead, which would hide the reason."""
+    made: list[Fragile] = []
+
+    def wrap(subscription: Subscription) -> Subscription:
+        if len(made) == 1 and not closed.is_set():
+            raise BusUnavailable("no more files")
+        made.append(Fragile(subscription))
+        return made[-1]
+
+    closed = asyncio.Event()
+    with Recorder(settings_for(backend, database, tmp_path)) as recorder:
+        async with consuming(recorder, bus, wrap=wrap) as consumer:
+            await until(lambda: consumer.down == "", "subscription")
+            made[0].die()
+            await until(lambda: consumer.down == "no more files", "the reason")
+            seen = set()
+            for _ in range(30):
+                seen.add(consumer.down)
+                await asyncio.sleep(0.01)
+            assert seen == {"no more files"}
+            closed.set()
+            publish(bus, "orders", order(1))
+            await until(lambda: bus.waiting == 0, "acknowledgement")
+            assert consumer.down == ""
 
 
 class _Wrapped:

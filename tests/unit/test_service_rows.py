@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -40,6 +41,13 @@ class Fixed:
 
     def snapshots(self, now_ns: int) -> list[NormalisedRow]:
         return [NormalisedRow("orders", 0, {"ts_local": now_ns})]
+
+
+@dataclasses.dataclass
+class Plain:
+    """A row of a kind that no row is."""
+
+    ts_local: int = 0
 
 
 def made(
@@ -103,6 +111,10 @@ def test_rows_of_normalisers_are_filled_in_too(shape: str, own: int, own_correla
         (b"{}", {"answer": KeyError("x"), "route": Route("*", normaliser="x")}, "normaliser_failed", "json"),
         (b"{}", {"answer": [("orders", 1, {}), ("orders", 1, {})], "route": Route("*", normaliser="x")}, "bad_slots",
          "json"),
+        (b"{}", {"answer": [("orders", 1, Plain())], "route": Route("*", normaliser="x")}, "normaliser_failed",
+         "json"),
+        (b"{}", {"answer": [("orders", "one", {})], "route": Route("*", normaliser="x")}, "normaliser_failed",
+         "json"),
         (b"{}", {"encoding": Encoding.MSGPACK, "route": Route("*", normaliser="x")}, "not_json", "binary"),
     ],
 )  # fmt: skip
@@ -160,3 +172,32 @@ def test_a_pattern_that_goes_elsewhere_has_another_normaliser() -> None:
     for name in ("x", "x", "y"):
         rows.of(BusMessage("t", b"{}", Encoding.JSON, TS_NS, 9, 0), Route("t", normaliser=name))
     assert opened == ["x", "y"]
+
+
+def test_a_snapshot_of_a_wrong_shape_costs_that_snapshot() -> None:
+    """A normaliser is a plug-in: whatever it answers, the others' rows come."""
+
+    class Odd(Fixed):
+        def snapshots(self, now_ns: int) -> Any:
+            return [("orders", 1)]
+
+    rows = MessageRows(
+        TABLES, "zmq://here", "run-1", open_normaliser=lambda name: Odd([]) if name == "odd" else Fixed([])
+    )
+    for name in ("odd", "x"):
+        rows.of(BusMessage("t", b"{}", Encoding.JSON, TS_NS, 9, 0), Route(name, normaliser=name))
+    assert [row.table for row in rows.snapshots(TS_NS)] == ["orders"]
+
+
+def test_normalisers_of_other_routes_are_let_go_and_their_counts_stay() -> None:
+    """One that gets no messages any more would write what it saw last for ever."""
+    rows = MessageRows(TABLES, "zmq://here", "run-1", open_normaliser=lambda name: Fixed([]))
+    gone, stays = Route("a*", normaliser="x"), Route("b*", normaliser="x")
+    for route in (gone, stays):
+        rows.of(BusMessage("t", b"{}", Encoding.JSON, TS_NS, 9, 0), route)
+        rows.normalisers[route].filtered["ping"] = 3
+        rows.normalisers[route].ignored["pong"] = 4
+    rows.keep([stays, Route("c*", table="orders")])
+    assert list(rows.normalisers) == [stays]
+    assert (rows.filtered_before, rows.ignored_before) == ({"ping": 3}, {"pong": 4})
+    assert len(rows.snapshots(TS_NS)) == 1
