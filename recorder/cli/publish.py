@@ -21,6 +21,7 @@ from recorder.cli.output import emit_json, note, notes, progress
 if TYPE_CHECKING:
     from recorder.bus.publisher import Publisher
 
+TOPIC_CHARACTERS = 255
 MAX_LINE_BYTES = 1 << 20
 MESSAGE_BYTES = 1 << 20
 """A message goes at this size, however few its rows."""
@@ -134,6 +135,10 @@ def publish(
     from recorder.bus.errors import BusUrlError
     from recorder.bus.publisher import Publisher
 
+    if len(topic) > TOPIC_CHARACTERS:
+        raise click.UsageError(
+            f"--topic has {len(topic):,} characters; at most {TOPIC_CHARACTERS}, and the topic names a table"
+        )
     invocation.settings()  # sets up the log
     try:
         publisher = Publisher(bus, buffer_bytes=BUFFER_BYTES)

@@ -44,7 +44,7 @@ def run(invocation: Invocation, bus: tuple[str, ...], serve: str | None, health_
     \b
     Example:
         recorder run --bus zmq://127.0.0.1:5570
-        recorder --target http://localhost:8123/trading run --bus zmq://127.0.0.1:5570 --bus ipc:///run/md.sock
+        recorder --target http://localhost:8123/trading run --bus zmq://127.0.0.1:5570 --bus zmq:///run/md.sock
     """
     import asyncio
 

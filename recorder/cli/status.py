@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import re
 import time
 import urllib.error
 import urllib.parse
@@ -72,9 +74,14 @@ def _place(url: str) -> str:
     Raises:
         UsageError: it is none.
     """
-    parts = urllib.parse.urlsplit(url if "://" in url else f"http://{url}")
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise click.UsageError(f"--url {url!r} is no address; write http://{DEFAULT_ADDR}")
+    wrong = f"--url {url!r} is no address; write http://{DEFAULT_ADDR}"
+    try:
+        parts = urllib.parse.urlsplit(url if "://" in url else f"http://{url}")
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:  # a port that is no number, half a bracket
+        raise click.UsageError(wrong) from error
+    if parts.scheme not in ("http", "https") or not host or re.search(r"[\x00-\x20\x7f]", parts.netloc):
+        raise click.UsageError(wrong)
     return f"{parts.scheme}://{parts.netloc}"
 
 
@@ -94,12 +101,12 @@ def _asked(place: str) -> tuple[Mapping[str, Any], list[str]]:
 
 def _get(url: str) -> Mapping[str, Any]:
     try:
-        with urllib.request.urlopen(url, timeout=ASK_S) as answer:
-            text = answer.read()
-    except urllib.error.HTTPError as error:
-        text = error.read()  # 503 with the reasons
-        if error.code != 503:
-            raise Failure(f"{url}: answers {error.code}; is this the health port of a recorder?") from error
+        text = _read(url)
+    except http.client.HTTPException as error:
+        raise Failure(
+            f"{url}: what answers does not speak HTTP as it should ({type(error).__name__}); is this the health "
+            "port of a recorder?"
+        ) from error
     except OSError as error:
         why = getattr(error, "reason", None) or error
         raise Failure(
@@ -112,6 +119,18 @@ def _get(url: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise Failure(f"{url}: the answer is not a recorder's; is this its health port?")
     return value
+
+
+def _read(url: str) -> bytes:
+    # Without proxies: a recorder is asked where it is, whatever the environment says of the way to the web.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=ASK_S) as answer:
+            return bytes(answer.read())
+    except urllib.error.HTTPError as error:
+        if error.code != 503:
+            raise Failure(f"{url}: answers {error.code}; is this the health port of a recorder?") from error
+        return error.read()  # with the reasons
 
 
 def _print(invocation: Invocation, found: Mapping[str, Any], reasons: list[str], *, all_tables: bool) -> int:

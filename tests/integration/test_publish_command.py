@@ -191,3 +191,13 @@ def test_lines_are_the_same_however_they_come(pieces: list[bytes], longest: int,
     if not lines[-1]:
         lines.pop()
     assert found == [(number, line if len(line) <= longest else None) for number, line in enumerate(lines, 1)]
+
+
+async def test_a_topic_that_is_too_long_is_wrong_use(tmp_path: pathlib.Path) -> None:
+    """One line, before anything is read."""
+    code, _, errors = await ended(
+        await command(tmp_path, "--bus", f"zmq://127.0.0.1:{free_port()}", "--topic", "t" * 300)
+    )
+    assert code == 2
+    assert "--topic has 300 characters; at most 255" in errors
+    assert "--debug" not in errors

@@ -6,6 +6,7 @@ import http.server
 import json
 import pathlib
 import signal
+import socketserver
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -109,9 +110,42 @@ def test_somebody_else_there_is_exit_code_1(tmp_path: pathlib.Path, somebody_els
     assert "the answer is not a recorder's" in told.stderr
 
 
-def test_no_address_is_wrong_use(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("data", [b"SSH-2.0-x\r\n", b""])
+def test_a_port_that_speaks_something_else_is_exit_code_1(tmp_path: pathlib.Path, data: bytes) -> None:
+    """One line; also where it hangs up at once."""
+
+    class Other(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1_000)
+            self.request.sendall(data)
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Other) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        told = run_command("status", "--url", f"127.0.0.1:{server.server_address[1]}", cwd=tmp_path)
+        server.shutdown()
+        thread.join()
+    assert told.returncode == 1
+    (line,) = told.stderr.splitlines()
+    assert "health" in line
+    assert "--debug" not in line
+
+
+def test_no_proxy_is_asked(
+    backend: Backend, database: str, tmp_path: pathlib.Path, address: str, somebody_else: str
+) -> None:
+    """A recorder of one's own is not behind what leads to the web."""
+    with Recorder(settings_for(backend, database, tmp_path, health_addr=address)):
+        told = run_command("status", "--url", address, cwd=tmp_path, http_proxy=f"http://{somebody_else}")
+    assert told.returncode == 0, told.stderr
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://x", "http://127.0.0.1:abc", "http://[::1", "http://:9477", "http://a b"]
+)
+def test_no_address_is_wrong_use(tmp_path: pathlib.Path, url: str) -> None:
     """Exit code 2."""
-    told = run_command("status", "--url", "ftp://x", cwd=tmp_path)
+    told = run_command("status", "--url", url, cwd=tmp_path)
     assert told.returncode == 2
     assert "is no address" in told.stderr
 
