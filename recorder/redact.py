@@ -6,7 +6,8 @@ for byte. In MessagePack the mask is as long as what it hides, so that lengths s
 is cut and what is not.
 
 Laws: it never raises, whatever the bytes; cutting twice is cutting once; where the end of a secret cannot be found, all
-that follows is cut; the time is linear in the bytes.
+that follows is cut; the time is linear in the bytes. A text with so many marks of secrets that even this would be long
+(`MARKS_MOST` in `redact_spans.py`) loses all that follows them.
 
 A `Redactor` is a value. Log lines and errors are made where no recorder is at hand, so one redactor is *in force* in
 the process: it knows the built-in names and those of every recorder that was made in it.
@@ -105,29 +106,35 @@ class Redactor:
             return f"<{type(value).__name__}: {type(error).__name__} in its text>"
 
     def _cut_text(self, data: bytes) -> tuple[bytes, int]:
-        pieces: list[bytes] = []
-        end = count = 0
-        for value in self._finder.spans(data):
-            pieces += (data[end : value.start], value.quote, MASK, value.quote)
-            end = value.end
-            count += 1
-        if count:
-            data = b"".join((*pieces, data[end:]))
+        count, is_capped = 0, True
+        while is_capped:  # where the rest is gone, what is before it may read otherwise
+            pieces: list[bytes] = []
+            end, is_capped = 0, False
+            for value in self._finder.spans(data):
+                pieces += (data[end : value.start], value.quote, MASK, value.quote)
+                end, is_capped = value.end, value.is_rest
+                count += 1
+            if pieces:
+                data = b"".join((*pieces, data[end:]))
         return _cut_patterns(data, self.patterns, count) if self.patterns else (data, count)
 
     def _cut_in_place(self, data: bytes) -> tuple[bytes, int]:
         """Like `cut`, with masks as long as what they hide."""
         if self.patterns and _cut_patterns(data, self.patterns, 0)[1] and data.strip(_ASTERISK):
             return _ASTERISK * len(data), 1
-        pieces: list[bytes] = []
-        end = count = 0
-        for value in self._finder.spans(data):
-            mask = _mask_as_long(value)
-            if mask != data[value.start : value.end]:
-                pieces += (data[end : value.start], mask)
-                end = value.end
-                count += 1
-        return (b"".join((*pieces, data[end:])), count) if count else (data, 0)
+        count, is_capped = 0, True
+        while is_capped:
+            pieces: list[bytes] = []
+            end, is_capped = 0, False
+            for value in self._finder.spans(data):
+                mask = _mask_as_long(value)
+                if mask != data[value.start : value.end]:
+                    pieces += (data[end : value.start], mask)
+                    end, is_capped = value.end, value.is_rest
+                    count += 1
+            if pieces:
+                data = b"".join((*pieces, data[end:]))
+        return data, count
 
 
 def _mask_as_long(value: Value) -> bytes:

@@ -1,7 +1,8 @@
 """Finds the spans of secrets in a text of any format: JSON, header lines, queries, `key=value`, literals. Pure.
 
 One pass from left to right. A *mark* (the name of a secret, `://`, `-----BEGIN`, ...) says where to look; what follows
-it says where the secret begins and ends. The search goes on behind what was looked at, so the time is linear.
+it says where the secret begins and ends. The search goes on behind what was looked at, so the time is linear. After
+`MARKS_MOST` marks it ends: if RE2 finds the name or form of a secret in the rest, all from the next mark on is one.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ _WORD = re.compile(rb"\S*+")
 _QUOTES = (b'"', b"'", b"\\")
 LOOSE_BYTES = 1_024
 """How far a password with an unescaped `/` or `#` is looked for behind `://`."""
+MARKS_MOST = 16_384
+"""Marks of a text that are looked at one by one, some 10 µs each; no honest payload has so many."""
+MARK_BYTES = 32
+"""So many bytes of a secret count like a mark more."""
 _TOKEN_RUN = re.compile(rb"[A-Za-z0-9._~+/=-]*+")
 _JWT = re.compile(rb"[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]*+")
 _RUN = re.compile(rb"[A-Za-z0-9_-]*+")
@@ -60,11 +65,16 @@ class SpanFinder:
     def spans(self, data: bytes) -> Iterator[Value]:
         """The secrets of a text, in order; none that is cut already, none that is empty."""
         low = data.lower()
-        position = 0
+        position = marks = 0
         last_at = data.rfind(b"@")  # no password of a URL stands behind it
         while found := self._marks.search(low, position):
             mark = found[0]
             value: Value | None
+            marks += 1
+            if marks > MARKS_MOST:
+                if self._has_worth(data[found.start() :]):
+                    yield Value(found.start(), len(data), is_rest=True)
+                return
             if mark.startswith(b":"):
                 position = found.end()
                 value = _in_url(data, position) if position < last_at else None
@@ -80,12 +90,20 @@ class SpanFinder:
                 value, position = self._after_name(data, found, position)
             if value is not None and value.end > value.start:
                 position = max(position, value.end)
+                marks += (value.end - value.start) // MARK_BYTES
                 if data.count(b"*", value.start, value.end) < value.end - value.start:
                     yield value
 
     def is_worth(self, data: bytes) -> bool:
         """Whether there is a secret in it, or the name of one, whatever is around it."""
         return self._only_names.search(data.lower()) is not None or next(self.spans(data), None) is not None
+
+    def _has_worth(self, data: bytes) -> bool:
+        """Whether RE2, in no time, sees the name or form of a secret."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        return bool(pc.match_substring_regex(pa.array([data], pa.binary()), self.worth)[0].as_py())
 
     def names_in(self, data: bytes) -> Iterator[int]:
         """Where names of secrets stand, whatever is around them; short ones, which chance may write, left out."""

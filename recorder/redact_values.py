@@ -2,6 +2,7 @@
 
 Every function looks at bytes from a position on and moves forward only, or back over what it just passed, so that the
 time is linear in what it passes; the regular expressions are possessive where they repeat, so they never try again.
+A value with more than `SIGNS_MOST` quotes and brackets in it ends where the data ends.
 
 A quote is a run of backslashes and `"` or `'`. In JSON that is a string inside JSON, the quotes of the inner document
 carry one backslash, one level deeper three, then seven: `n`. Inside a string with quotes of `n`, a run of `b`
@@ -36,6 +37,10 @@ _NESTED = re.compile(rb"[][{}()\"']")
 _FOLLOWS = re.compile(rb"(?:\s|\\++[nrt])*+(?:[,}\]):;&|]|\\*+[\"']|$)")
 _LINE_END = re.compile(rb"[\r\n]|\\++[nr]|\\*+[\"']")
 _SCHEME = re.compile(rb"(?:bearer|basic|token|digest|negotiate|hmac[\w-]*+)[ \t+]++", re.IGNORECASE)
+SIGNS_MOST = 65_536
+"""Quotes and brackets in a value that are looked at, some 1 µs each, before its end counts as not to be found."""
+PAIR_BYTES = 1_024
+"""A quoted text as long as this behind a name and a comma is taken for the name's value, whatever follows it."""
 _CLOSERS = b"),;]}"
 _OPENERS = b"{[("
 
@@ -44,12 +49,14 @@ class Value(NamedTuple):
     """A secret: from `start` to `end`.
 
     `quote` is set for a value of a document that stands without quotes of its own, such as a number or an object: it
-    is the quote of the name, which what stands in its place gets too, so that the document stays one.
+    is the quote of the name, which what stands in its place gets too, so that the document stays one. `is_rest` says
+    that it is all the rest of a text with too many marks.
     """
 
     start: int
     end: int
     quote: bytes = b""
+    is_rest: bool = False
 
 
 def value_after(data: bytes, name_start: int, name_end: int, *, line: bool) -> Value | None:
@@ -117,7 +124,8 @@ def _of_pair(data: bytes, name_start: int, quote: bytes, start: int) -> Value | 
         return None
     end = string_end(data, found.end(), found[2], len(found[1]))
     closing = data[end + len(found[1]) + 1 : end + len(found[1]) + 9].lstrip()
-    return Value(found.end(), end) if not closing or closing.startswith((b")", b"]")) else None
+    is_pair = not closing or closing.startswith((b")", b"]")) or end - found.end() > PAIR_BYTES
+    return Value(found.end(), end) if is_pair else None
 
 
 def _encoded(data: bytes, start: int) -> Value:
@@ -148,8 +156,9 @@ def _backslashes(data: bytes, position: int, start: int) -> int:
 
 def string_end(data: bytes, start: int, quote: bytes, level: int) -> int:
     """Where the text of a string ends whose opening quote ends at `start`; the end of the data where it is cut off."""
-    at = start
-    while (at := data.find(quote, at)) >= 0:
+    at, signs = start, 0
+    while (at := data.find(quote, at)) >= 0 and signs < SIGNS_MOST:
+        signs += 1
         run = _backslashes(data, at, start)
         if run < level:
             return at - run
@@ -162,15 +171,17 @@ def string_end(data: bytes, start: int, quote: bytes, level: int) -> int:
 
 def nested_end(data: bytes, start: int, level: int) -> int:
     """Where an object, list or call ends that begins at `start`, behind its bracket."""
-    depth, at = 0, start
-    while found := _NESTED.search(data, at):
+    depth, at, signs = 0, start, 0
+    while (found := _NESTED.search(data, at)) and signs < SIGNS_MOST:
         at = found.end()
+        signs += 1
         sign = found[0]
         if sign in b"\"'":
             run = _backslashes(data, found.start(), start)
             if run < level:
                 return found.start() - run
             at = min(len(data), string_end(data, at, sign, run) + run + 1)
+            signs += data.count(sign, found.end(), at)
         elif sign in b"{[(":
             depth += 1
         else:
@@ -197,9 +208,7 @@ def _bare_end(data: bytes, start: int) -> int:
         end -= _backslashes(data, end, start)
     if b"(" in data[start:end] and data[end : end + 1] in (b'"', b"'"):
         return nested_end(data, data.index(b"(", start), 0)
-    while end > start and data[end - 1] in _CLOSERS:
-        end -= 1
-    return end
+    return start + len(data[start:end].rstrip(_CLOSERS))
 
 
 def _begins_line(data: bytes, name_start: int) -> bool:
@@ -216,8 +225,9 @@ def _line_end(data: bytes, name_start: int, start: int) -> int:
         first = name_start - 1 - _backslashes(data, name_start - 1, 0)
         around = data[first:name_start]
     inside = _backslashes(data, name_start - 1, max(0, name_start - 16)) if name_start else 0
-    at = start
-    while found := _LINE_END.search(data, at):
+    at, signs = start, 0
+    while (found := _LINE_END.search(data, at)) and signs < SIGNS_MOST:
+        signs += 1
         sign = found[0]
         if sign[-1] in b"\r\nnr":
             return found.start()

@@ -23,6 +23,7 @@ from recorder.packs import packs_of
 from recorder.queue import ArrowBlock
 from recorder.redact import Redactor, put_in_force, redacted
 from recorder.redact_columns import ColumnRedactor
+from recorder.redact_spans import MARKS_MOST
 from recorder.settings import Settings
 from recorder.sink.errors import HoldError
 from schemas.core.tables import PACK
@@ -329,6 +330,42 @@ def test_four_times_the_bytes_take_less_than_eight_times_the_cpu(kind: str) -> N
     """The same for the regular expressions, which run in C: a quadratic one would take sixteen times as long."""
     many = HOSTILE[kind] * (LINEAR_BYTES // len(HOSTILE[kind]))
     assert cpu_s(many) < 8 * cpu_s(many[: len(many) // 4]) + CLOCK_S
+
+
+@pytest.mark.parametrize("piece", [b"token=a,", b"token: null\n", b'token="x" ', b"tokenId "])
+def test_what_has_too_many_marks_loses_the_rest(piece: bytes) -> None:
+    """What is before stays as ever; the rest is one mask, and cutting again changes nothing."""
+    data = piece * (MARKS_MOST + 1) + b" token=" + SECRET.encode()
+    cut, count = REDACTOR.cut(data)
+    before = REDACTOR.cut(piece * MARKS_MOST)
+    assert (cut, count) == (before[0] + b"***", before[1] + 1)
+    assert REDACTOR.cut(cut) == (cut, 0)
+    packed = msgspec.msgpack.encode([data])
+    masked = REDACTOR.cut(packed)[0]
+    assert len(masked) == len(packed)
+    assert SECRET.encode() not in masked
+    assert REDACTOR.cut(masked) == (masked, 0)
+
+
+def test_many_marks_without_a_secret_stay() -> None:
+    """Addresses hide nothing: a page full of them is kept, and one secret behind them is not."""
+    text = "https://host/path?a=b " * (MARKS_MOST + 8) + "@name"
+    assert REDACTOR.cut(text.encode()) == (text.encode(), 0)
+    assert SECRET not in REDACTOR.text(f"{text} token={SECRET}")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"token=a," * 500_000, b'"token":"' + b'\\"' * 2_000_000, b'"token":' + b"[" * 4_000_000,
+     b'token="' + b'\\"' * 15 + b'" ', b"token: " + b'"' * 4_000_000],
+    ids=["marks", "quotes", "brackets", "quotes in many", "quotes in a line"],
+)  # fmt: skip
+def test_four_hostile_megabytes_are_cut_soon(data: bytes) -> None:
+    """Linear is not enough for who pays with the recorder's thread."""
+    if len(data) < 1_000:
+        data *= 4_000_000 // len(data)
+    REDACTOR.cut(data[:1_000])
+    assert cpu_s(data) < 1.5
 
 
 def test_a_hosts_handlers_get_no_secret_of_a_traceback(caplog: pytest.LogCaptureFixture) -> None:
