@@ -55,15 +55,19 @@ class Body:
     """Takes a body in pieces.
 
     Raises (from all of its methods):
-        StatementError: it is too large, not what its encoding says, or inserts from a file of its own.
+        StatementError: it is too large, not what its encoding says, or inserts: from a file of its own, or at all where
+            the server does not take data.
     """
 
-    def __init__(self, query: bytes, encoding: str, spool: Spool, max_query_bytes: int):
+    def __init__(
+        self, query: bytes, encoding: str, spool: Spool, max_query_bytes: int, *, takes_data: bool = True
+    ):
         self._undo = codecs.decompressor(encoding)
         self._spool = spool
         self._most = max_query_bytes
-        self._text = query + b"\n" if query else b""
-        self._insert = _insert(self._text) if query else None
+        self._takes_data = takes_data
+        self._text = bytearray(query + b"\n" if query else b"")
+        self._insert = _insert(bytes(self._text)) if query else None
         if self._insert is not None:
             self._cut()
 
@@ -81,14 +85,14 @@ class Body:
         """There are no more."""
         self._undo.finish()
         if self._insert is None:
-            self._insert = _insert(self._text)
+            self._insert = _insert(bytes(self._text))
             if self._insert is not None:
                 self._cut()
-        return Whole(self._text, self._insert)
+        return Whole(bytes(self._text), self._insert)
 
     def _decide(self) -> None:
         """The text is as long as a statement may be: what is behind it must be data."""
-        self._insert = _insert(self._text)
+        self._insert = _insert(bytes(self._text))
         if self._insert is None or self._insert.data_start > self._most:
             raise StatementError.ours(
                 Code.SYNTAX_ERROR,
@@ -99,10 +103,20 @@ class Body:
 
     def _cut(self) -> None:
         assert self._insert is not None
-        data = self._text[self._insert.data_start :]
+        if not self._takes_data:
+            raise no_data()
+        data = bytes(self._text[self._insert.data_start :])
         if data:
             self._spool.write(data)
-        self._text = self._insert.sql
+        self._text = bytearray(self._insert.sql)
+
+
+def no_data() -> StatementError:
+    """What comes with data to a server that takes none."""
+    return StatementError.ours(
+        Code.READONLY,
+        "Cannot execute query in readonly mode: this server only answers questions; it takes no rows and no tables.",
+    )
 
 
 def _insert(text: bytes) -> Insert | None:

@@ -25,11 +25,9 @@ PIECE_BYTES = 1 << 20
 
 
 class Compressor(Protocol):
-    """`compress` may give nothing yet; `flush` makes what was given so far readable; `finish` ends the stream."""
+    """`compress` may give nothing yet; `finish` ends the stream."""
 
     def compress(self, data: bytes) -> bytes: ...  # noqa: D102
-
-    def flush(self) -> bytes: ...  # noqa: D102
 
     def finish(self) -> bytes: ...  # noqa: D102
 
@@ -40,9 +38,6 @@ class _Zlib:
 
     def compress(self, data: bytes) -> bytes:
         return self._stream.compress(data)
-
-    def flush(self) -> bytes:
-        return self._stream.flush(zlib.Z_SYNC_FLUSH)
 
     def finish(self) -> bytes:
         return self._stream.flush()
@@ -58,9 +53,6 @@ class _Lz4:
         self._begun = True
         return bytes(begin + self._stream.compress(data))
 
-    def flush(self) -> bytes:
-        return b""  # the library has no flush that does not end the frame; blocks go out as they fill
-
     def finish(self) -> bytes:
         begin = b"" if self._begun else self._stream.begin()
         return bytes(begin + self._stream.flush())
@@ -73,9 +65,6 @@ class _Zstd:
     def compress(self, data: bytes) -> bytes:
         return bytes(self._stream.compress(data))
 
-    def flush(self) -> bytes:
-        return bytes(self._stream.flush(self._stream.FLUSH_BLOCK))
-
     def finish(self) -> bytes:
         return bytes(self._stream.flush(self._stream.FLUSH_FRAME))
 
@@ -86,9 +75,6 @@ class _Xz:
 
     def compress(self, data: bytes) -> bytes:
         return self._stream.compress(data)
-
-    def flush(self) -> bytes:
-        return b""
 
     def finish(self) -> bytes:
         return self._stream.flush()

@@ -14,7 +14,7 @@ from aiohttp import web
 from recorder.devserver import codecs, reply
 from recorder.devserver.engine import Outcome
 from recorder.devserver.errors import StatementError
-from recorder.devserver.execute import Job, unlimited
+from recorder.devserver.execute import Job
 from recorder.devserver.front import Front
 from recorder.devserver.hooks import Statement
 from recorder.devserver.pipe import Pipe
@@ -23,9 +23,6 @@ from recorder.devserver.sessions import Session
 from recorder.devserver.spool import Spool
 
 __all__ = ["Delivery", "Job"]
-
-ANSWER_BYTES = 1 << 50
-"""An answer that is waited for whole may be as large as the disk."""
 
 
 class Delivery:
@@ -56,7 +53,7 @@ class Delivery:
             undo.push(kept)
             if front.hooks is not None:
                 await front.hooks.before(self._statement)
-            front.running.begin(job.run, counts=not unlimited(job.query))
+            front.running.begin(job.run, counts=not job.query.looks_at_others)
             undo.callback(front.running.end, job.run)
             session = self._take_session()
             if session is not None:
@@ -133,7 +130,9 @@ class Delivery:
     def _reply(self, kept: contextlib.ExitStack) -> reply.Reply:
         job, spool = self._job, None
         if job.request.wait_end or self._front.hooks is not None:
-            spool = kept.enter_context(Spool(self._front.folder, limit_bytes=ANSWER_BYTES))
+            spool = kept.enter_context(
+                Spool(self._front.folder, limit_bytes=self._front.answer_bytes, holds="answer")
+            )
         name = job.query.format or job.request.default_format
         said = reply.headers(
             self._front.server,

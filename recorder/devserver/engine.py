@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from recorder.devserver.errors import Code, StatementError
+from recorder.devserver.errors import StatementError
 from recorder.sink import engine_config, folder
 from recorder.sink.engine import configured
 
@@ -207,8 +207,3 @@ def quoted(text: str) -> str:
 def identifier(name: str) -> str:
     """A name as SQL writes it."""
     return name if _IDENTIFIER.match(name) else "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
-
-
-def refused(kind: Code, message: str) -> StatementError:
-    """A statement that is not let through."""
-    return StatementError.ours(kind, message)

@@ -11,13 +11,13 @@ import urllib.parse
 from aiohttp import BodyPartReader, web
 
 from recorder.devserver import reply, request
-from recorder.devserver.body import Body, ExternalTable, Whole
+from recorder.devserver.body import Body, ExternalTable, Whole, no_data
 from recorder.devserver.delivery import Delivery, Job
 from recorder.devserver.errors import Code, StatementError
 from recorder.devserver.front import Front
 from recorder.devserver.hooks import Answer, Cut
 from recorder.devserver.request import Request
-from recorder.devserver.spool import Spool
+from recorder.devserver.spool import Spool, too_large
 
 FIELD_BYTES = 1 << 26
 """The most that a field of a form may have: a query, or a query parameter."""
@@ -85,12 +85,16 @@ class Exchange:
 
     async def _body(self, asked: Request, data: Spool) -> Whole:
         http = self._http
-        body = Body(asked.query, http.headers.get("Content-Encoding", ""), data, asked.max_query_bytes)
+        body = self._taken(asked, data, http.headers.get("Content-Encoding", ""))
         if http.body_exists:
             async for piece in http.content.iter_any():
                 await self._tell(asked, piece)
                 body.feed(piece)
         return body.finish()
+
+    def _taken(self, asked: Request, data: Spool, encoding: str = "") -> Body:
+        most = min(asked.max_query_bytes, self._front.query_bytes)
+        return Body(asked.query, encoding, data, most, takes_data=self._front.takes_data)
 
     async def _form(self, asked: Request, data: Spool, kept: contextlib.ExitStack) -> tuple[Request, Whole]:
         """A form: fields are parameters as in the URL, files are tables."""
@@ -104,6 +108,8 @@ class Exchange:
                 if not isinstance(part, BodyPartReader) or not part.name:
                     raise ValueError("a part of it has no name")
                 if part.filename is not None:
+                    if not self._front.takes_data:
+                        raise no_data()
                     files[part.name] = kept.enter_context(self._spool())
                     while piece := await part.read_chunk(PART_BYTES):
                         await self._tell(asked, piece)
@@ -115,7 +121,7 @@ class Exchange:
         again = request.build(pairs, self._http.headers, readonly_method=False, multipart=True)
         again = dataclasses.replace(again, query_id=asked.query_id)
         tables = tuple(ExternalTable.of(name, file.path, again.external) for name, file in files.items())
-        body = Body(again.query, "", data, again.max_query_bytes)
+        body = self._taken(again, data)
         return again, dataclasses.replace(body.finish(), tables=tables)
 
     async def _field(self, asked: Request, part: BodyPartReader) -> str:
@@ -132,6 +138,8 @@ class Exchange:
 
     async def _tell(self, asked: Request, piece: bytes) -> None:
         self._received += len(piece)
+        if self._received > self._front.body_bytes:
+            raise too_large(self._front.body_bytes)
         if self._front.hooks is not None and piece:
             await self._front.hooks.received(
                 asked.query.decode("utf-8", "replace"), len(piece), self._received

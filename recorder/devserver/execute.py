@@ -17,7 +17,8 @@ from recorder.devserver.engine import (
     quoted,
 )
 from recorder.devserver.errors import Code, StatementError
-from recorder.devserver.request import Request
+from recorder.devserver.lexer import beyond_ascii
+from recorder.devserver.request import Request, up_to
 from recorder.devserver.running import Run, Running
 from recorder.devserver.sessions import Session
 from recorder.devserver.statement import Query, query_of
@@ -45,16 +46,12 @@ class Job:
         return cls(request, whole, query_of(whole.text), Run(request.query_id), data)
 
 
-def unlimited(query: Query) -> bool:
-    """Whether a statement runs however many there are: those that look at the others, and end them."""
-    return query.first == "KILL" or b"system.processes" in query.sql or b"PROCESSLIST" in query.sql.upper()
-
-
 class Executor:
     """Runs jobs on the engine; on threads.
 
-    `settings` hold for every statement, whatever a request says. `read_only` lets nothing change, whoever asks, and
-    keeps the table functions `reaching` from being called.
+    `settings` hold for every statement, whatever a request says; of `limits` it may have
+    less, not more. `read_only` lets nothing change, whoever asks, and keeps the table functions `reaching` from being
+    called.
     """
 
     def __init__(
@@ -64,6 +61,7 @@ class Executor:
         database: str,
         *,
         settings: Mapping[str, str],
+        limits: Mapping[str, int],
         read_only: bool,
         reaching: frozenset[str],
     ):
@@ -72,6 +70,7 @@ class Executor:
         self._database = database
         self._read_only = read_only
         self._settings = dict(settings)
+        self._limits = dict(limits)
         self._reaching = reaching | _OF_FILES
 
     def execute(self, job: Job, session: Session | None, output: str) -> Outcome:
@@ -88,7 +87,7 @@ class Executor:
     def _fresh(self, connection: Connection, job: Job, output: str) -> Outcome:
         settings = dict(job.request.settings)
         level = self._readonly(job.request, settings.pop("readonly", "0"))
-        connection.set({**SERVER_LIKE, **settings, **self._settings, MARK: job.run.mark})
+        connection.set({**SERVER_LIKE, **settings, **self._fixed(settings), MARK: job.run.mark})
         judged = self._judge(connection, job)
         self._let_through(judged, job, readonly=level != "0")
         if (database := job.request.database or self._database) != "default":
@@ -100,7 +99,8 @@ class Executor:
 
     def _in_session(self, session: Session, job: Job, output: str) -> Outcome:
         connection = session.open(self._connect)
-        settings: dict[str, str] = {**job.request.settings, **self._settings, MARK: job.run.mark}
+        asked = job.request.settings
+        settings: dict[str, str] = {**asked, **self._fixed(asked), MARK: job.run.mark}
         # In a session it could not be taken back: what the engine judges the statement to be stands for it.
         level = self._readonly(job.request, settings.pop("readonly", "0"))
         failed = True
@@ -116,6 +116,13 @@ class Executor:
             for table in job.whole.tables:
                 connection.run(f"DROP TEMPORARY TABLE IF EXISTS {identifier(table.name)}".encode(), "TSV")
             session.restore(settings, job.request.database, job.whole.text, job.query.first, failed=failed)
+
+    def _fixed(self, asked: Mapping[str, str]) -> dict[str, str]:
+        """The settings that hold where these are asked for."""
+        within = {
+            name: str(up_to(asked.get(name, ""), most, otherwise=most)) for name, most in self._limits.items()
+        }
+        return {**within, **self._settings}
 
     def _connect(self) -> Connection:
         """A connection for a session."""
@@ -153,6 +160,12 @@ class Executor:
             raise StatementError.ours(
                 Code.SYNTAX_ERROR, "Syntax error: failed at position 1 (end of query): Empty query."
             )
+        unread = query.unread
+        if unread is not None and (self._read_only or unread.text.startswith(b"$")):
+            raise StatementError.ours(
+                Code.SYNTAX_ERROR,
+                f"Syntax error: failed at position {unread.start + 1}: what begins there is not closed.",
+            )
         if judged.count > 1:
             raise StatementError.ours(Code.SYNTAX_ERROR, "Syntax error: Multi-statements are not allowed.")
         if query.outfile and not query.inserts:
@@ -168,6 +181,12 @@ class Executor:
             raise StatementError.ours(Code.READONLY, _readonly_message(job.request))
 
     def _only_reads(self, judged: Judged, query: Query) -> None:
+        if beyond_ascii(query.sql):
+            raise StatementError.ours(
+                Code.READONLY,
+                "Cannot execute query in readonly mode: it has characters beyond ASCII (an unusual space, maybe) "
+                "outside of strings and quoted names; write names with them in quotes.",
+            )
         known = judged.kind == "UNKNOWN" or judged.reads or query.first in _SESSION_WORDS
         if not known or query.calls & self._reaching:
             raise StatementError.ours(
@@ -195,13 +214,19 @@ class Executor:
 
     def _with_own_ids(self, query: Query) -> Query:
         """The statement with query ids of running statements as the engine calls them."""
-        sql, found = query.sql, False
-        for token in reversed(query.strings):
+        pieces: list[bytes] = []
+        known: dict[str, str | None] = {}
+        at = 0
+        for token in query.strings:
             run = self._running.by_id(token.text[1:-1].decode("utf-8", "replace"))
-            own = self._engine.own_query_id(run.mark) if run is not None else None
-            if own is not None:
-                sql, found = sql[: token.start] + quoted(own).encode() + sql[token.end :], True
-        return query_of(sql) if found else query
+            if run is None:
+                continue
+            if run.mark not in known:
+                known[run.mark] = self._engine.own_query_id(run.mark)
+            if (own := known[run.mark]) is not None:
+                pieces += (query.sql[at : token.start], quoted(own).encode())
+                at = token.end
+        return query_of(b"".join((*pieces, query.sql[at:]))) if pieces else query
 
 
 def _readonly_message(request: Request) -> str:

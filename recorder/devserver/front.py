@@ -19,8 +19,9 @@ class Front:
     """The server as its requests see it.
 
     `admits` says whether a user and a password are the right ones, `beside` lets something go on after a request,
-    `end` ends a statement. Statements run on threads of priority `nice`. Bodies may have `body_bytes`; what is too
-    much for memory lies in `folder`.
+    `end` ends a statement. Statements run on threads of priority `nice`. Bodies may have `body_bytes`, statements
+    `query_bytes`, answers that are waited for whole `answer_bytes`; what is too much for memory lies in `folder`.
+    `takes_data` is whether inserts and tables may come with a request at all.
     """
 
     server: Server
@@ -33,4 +34,7 @@ class Front:
     beside: Callable[[Coroutine[Any, Any, None]], None]
     end: Callable[[Run], None]
     body_bytes: int
+    query_bytes: int
+    answer_bytes: int
+    takes_data: bool
     folder: pathlib.Path

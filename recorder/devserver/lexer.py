@@ -1,10 +1,11 @@
 """Where ClickHouse's SQL has words and where text, so that a clause is never looked for inside a string or a comment.
 
-Works on bytes: a request may carry any. What is not closed (a quote, a comment) is one byte of `other` and the rest;
-the engine's own parser has the last word on it.
+Works on bytes: a request may carry any. What is not closed (a quote, a comment) is `other` with all that follows:
+looked at once, not once a quote in it; the engine's own parser has the last word on it.
 
 Source of the rules: ClickHouse's lexer (strings and quoted names with backslashes or doubled quotes, `--`, `#`
-followed by a space or `!`, `/* */` without nesting, heredocs `$tag$ … $tag$`, curly quotation marks).
+followed by a space or `!`, `/* */` without nesting, heredocs `$tag$ … $tag$`, curly quotation marks, and as space what
+its `skipWhitespacesUTF8` takes for it).
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ WORD, QUOTED, STRING, NUMBER, OTHER = "word", "quoted", "string", "number", "oth
 
 _TOKEN = re.compile(
     rb"""
-      (?P<skip> [\s\0]+ | --[^\n]* | \#[ !][^\n]* | /\*.*?\*/ )
+      (?P<skip> [\s\0]+
+              | (?: \xc2[\x85\xa0] | \xe1\xa0\x8e | \xe2\x80[\x80-\x8d\xa8\xa9\xaf] | \xe2\x81[\x9f\xa0]
+                  | \xe3\x80\x80 | \xef\xbb\xbf )+
+              | --[^\n]* | \#[ !][^\n]* | /\*.*?\*/ )
     | (?P<string> '[^'\\]*(?:(?:\\.|'')[^'\\]*)*'
                 | \xe2\x80\x98.*?\xe2\x80\x99
                 | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$ )
@@ -26,6 +30,7 @@ _TOKEN = re.compile(
                 | \xe2\x80\x9c.*?\xe2\x80\x9d )
     | (?P<word> [A-Za-z_][\w$]* )
     | (?P<number> \d[\w.]* )
+    | (?P<rest> (?: ['`"] | /\* | \xe2\x80[\x98\x9c] | \$\w*\$ ) .* )
     | (?P<other> . )
     """,
     re.VERBOSE | re.DOTALL,
@@ -55,6 +60,10 @@ class Token(NamedTuple):
             return self.text[cut:-cut].decode("utf-8", "replace")
         return ""
 
+    def unread(self) -> bool:
+        """Whether it begins what is never closed, so that nobody has looked at what is in it."""
+        return self.kind == OTHER and len(self.text) > 1
+
     def is_(self, char: bytes) -> bool:
         """Whether it is this one character."""
         return self.kind == OTHER and self.text == char
@@ -68,9 +77,20 @@ def tokens(sql: bytes, start: int = 0) -> Iterator[Token]:
         kind = found.lastgroup or OTHER
         if kind == "skip":
             continue
+        if kind == "rest":
+            kind = OTHER
         text = found[0]
         if kind == OTHER and text in _CLOSES:
             depth = max(0, depth - 1)
         yield Token("string" if kind == "tag" else kind, found.start(), start, depth, text)
         if kind == OTHER and text in _OPENS:
             depth += 1
+
+
+def beyond_ascii(sql: bytes) -> bool:
+    """Whether bytes beyond ASCII stand outside strings, quoted names and comments: space that nobody sees, at best."""
+    if sql.isascii():
+        return False
+    return any(
+        found.lastgroup in ("skip", "rest", OTHER) and found[0] >= b"\x80" for found in _TOKEN.finditer(sql)
+    )

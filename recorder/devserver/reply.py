@@ -110,11 +110,6 @@ class Reply:
         self._stream: web.StreamResponse | None = None
         self._compressor: codecs.Compressor | None = None
 
-    @property
-    def begun(self) -> bool:
-        """Whether some of it is out."""
-        return self._stream is not None
-
     async def write(self, data: bytes) -> None:
         """The next of it."""
         if self._spool is not None:

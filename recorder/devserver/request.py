@@ -19,6 +19,8 @@ DEFAULT_FORMAT = "TabSeparated"
 DEFAULT_SESSION_S, MAX_SESSION_S = 60, 3600
 MAX_QUERY_BYTES = 262_144
 """`max_query_size` where the request does not set it."""
+MOST_QUERY_BYTES = 16 << 20
+"""What it may set it to: a statement is held and read in memory."""
 
 _RESERVED = frozenset(
     (
@@ -30,6 +32,7 @@ _RESERVED = frozenset(
 _EXTERNAL = ("_format", "_types", "_structure")
 _SETTING_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*\Z")
 _PARAMETER = "param_"
+_DIGITS = 20
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,15 @@ class Request:
 
     @property
     def max_query_bytes(self) -> int:
-        """How long a statement may be, inline data aside; 0 in the setting is no limit."""
-        text = self.settings.get("max_query_size", "")
-        return (int(text) or 1 << 30) if text.isdecimal() else MAX_QUERY_BYTES
+        """How long a statement may be, inline data aside; 0 in the setting is the most."""
+        return up_to(self.settings.get("max_query_size", ""), MOST_QUERY_BYTES, otherwise=MAX_QUERY_BYTES)
+
+
+def up_to(text: str, most: int, *, otherwise: int) -> int:
+    """A number of a setting, where 0 and more than `most` are `most`; `otherwise` where it is no whole number."""
+    if not (text.isascii() and text.isdecimal()):
+        return otherwise
+    return min(int(text) or most, most) if len(text) < _DIGITS else most
 
 
 def parse(method: str, query_string: str, headers: Mapping[str, str], *, multipart: bool = False) -> Request:

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 from recorder.devserver.errors import Code, StatementError
 
 T = TypeVar("T")
+UNCOUNTED = 8
+"""Statements about the others that run beside as many as may; more of them count like any."""
 _NUMBERS = itertools.count(1)
 
 
@@ -36,7 +38,7 @@ class Run:
 
 
 class Running:
-    """The statements of a server, at most `limit` that count."""
+    """The statements of a server, at most `limit` that count, and `UNCOUNTED` beside them."""
 
     def __init__(self, limit: int):
         self._limit = limit
@@ -56,7 +58,7 @@ class Running:
                 Code.QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING,
                 f"Query with id = {run.query_id} is already running.",
             )
-        if counts:
+        if counts or len(self._runs) - len(self._counted) >= UNCOUNTED:
             if len(self._counted) >= self._limit:
                 raise StatementError.ours(
                     Code.TOO_MANY_SIMULTANEOUS_QUERIES,

@@ -16,6 +16,7 @@ import hmac
 import os
 import pathlib
 import ssl
+import urllib.parse
 from collections.abc import Coroutine, Mapping
 from typing import Any, Self
 
@@ -27,6 +28,7 @@ from recorder.devserver.exchange import Exchange
 from recorder.devserver.execute import Executor
 from recorder.devserver.front import Front
 from recorder.devserver.hooks import Hooks
+from recorder.devserver.request import MOST_QUERY_BYTES
 from recorder.devserver.running import Run, Running, on_thread
 from recorder.devserver.sessions import Sessions
 from recorder.settings_fields import Address, parse_address
@@ -35,6 +37,17 @@ from recorder.sink.chdb import ENGINE_NICE
 MAX_CONCURRENT = 32
 READ_ONLY_CONCURRENT = 4
 MAX_BODY_BYTES = 4 << 30
+MAX_ANSWER_BYTES = 1 << 50
+"""An answer that is waited for whole may be as large as the disk, but not beside a recorder."""
+READ_ONLY_BODY_BYTES = 1 << 20
+READ_ONLY_ANSWER_BYTES = 256 << 20
+READ_ONLY_LIMITS = {
+    "max_memory_usage": 1 << 30,
+    "max_execution_time": 60,
+    "max_temporary_data_on_disk_size_for_query": 256 << 20,
+    "max_untracked_memory": 4 << 20,
+}
+"""Of these settings a statement beside a recorder gets no more: it is the recorder's memory, and its disk."""
 MAX_URL_BYTES = 1 << 20
 SWEEP_S = 1.0
 END_EVERY_S = 0.25
@@ -55,10 +68,11 @@ class DevServer:
     opens with `allow_remote` and a password alone.
 
     `max_concurrent` statements run at a time, more are refused. `settings` of ClickHouse hold for each, whatever it
-    says itself; `nice` is the priority of the threads that run them. A body may have `max_body_bytes`.
+    says itself; `nice` is the priority of the threads that run them. A body may have `max_body_bytes`, an answer that
+    is waited for whole `max_answer_bytes`.
 
-    `read_only` answers questions and nothing else: beside a recorder, so few at a time, with one thread each and at the
-    priority of its engine, unless said otherwise.
+    `read_only` answers questions and nothing else: beside a recorder, so few at a time, with one thread each, at the
+    priority of its engine and with the `READ_ONLY_` limits, unless said otherwise.
 
     Raises:
         DevServerError: an address or a TLS file that cannot be.
@@ -83,7 +97,8 @@ class DevServer:
         max_concurrent: int | None = None,
         settings: Mapping[str, Any] | None = None,
         nice: int | None = None,
-        max_body_bytes: int = MAX_BODY_BYTES,
+        max_body_bytes: int | None = None,
+        max_answer_bytes: int | None = None,
         keep_free_bytes: int | None = None,
         tmp_dir: str | os.PathLike[str] | None = None,
     ):
@@ -112,7 +127,10 @@ class DevServer:
         self._read_only = read_only
         given = settings if settings is not None else {"max_threads": 1} if read_only else {}
         self._settings = {name: str(value) for name, value in given.items()}
-        self._max_body_bytes = max_body_bytes
+        self._max_body_bytes = max_body_bytes or (READ_ONLY_BODY_BYTES if read_only else MAX_BODY_BYTES)
+        self._max_answer_bytes = max_answer_bytes or (
+            READ_ONLY_ANSWER_BYTES if read_only else MAX_ANSWER_BYTES
+        )
         self._front: Front
         self._server: Server | None = None
         self._address: Address | None = None
@@ -218,6 +236,11 @@ class DevServer:
         assert self._server is not None
         if self._strange_host(http):
             return web.Response(status=403, text="This host is not this machine; ask for 127.0.0.1.\n")
+        if not self._password and _from_a_page(http):
+            return web.Response(
+                status=403,
+                text="A web page asks, and this server has no password that would keep it out; set one.\n",
+            )
         asks = http.path in ("/", "/query")
         if http.path in ("/ping", "/replicas_status") or (http.path == "/" and _greets(http)):
             return web.Response(text="Ok.\n", content_type="text/html", headers=self._greeting())
@@ -235,6 +258,7 @@ class DevServer:
                 self._running,
                 self._database,
                 settings=self._settings,
+                limits=READ_ONLY_LIMITS if self._read_only else {},
                 read_only=self._read_only,
                 reaching=server.reaching,
             ),
@@ -246,6 +270,9 @@ class DevServer:
             beside=self.spawn,
             end=lambda run: self.spawn(self.end(run)),
             body_bytes=self._max_body_bytes,
+            query_bytes=READ_ONLY_BODY_BYTES if self._read_only else MOST_QUERY_BYTES,
+            answer_bytes=self._max_answer_bytes,
+            takes_data=not self._read_only,
             folder=self._tmp_dir,
         )
 
@@ -263,7 +290,7 @@ class DevServer:
 
     def _strange_host(self, http: web.Request) -> bool:
         """Whether a browser may have been led here under another name; a password keeps such out by itself."""
-        if self._password is not None or not http.host:
+        if self._password or not http.host:
             return False
         host = http.host.rsplit(":", 1)[0] if not http.host.endswith("]") else http.host
         return self._wanted.loopback and not Address(host.strip("[]"), 0).loopback
@@ -275,6 +302,22 @@ class DevServer:
                 await asyncio.wait_for(self._closing.wait(), SWEEP_S)
             for session in self._sessions.expired():
                 await on_thread("devserver-close", session.close)
+
+
+def _from_a_page(http: web.Request) -> bool:
+    """Whether a browser says that a page of another site makes it ask. `Origin: null` is anybody's."""
+    if http.headers.get("Sec-Fetch-Site", "").strip().lower() in ("cross-site", "same-site"):
+        return True
+    origins = http.headers.getall("Origin", [])
+    return not all(_of_this_machine(origin) for origin in origins)
+
+
+def _of_this_machine(origin: str) -> bool:
+    try:
+        host = urllib.parse.urlsplit(origin.strip()).hostname
+    except ValueError:
+        return False
+    return host is not None and Address(host, 0).loopback
 
 
 def _greets(http: web.Request) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import pathlib
 import tempfile
-from typing import Self
+from typing import Literal, Self
 
 from recorder.devserver.errors import Code, StatementError
 from recorder.sink import carrier
@@ -18,12 +18,28 @@ MEMORY_BYTES = 16 << 20
 COPY_BYTES = 1 << 20
 
 
+def too_large(limit: int) -> StatementError:
+    """A body of more than so many bytes."""
+    return StatementError.ours(
+        Code.QUERY_IS_TOO_LARGE,
+        f"The body is larger than {limit} bytes, which is what this server takes; send it in parts.",
+    )
+
+
 class Spool:
     """A file without a name. Written from its beginning, then read; `close` frees it."""
 
-    def __init__(self, folder: pathlib.Path, *, limit_bytes: int, memory_bytes: int = MEMORY_BYTES):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        *,
+        limit_bytes: int,
+        memory_bytes: int = MEMORY_BYTES,
+        holds: Literal["body", "answer"] = "body",
+    ):
         self._folder = folder
         self._limit = limit_bytes
+        self._holds = holds
         self._memory = memory_bytes
         self.size = 0
         self._in_memory = carrier.IN_MEMORY
@@ -48,10 +64,7 @@ class Spool:
             OSError: the disk is full.
         """
         if self.size + len(data) > self._limit:
-            raise StatementError.ours(
-                Code.QUERY_IS_TOO_LARGE,
-                f"The body is larger than {self._limit} bytes, which is what this server takes; send it in parts.",
-            )
+            raise self._too_large()
         if self._in_memory and self.size + len(data) > self._memory:
             self._to_disk()
         view = memoryview(data)
@@ -62,6 +75,15 @@ class Spool:
     def read_at(self, offset: int, most: int = COPY_BYTES) -> bytes:
         """Up to `most` bytes from there; empty at the end."""
         return os.pread(self._descriptor, most, offset)
+
+    def _too_large(self) -> StatementError:
+        if self._holds == "body":
+            return too_large(self._limit)
+        return StatementError.ours(
+            Code.TOO_MANY_ROWS_OR_BYTES,
+            f"The answer is larger than {self._limit} bytes, the most that this server holds back; ask for less, or "
+            "without wait_end_of_query.",
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -24,6 +24,8 @@ _NOT_BEFORE_FORMAT = frozenset(
 _ANSWERS = frozenset(("SELECT", "WITH", "FROM", "SHOW", "DESCRIBE", "DESC", "EXISTS", "CHECK"))
 """Not EXPLAIN, which shows the clauses of what it explains."""
 DEFAULT_INSERT_FORMAT = "Values"
+MAX_CLAUSES = 16
+"""Places where a FORMAT clause may stand that are tried: each costs the engine's parser once."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class Query:
 
     `places` are where INTO OUTFILE might stand, the likeliest first: the engine's parser knows. `outfile` is whether
     one is there already. `inserts` says that it is an insert, maybe behind a WITH. `calls` are the names before an
-    opening bracket, in small letters.
+    opening bracket, in small letters. `looks_at_others` is whether it asks for the statements that run, or ends them.
+    `unread` is where something begins that is never closed.
     """
 
     sql: bytes
@@ -67,6 +70,8 @@ class Query:
     inserts: bool
     calls: frozenset[str]
     strings: tuple[Token, ...]
+    looks_at_others: bool
+    unread: Token | None
 
     @property
     def answers(self) -> bool:
@@ -144,7 +149,18 @@ def query_of(text: bytes) -> Query:
     inserts = first == "INSERT" or (
         first == "WITH" and any(token.word() == "INSERT" and not token.depth for token in everything)
     )
-    return Query(text, first, name, tuple(places), outfile, inserts, calls, strings)
+    return Query(
+        text,
+        first,
+        name,
+        tuple(places),
+        outfile,
+        inserts,
+        calls,
+        strings,
+        looks_at_others=first == "KILL" or _names_processes(everything),
+        unread=next((token for token in everything if token.unread()), None),
+    )
 
 
 _NOTHING = Token("other", 0, 0, 0, b"")
@@ -212,8 +228,8 @@ def _insert_select(text: bytes, start: int) -> Insert | None:
 
 
 def _opens_select(text: bytes, bracket: Token) -> bool:
-    following = next(tokens(text, bracket.end), _NOTHING)
-    return following.word() in ("SELECT", "WITH") or (following.is_(b"(") and _opens_select(text, following))
+    inside = (token for token in tokens(text, bracket.end) if not token.is_(b"("))
+    return next(inside, _NOTHING).word() in ("SELECT", "WITH")
 
 
 def _data_start(text: bytes, at: int) -> int:
@@ -244,16 +260,27 @@ class _Clause(NamedTuple):
 
 
 def _format_clauses(everything: list[Token]) -> list[_Clause]:
-    """What may be the FORMAT clause of a statement, the last first."""
-    found = []
+    """What may be the FORMAT clause of a statement, the last first, and not more than anybody means."""
+    found: list[_Clause] = []
     for index in range(len(everything) - 2, 0, -1):
         token, named = everything[index], everything[index + 1]
         if token.depth or token.word() != "FORMAT" or not named.name():
             continue
-        rest = everything[index + 2 :]
-        if not rest or rest[0].word() == "SETTINGS":
+        if index + 2 == len(everything) or everything[index + 2].word() == "SETTINGS":
             likely = _may_precede_format(everything[index - 1]) and not (
                 index == 1 and everything[0].word() == "DESC"
             )
             found.append(_Clause(token.start, named.name(), likely))
+            if len(found) == MAX_CLAUSES:
+                break
     return found
+
+
+def _names_processes(everything: list[Token]) -> bool:
+    """Whether it is about the statements that run: `SHOW PROCESSLIST`, or the table `system.processes`."""
+    if [token.word() for token in everything[:2]] == ["SHOW", "PROCESSLIST"]:
+        return True
+    return any(
+        dot.is_(b".") and table.name() == "processes" and database.name() == "system"
+        for database, dot, table in zip(everything, everything[1:], everything[2:], strict=False)
+    )

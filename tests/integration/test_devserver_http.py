@@ -433,6 +433,41 @@ def test_another_name_of_this_machine_is_refused(server: Started) -> None:
     assert local.text == "1\n"
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://127.0.0.1.evil.example"}, 403),
+        ({"Origin": "http://[bad"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:3000"}, 403),
+        ({"Origin": "http://localhost:3000"}, 200),
+        ({"Origin": "http://[::1]:3000", "Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Sec-Fetch-Site": "none"}, 200),
+    ],
+)
+def test_a_web_page_cannot_ask(server: Started, table: str, headers: dict[str, str], status: int) -> None:
+    """A page that somebody looks at on this machine must not write to a server that trusts everybody."""
+    answer = requests.post(server.url, f"INSERT INTO {table} VALUES (1, 'x')", headers=headers, timeout=10)
+    assert answer.status_code == status
+    assert server.text(f"SELECT count() FROM {table}") == ("1\n" if status == 200 else "0\n")
+
+
+@pytest.mark.parametrize("space", ["\u00a0", "\u0085", "\u2003", "\u3000", "\ufeff", "\u200b\u180e"])
+def test_space_beyond_ascii_is_space(server: Started, tmp_path: pathlib.Path, space: str) -> None:
+    """As to ClickHouse, so that nothing hides behind it."""
+    assert server.text(f"SELECT{space}1{space}FORMAT{space}CSV{space}") == "1\n"
+    out = server.ask(f"SELECT 1 INTO{space}OUTFILE '{tmp_path}/out'".encode())
+    assert failed(out)[1] == 358
+    assert failed(server.ask(f"SELECT * FROM Python{space}(x)".encode()))[1] == 344
+    assert not (tmp_path / "out").exists()
+
+
+def test_brackets_without_end_are_an_error_of_syntax(server: Started) -> None:
+    assert failed(server.ask("INSERT INTO t " + "(" * 5000))[1] in (62, 306)
+
+
 def test_wait_end_of_query_turns_a_late_error_into_a_status(server: Started) -> None:
     sql = "SELECT throwIf(number = 3000000) FROM numbers(5000000)"
     assert failed(server.ask(sql, wait_end_of_query=1)) == (500, 395)

@@ -104,6 +104,15 @@ async def test_it_answers_what_is_recorded_meanwhile(server: DevServer, engine: 
         "EXPLAIN SELECT * FROM file('{secret}')",
         "SELECT * FROM (SELECT * FROM file('{secret}', 'LineAsString'))",
         "SHOW TABLES; DROP TABLE {t}",
+        "SELECT file\u00a0('{secret}')",
+        "SELECT file\u0085('{secret}')",
+        "SELECT file\u2003\u3000('{secret}')",
+        "SELECT file\ufeff/**/\u180e('{secret}')",
+        "SELECT * FROM file\u200b('{secret}', 'LineAsString')",
+        "SELECT * FROM Python\u00a0(server)",
+        "SELECT 1 INTO\u00a0OUTFILE '{out}'",
+        "INSERT\u00a0INTO {t} VALUES (9)",
+        "SELECT $a$, file('{secret}')",
     ],
 )
 async def test_nothing_can_be_changed_and_no_file_read(
@@ -135,12 +144,74 @@ async def test_a_form_brings_no_tables(server: DevServer) -> None:
     assert answer.headers["X-ClickHouse-Exception-Code"] == "164"
 
 
+async def test_text_beyond_ascii_is_asked_for(server: DevServer) -> None:
+    """In strings, quoted names and comments."""
+    assert (await ask(server, "SELECT 'é\u00a0' AS `ß` -- \u00a0ø")).text == "é\u00a0\n"
+
+
 async def test_few_run_at_a_time(server: DevServer) -> None:
-    """So that questions leave the engine to the recorder; more are refused at once."""
-    slow = [asyncio.ensure_future(ask(server, "SELECT sleep(1)")) for _ in range(12)]
-    codes = [answer.headers.get("X-ClickHouse-Exception-Code") for answer in await asyncio.gather(*slow)]
-    assert set(codes) == {None, "202"}
-    assert (await ask(server, "SELECT 1")).text == "1\n"
+    """So that questions leave the engine to the recorder; more are refused at once, but questions about them."""
+
+    def begun() -> requests.Response:
+        """A statement whose answer has begun: it runs until somebody reads on."""
+        return requests.post(server.url, "SELECT number FROM numbers(1000000000)", stream=True, timeout=60)
+
+    held = [await asyncio.to_thread(begun) for _ in range(4)]
+    try:
+        assert [answer.status_code for answer in held] == [200] * 4
+        assert await code(server, "SELECT 1") == 202
+        assert await code(server, "SELECT 1 -- system.processes") == 202
+        assert await code(server, "SELECT 'SHOW PROCESSLIST'") == 202
+        assert int((await ask(server, "SELECT count() FROM `system` . processes")).text) >= 4
+        assert await code(server, "SHOW PROCESSLIST") == 0
+    finally:
+        for answer in held:
+            answer.close()
+    async with asyncio.timeout(60):
+        while True:
+            answer = await ask(server, "SELECT 1")
+            if answer.status_code == 200:
+                break
+            await asyncio.sleep(0.05)
+    assert answer.text == "1\n"
+
+
+async def test_a_question_has_limits_that_the_url_cannot_lift(server: DevServer) -> None:
+    """Memory, time and disk are the recorder's; a question may say that it wants less."""
+    limits = {
+        "max_memory_usage": 1 << 30,
+        "max_execution_time": 60,
+        "max_temporary_data_on_disk_size_for_query": 256 << 20,
+        "max_untracked_memory": 4 << 20,
+    }
+    for name, most in limits.items():
+        for asked in ("0", str(most + 1), "9" * 5000, "18446744073709551615"):
+            said = await ask(server, f"SELECT getSetting('{name}')", **{name: asked})
+            assert said.text == f"{most}\n", name
+        assert (await ask(server, f"SELECT getSetting('{name}')")).text == f"{most}\n"
+        assert (await ask(server, f"SELECT getSetting('{name}')", **{name: 50})).text == "50\n"
+    greedy = "SELECT length(groupArray(toString(number) || repeat('x', 1000))) FROM numbers(3000000)"
+    assert await code(server, greedy, max_memory_usage=0) == 241
+
+
+async def test_a_body_is_as_large_as_a_question(server: DevServer) -> None:
+    """What is larger, and rows or tables of any size, are refused before they fill the recorder's disk."""
+    large = "SELECT 1 -- " + "x" * (1 << 20)
+    answer = await ask(server, large, max_query_size=0)
+    assert (answer.status_code, answer.headers["X-ClickHouse-Exception-Code"]) == (413, "229")
+    insert = "INSERT INTO nowhere FORMAT TSV"
+    assert await code(server, "1\n" * 100, query=insert) == 164
+
+
+async def test_an_answer_that_is_held_back_has_a_limit(chdb_path: pathlib.Path, engine: Client) -> None:
+    """A client cannot fill the disk by asking for all of an answer at once; piece by piece it may be any size."""
+    sql = "SELECT number FROM numbers(3000000)"
+    async with DevServer(chdb_path, read_only=True, max_answer_bytes=20 << 20) as server:
+        assert (await ask(server, "SELECT 1", wait_end_of_query=1)).text == "1\n"
+        answer = await ask(server, sql, wait_end_of_query=1)
+        assert answer.headers["X-ClickHouse-Exception-Code"] == "396"
+        assert "The answer is larger than 20971520 bytes" in answer.text
+        assert (await ask(server, sql)).text.count("\n") == 3_000_000
 
 
 async def test_it_comes_and_goes_beside_the_engine(

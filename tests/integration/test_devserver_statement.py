@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -257,6 +258,53 @@ def test_rows_of_input_become_a_file() -> None:
 def test_an_outfile_is_seen_in_code_alone(sql: bytes, outfile: bool) -> None:
     """Nothing a client writes may become a file of the server."""
     assert query_of(sql).outfile is outfile
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        b"FORMAT x SETTINGS ",
+        b"a FORMAT x ",
+        b"/*",
+        b"\\'",
+        b"\\`",
+        b"\xe2\x80\x98",
+        b"$%d$",
+        b"(",
+        b"( FORMAT x ",
+    ],
+)
+def test_reading_takes_as_long_as_the_text_is(piece: bytes) -> None:
+    """Ten times the text, about ten times as long (in time of this thread), whatever is in it or not closed in it."""
+
+    def took_s(count: int) -> float:
+        body = b"".join(piece % number if b"%" in piece else piece for number in range(count))
+        begun_s = time.thread_time()
+        query = query_of(b"SELECT 'x " + body)
+        query_of(b"SELECT " + body)
+        insert_of(b"INSERT INTO t " + body)
+        assert len(query.places) <= 17
+        return time.thread_time() - begun_s
+
+    small = max(took_s(3_000), 0.002)
+    assert took_s(30_000) < 40 * small
+
+
+@pytest.mark.parametrize(
+    ("sql", "looks"),
+    [
+        (b"SELECT * FROM system.processes", True),
+        (b'SELECT * FROM `system` /* */ . "processes"', True),
+        (b"show /**/ processlist", True),
+        (b"KILL QUERY WHERE 1", True),
+        (b"SELECT 1 /* system.processes */", False),
+        (b"SELECT 'system.processes PROCESSLIST'", False),
+        (b"SELECT 1 AS PROCESSLIST", False),
+    ],
+)
+def test_a_look_at_the_others_is_seen_in_code_alone(sql: bytes, looks: bool) -> None:
+    """It runs beside as many as may, so a comment must not make one."""
+    assert query_of(sql).looks_at_others is looks
 
 
 def test_calls_are_the_names_before_brackets() -> None:

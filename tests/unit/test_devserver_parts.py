@@ -325,6 +325,31 @@ async def test_as_many_run_as_may_and_each_under_its_own_id() -> None:
     assert running.by_id("b") is second
 
 
+async def test_those_that_look_after_the_others_are_few_too() -> None:
+    """Beyond eight they count like any."""
+    running = Running(1)
+    for number in range(9):
+        running.begin(Run(f"look {number}"), counts=False)
+    with pytest.raises(StatementError, match=r"Too many simultaneous queries\. Maximum: 1"):
+        running.begin(Run("look on"), counts=False)
+
+
+@pytest.mark.parametrize(
+    ("said", "most"),
+    [
+        ("", 262_144),
+        ("x", 262_144),
+        ("1000", 1000),
+        ("0", 16 << 20),
+        ("1073741824", 16 << 20),
+        ("9" * 5000, 16 << 20),
+    ],
+)
+def test_a_client_cannot_make_statements_as_long_as_it_likes(said: str, most: int) -> None:
+    """They are held and read in memory."""
+    assert asked(f"max_query_size={said}").max_query_bytes == most
+
+
 def test_an_external_table_says_its_columns() -> None:
     """By structure, or by types alone; without either there is no table."""
     table = ExternalTable.of("x", "/f", {"x_types": "Int8,String", "x_format": "CSV"})
