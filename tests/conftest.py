@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from harness.backends import NAMES, Backend, Backends, Broken, NotHere, Place
@@ -58,9 +58,20 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 @pytest.hookimpl(trylast=True)  # after the fixtures of the session were ended
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    session.config.stash[LEFT] = left = session.config.stash[WATCH].end()
+    config = session.config
+    left = [*config.stash.get(LEFT, []), *config.stash[WATCH].end()]
+    config.stash[LEFT] = left
+    if hasattr(config, "workeroutput"):  # of a worker of pytest-xdist: the main process tells
+        config.workeroutput["left"] = left
     if left and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker of pytest-xdist has ended."""
+    left = node.config.stash.setdefault(LEFT, [])
+    left += getattr(node, "workeroutput", {}).get("left", [])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -154,7 +154,7 @@ TROUBLES: Mapping[str, Trouble] = {
     "is slow": on_the_way(lambda proxy: proxy.throttle(20_000)),
     "is far away": on_the_way(lambda proxy: proxy.delay(0.4)),
     "loses connections without a word": again_and_again(lambda proxy: proxy.half_open("server")),
-    "cuts requests": again_and_again(lambda proxy: proxy.cut_after(60_000, "to_server")),
+    "cuts requests": again_and_again(lambda proxy: proxy.cut_after(5_000, "to_server")),
     "cuts answers": again_and_again(lambda proxy: proxy.cut_after(30, "to_client")),
     "cuts connections": again_and_again(TcpProxy.cut),
 }
