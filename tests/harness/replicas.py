@@ -85,6 +85,9 @@ class Replicas:
 class _Hooks:
     """One replica's word about itself."""
 
+    made = False
+    """Whether the table is there: on both at once, whichever was asked for it."""
+
     def __init__(self, number: int, path: str):
         self._number = number
         self._path = path
@@ -100,13 +103,15 @@ class _Hooks:
         """See `Hooks`."""
         sql = statement.sql
         self.statements.append(sql)
+        if sql.startswith("CREATE TABLE t "):
+            _Hooks.made = True
         own = f"{self._path}\treplica{self._number}\n" if self._path else ""
         if "serverUUID()" in sql:
             raise Answer(200, UUIDS[self._number] + "\n")
         if "replica_is_active" in sql:
             raise Answer(200, "0\n" if 1 - self._number in self.lost else "1\n")
         if "SELECT table, zookeeper_path" in sql:
-            raise Answer(200, f"t\t{own}" if own else "")
+            raise Answer(200, f"t\t{own}" if own and _Hooks.made else "")
         if "SELECT zookeeper_path" in sql:
             raise Answer(200, own)
         if "SYSTEM SYNC REPLICA" in sql:
