@@ -108,7 +108,7 @@ def test_hotpath_measures_three_sides() -> None:
 
 def test_an_engine_that_hangs_loses_no_count() -> None:
     """After the hang every row is in the database once, or told in a gap row."""
-    found = answer("hotpath", "--engine-hangs", "--hang-seconds", "1", "--seconds", "0.4", "--rate", "3000")
+    found = answer("hotpath", "--engine-hangs", "--hang-seconds", "3", "--seconds", "0.4", "--rate", "2000")
     counts_agree(found)
     assert found["problems"] == []
     assert all(table["exact"] for table in found["tables"].values())
