@@ -28,6 +28,7 @@ def demo(invocation: Invocation, seed: int, minutes: float) -> None:
 
     Starts the recorder on an embedded ClickHouse, simulates a few minutes of trading at full speed, prints where
     every row went and how long it took, and answers three questions. Ends within a minute; the database stays.
+    With --target it records into that server, whose tables "recorder migrate up" has made.
 
     \b
     Example:

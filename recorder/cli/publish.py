@@ -121,8 +121,8 @@ def publish(
     """Publish rows, one JSON object a line, to a bus that "recorder run" subscribes to.
 
     It waits for room instead of shedding, and at the end until the recorder has acknowledged every message: the rows
-    are then durable. Lines that are no JSON object are told and left out. Publishing the same rows again records them
-    again: they are other messages.
+    are then durable, or dead letters. Lines that are no JSON object are told and left out. Publishing the same rows
+    again records them again: they are other messages.
 
     \b
     Exit codes: 0 all acknowledged, 1 bad lines, or not all acknowledged in time, 2 wrong use, 130 interrupted.
