@@ -11,6 +11,7 @@ import datetime
 import decimal
 import uuid
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -114,30 +115,29 @@ def _check(rows: list[Any]) -> None:
     if type(rows[0]) is dict:
         _check_names(rows[0])
     plain = _PLAIN
-    odd = [value for row in rows for value in _values(row) if type(value) not in plain]
-    if not odd:
+    kinds = set(map(type, chain.from_iterable(map(_values, rows)))) - plain
+    if not kinds:
         return
-    _check_kinds(rows, odd)
-    odd = [value for value in _values(rows[0]) if type(value) in _NESTED]
+    _check_kinds(rows, kinds)
+    nested = [value for value in _values(rows[0]) if type(value) in _NESTED]
     for _ in range(MAX_DEPTH):
-        if not odd:
+        if not nested:
             return
         inside: list[Any] = []
-        for inner in odd:
+        for inner in nested:
             if type(inner) is dict:
                 _check_names(inner)
                 inside += inner.values()
             elif inner:
                 inside.append(inner[0])
-        odd = [value for value in inside if type(value) not in plain]
-        _check_kinds(rows, odd)
-        odd = [value for value in odd if type(value) in _NESTED]
-    if odd:
+        _check_kinds(rows, set(map(type, inside)) - plain)
+        nested = [value for value in inside if type(value) in _NESTED]
+    if nested:
         raise ValueError(f"more than {MAX_DEPTH} lists and mappings inside each other")
 
 
-def _check_kinds(rows: list[Any], values: list[Any]) -> None:
-    for kind in set(map(type, values)) - _NESTED:
+def _check_kinds(rows: list[Any], kinds: set[type]) -> None:
+    for kind in kinds - _NESTED:
         if not issubclass(kind, _ALSO):
             raise TypeError(_wrong_value(rows, kind))
 

@@ -1,55 +1,29 @@
 """A publisher's side of the protocol (`recorder.bus.wire`): what waits, what is out, what is safe. Pure.
 
-Records wait in order. Those that the window lets out become chunks, numbered; a chunk is kept until all of it is
-resolved, and sent again, flagged, when the recorder asks or turns out to be another. `put` is for any thread;
-everything else has one caller at a time.
+Records wait in order. Those that the window lets out are numbered, and each is kept until it is resolved, and sent
+again, flagged, when the recorder asks or turns out to be another. `put` is for any thread; everything else has one
+caller at a time.
+
+An answer of the recorder may resolve thousands of records at once, in hundreds of ranges, since each table is flushed
+by itself. Letting go of them takes a millisecond, and the caller may be a trading thread in a call of `publish`: so
+`take` only notes what the recorder said, and `settle` does as much of it as its caller has time for.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 
 from recorder.bus import wire
 from recorder.bus.ranges import Ranges
 
-CHUNK_RECORDS = 256
-CHUNK_BYTES = 256 * 1024
-"""A frame has at most so much, or one record: building one stays a matter of microseconds."""
+FRAME_RECORDS = 256
+FRAME_BYTES = 64 * 1024
+"""A frame has at most so much, or one record: building one stays a matter of microseconds, and what malloc gives for
+it comes from its heap rather than from fresh pages."""
 RECORD_COST = 100
 """What a record is counted for beside its bytes: about what its objects take."""
-
-
-class Chunk:
-    """Records that were numbered together. A resolved one is None."""
-
-    __slots__ = ("bytes", "first", "records", "unresolved")
-
-    def __init__(self, first: int, records: list[bytes | None], bytes_: int):
-        self.first = first
-        self.records = records
-        self.bytes = bytes_
-        self.unresolved = len(records)
-
-    @property
-    def end(self) -> int:
-        """The position after its last one."""
-        return self.first + len(self.records)
-
-    def drop(self) -> int:
-        """All of it is resolved; the bytes that are free now."""
-        freed, self.bytes, self.unresolved = self.bytes, 0, 0
-        return freed
-
-    def resolve(self, start: int, end: int) -> int:
-        """Let go of the records at these positions, all in it and unresolved; the bytes that are free now."""
-        freed = 0
-        for n in range(start - self.first, end - self.first):
-            freed += len(self.records[n] or b"") + RECORD_COST
-            self.records[n] = None
-        self.unresolved -= end - start
-        self.bytes -= freed
-        return freed
 
 
 class Outbox:
@@ -74,10 +48,14 @@ class Outbox:
         self._waiting: deque[bytes] = deque()
         self._accepted_bytes = 0
         self._freed_bytes = 0
-        self._out: deque[Chunk] = deque()
+        self._out: dict[int, bytes] = {}
+        """By position: what was sent and is not resolved."""
         self._out_bytes = 0
-        self._again: deque[tuple[Chunk, int, int]] = deque()
+        self._told: deque[tuple[int, int]] = deque()
+        """What the recorder said is resolved, and is not settled yet."""
         self._follows = 0
+        self.cursor = 0
+        """Everything below that is not resolved was sent to this run of the recorder, or is lost on the way."""
         self.restarts = 0
 
     # -- any thread --------------------------------------------------------------------------------------------
@@ -131,14 +109,14 @@ class Outbox:
         return self.resolved.end_of_run(0)
 
     @property
-    def cursor(self) -> int:
-        """Everything below that is not resolved was sent to this run of the recorder, or is lost on the way."""
-        return self._again[0][1] if self._again else self.sent_to
-
-    @property
     def out_messages(self) -> int:
         """Messages that were sent and are not resolved."""
         return self.sent_to - self.resolved.total
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether the recorder said more than is settled."""
+        return bool(self._told)
 
     def hello(self) -> bytes:
         """The frame that opens the epoch."""
@@ -154,46 +132,44 @@ class Outbox:
         """The next frame of messages, None if there is nothing to send or the window is full."""
         if not self.welcome:
             return None
-        while self._again:
-            chunk, start, end = self._again.popleft()
-            frame = self._frame_again(chunk, start, end)
-            if frame is not None:
-                return frame
-        return self._frame_of_new()
+        return self._frame_again() or self._frame_of_new()
 
-    def _frame_again(self, chunk: Chunk, start: int, end: int) -> bytes | None:
-        """What is unresolved of a part of a chunk, up to the first that is; the rest is put back."""
-        run = next(self.resolved.missing(start, end), None)
-        if run is None:
-            return None
-        first, stop = run
-        if stop < end:
-            self._again.appendleft((chunk, stop, end))
-        records = chunk.records[first - chunk.first : stop - chunk.first]
-        return self._pack(True, first, [record for record in records if record is not None])
+    def _frame_again(self) -> bytes | None:
+        """What comes next of all that was sent before and is unresolved, up to the first that is resolved."""
+        first, stop = next(self.resolved.missing(self.cursor, self.sent_to), (self.sent_to, self.sent_to))
+        records: list[bytes] = []
+        size = 0
+        for position in range(first, min(stop, first + FRAME_RECORDS)):
+            record = self._out[position]
+            size += len(record) + RECORD_COST
+            if records and size > FRAME_BYTES:
+                break
+            records.append(record)
+        self.cursor = first + len(records)
+        return self._pack(True, first, records) if records else None
 
     def _frame_of_new(self) -> bytes | None:
         waiting = self._waiting
         # With nothing out, one message always may be, whatever its size.
         least = 1 if self.out_messages == 0 else 0
-        room = min(CHUNK_RECORDS, max(least, self.window_messages - self.out_messages), len(waiting))
+        room = min(FRAME_RECORDS, max(least, self.window_messages - self.out_messages), len(waiting))
         room_bytes = self.window_bytes - self._out_bytes
         records: list[bytes] = []
         size = 0
         while len(records) < room:
             more = len(waiting[0]) + RECORD_COST
-            too_large = size + more > (min(room_bytes, CHUNK_BYTES) if records else room_bytes)
+            too_large = size + more > (min(room_bytes, FRAME_BYTES) if records else room_bytes)
             if too_large and (records or not least):
                 break
             records.append(waiting.popleft())
             size += more
         if not records:
             return None
-        chunk = Chunk(self.sent_to, list(records), size)
-        self._out.append(chunk)
+        first = self.sent_to
+        self._out.update(enumerate(records, first))
         self._out_bytes += size
-        self.sent_to = chunk.end
-        return self._pack(False, chunk.first, records)
+        self.cursor = self.sent_to = first + len(records)
+        return self._pack(False, first, records)
 
     def _pack(self, redelivered: bool, first: int, records: list[bytes]) -> bytes:
         follows, self._follows = self._follows, first + len(records)
@@ -207,14 +183,18 @@ class Outbox:
         )
 
     def take(self, answer: wire.FromRecorder) -> None:
-        """What the recorder says."""
+        """Note what the recorder says; what is resolved by it is let go of by `settle`."""
         if isinstance(answer, wire.Unknown):
             self.forget()
             return
         if answer.run != self.run and not answer.welcome:
             self.forget()
             return
-        self._resolve(answer)
+        self.settle()
+        # Never beyond what was sent, whatever the answer says.
+        sent_to = self.sent_to
+        self._told.append((0, min(answer.resolved, sent_to)))
+        self._told.extend((start, min(end, sent_to)) for start, end in answer.ranges)
         self.window_messages = answer.window_messages
         self.window_bytes = answer.window_bytes
         self.shed_seen = max(self.shed_seen, min(answer.shed_seen, self.shed))
@@ -222,8 +202,10 @@ class Outbox:
         if answer.welcome and (another or not self.welcome):
             self.run = answer.run
             self.welcome = True
+            self.settle()
             self._rewind(answer.expected)
         elif answer.resend and answer.expected < self.cursor:
+            self.settle()
             self._rewind(answer.expected)
 
     def forget(self) -> None:
@@ -236,45 +218,28 @@ class Outbox:
         expected = min(expected, self.sent_to)
         self.restarts += 1
         self._follows = expected
-        self._again = deque(
-            (chunk, max(chunk.first, expected), chunk.end)
-            for chunk in self._out
-            if chunk.end > expected and chunk.unresolved
-        )
+        self.cursor = expected
 
-    def _resolve(self, ack: wire.Ack) -> None:
-        # Never beyond what was sent, whatever the answer says.
-        fresh = self.resolved.add(0, min(ack.resolved, self.sent_to))
-        for start, end in ack.ranges:
-            fresh += self.resolved.add(start, min(end, self.sent_to))
-        if not fresh:
-            return
-        freed = self._let_go_of_the_first()
-        if self._out and max(fresh)[1] > self._out[0].first:
-            freed += self._let_go_of(fresh)
+    def settle(self, most: int = sys.maxsize) -> None:
+        """Let go of what the recorder said is resolved: of at most so many records."""
+        told, resolved = self._told, self.resolved
+        while told and most > 0:
+            start, end = told.popleft()
+            start = resolved.end_of_run(start)
+            stop = min(end, start + most)
+            if start >= stop:
+                most -= 1  # to find that it is known takes about as long as to let go of one
+                continue
+            if stop < end:
+                told.appendleft((stop, end))
+            most -= stop - start
+            self._let_go(resolved.add(start, stop))
+
+    def _let_go(self, ranges: list[tuple[int, int]]) -> None:
+        out = self._out
+        freed = 0
+        for start, end in ranges:
+            for position in range(start, end):
+                freed += len(out.pop(position)) + RECORD_COST
         self._out_bytes -= freed
         self._freed_bytes += freed
-
-    def _let_go_of_the_first(self) -> int:
-        """Whole chunks, from the first on; the bytes that are free now."""
-        out, base, freed = self._out, self.base, 0
-        while out and out[0].end <= base:
-            freed += out.popleft().drop()
-        return freed
-
-    def _let_go_of(self, ranges: list[tuple[int, int]]) -> int:
-        """Single records, where a chunk is resolved in part; the bytes that are free now."""
-        ranges = sorted(ranges)
-        freed = at = 0
-        for chunk in self._out:
-            first, end = chunk.first, chunk.end
-            while at < len(ranges) and ranges[at][0] < end:
-                start, stop = ranges[at]
-                if stop > first:
-                    freed += chunk.resolve(max(start, first), min(stop, end))
-                if stop > end:
-                    break
-                at += 1
-            if at == len(ranges):
-                break
-        return freed

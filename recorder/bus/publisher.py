@@ -28,7 +28,7 @@ from recorder.bus.base import Encoding
 from recorder.bus.encode import encode_rows, plain_parts
 from recorder.bus.endpoint import ZmqEndpoint, import_zmq, parse_zmq_url, prepare
 from recorder.bus.errors import BusUrlError
-from recorder.bus.outbox import CHUNK_RECORDS, Outbox
+from recorder.bus.outbox import FRAME_RECORDS, Outbox
 from recorder.correlation import correlation_id as current_correlation_id
 from recorder.errors import RecorderClosed, RecorderForked
 from recorder.identity import new_epoch
@@ -37,6 +37,9 @@ MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """A larger message is refused in the call."""
 FRAMES_A_TURN = 8
 """Sent, and read, at most, each time the thread serves the socket; a call of `publish` does one of either."""
+SETTLE_A_CALL = 8
+"""Messages that the recorder said are safe, let go of in a call of `publish`: more than the one that it takes, so that
+none are left over, and few, so that it stays short."""
 KEEP_NS = 5_000_000
 """While messages are out and nobody publishes, the thread serves the socket this often."""
 AWAY_S = 0.1
@@ -180,10 +183,13 @@ class Publisher:
             raise ValueError("a topic has at most 255 characters, a correlation id 1,024")
         number = wire.ENCODING_NUMBERS[encoding]
         taken = self._outbox.put(wire.record(time.time_ns(), topic, number, correlation_id, payload))
-        if time.monotonic_ns() - self._served_ns >= self._linger_ns and self._serving.acquire(False):
+        due = time.monotonic_ns() - self._served_ns >= self._linger_ns
+        if (due or self._outbox.unsettled) and self._serving.acquire(False):
             try:
                 if not self._closed:
-                    self._serve_a_little()
+                    self._outbox.settle(SETTLE_A_CALL)
+                    if due:
+                        self._serve_a_little()
             finally:
                 self._serving.release()
         if self._idle:
@@ -210,11 +216,12 @@ class Publisher:
         """Read one frame or send one: what a call of `publish` may cost."""
         now = time.monotonic_ns()
         events = self._socket.getsockopt(self._events)
-        if events & self._in:
+        # What it said last is settled first: there is no hurry, and two answers in one call would take too long.
+        if events & self._in and not self._outbox.unsettled:
             self._hear(self._socket.recv(self._noblock), now)
             return
         # With more waiting than a frame holds, the next call sends again.
-        if not (events & self._out and self._send_one(now) and self._outbox.waiting >= CHUNK_RECORDS):
+        if not (events & self._out and self._send_one(now) and self._outbox.waiting >= FRAME_RECORDS):
             self._served_ns = now
 
     def _serve(self) -> None:
@@ -225,6 +232,7 @@ class Publisher:
             if not socket.getsockopt(self._events) & self._in:
                 break
             self._hear(socket.recv(self._noblock), now)
+        self._outbox.settle()
         if socket.getsockopt(self._events) & self._out:
             for _ in range(FRAMES_A_TURN):
                 if not self._send_one(now):

@@ -63,8 +63,8 @@ class BusModel(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.small_chunks = mock.patch.object(outbox, "CHUNK_RECORDS", 3)
-        self.small_chunks.start()
+        self.small_frames = mock.patch.object(outbox, "FRAME_RECORDS", 3)
+        self.small_frames.start()
         self.outbox = Outbox(EPOCH, "p", BUFFER)
         self.recorder = Recorder(1)
         self.to_recorder: list[bytes] = []
@@ -89,6 +89,12 @@ class BusModel(RuleBasedStateMachine):
         for _ in range(most):
             if (frame := self.outbox.next_frame()) is not None:
                 self.to_recorder.append(frame)
+
+    @rule(most=st.integers(1, 30))
+    def settle(self, most: int) -> None:
+        before = self.outbox.resolved.total
+        self.outbox.settle(most)
+        assert self.outbox.resolved.total - before <= most, "a call lets go of no more than it has time for"
 
     @rule()
     def hello_or_ping(self) -> None:
@@ -220,7 +226,7 @@ class BusModel(RuleBasedStateMachine):
         try:
             self.heal()
         finally:
-            self.small_chunks.stop()
+            self.small_frames.stop()
 
     def heal(self) -> None:
         self.restart()
@@ -233,6 +239,7 @@ class BusModel(RuleBasedStateMachine):
                 self.recorder.stream.resolve(message.position for message in self.recorder.delivered)
                 self.to_publisher.append(self.recorder.ack())
             self.answer(1_000)
+            self.outbox.settle()
             if not self.outbox.unresolved and self.outbox.shed_seen == self.outbox.shed:
                 break
         assert self.outbox.unresolved == 0
