@@ -53,6 +53,8 @@ class Outbox:
         self._out_bytes = 0
         self._told: deque[tuple[int, int]] = deque()
         """What the recorder said is resolved, and is not settled yet."""
+        self._told_end = 0
+        """It is believed of what had been sent by then, whatever it says."""
         self._follows = 0
         self.cursor = 0
         """Everything below that is not resolved was sent to this run of the recorder, or is lost on the way."""
@@ -191,10 +193,9 @@ class Outbox:
             self.forget()
             return
         self.settle()
-        # Never beyond what was sent, whatever the answer says.
-        sent_to = self.sent_to
-        self._told.append((0, min(answer.resolved, sent_to)))
-        self._told.extend((start, min(end, sent_to)) for start, end in answer.ranges)
+        self._told.append((0, answer.resolved))
+        self._told.extend(answer.ranges)
+        self._told_end = self.sent_to
         self.window_messages = answer.window_messages
         self.window_bytes = answer.window_bytes
         self.shed_seen = max(self.shed_seen, min(answer.shed_seen, self.shed))
@@ -225,6 +226,7 @@ class Outbox:
         told, resolved = self._told, self.resolved
         while told and most > 0:
             start, end = told.popleft()
+            end = min(end, self._told_end)
             start = resolved.end_of_run(start)
             stop = min(end, start + most)
             if start >= stop:
