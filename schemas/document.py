@@ -21,7 +21,8 @@ nanoseconds since the epoch, UTC. A column without a default is required: a row 
 is not in a column's list makes the row a dead letter too. "recorder" as a default means that the recorder fills it in.
 
 Views: `orders_current` is one row an order (with `submit_latency_ns` = `ts_ack` - `ts_send`, and `conflicting_finals`,
-the final statuses that came after the one that stands); `fills_unique` one row an execution; and
+the final statuses that came after the one that stands); `fills_unique` one row an execution, by `venue`, `account_id`,
+`symbol`, `fill_id` and `side` (an account that trades with itself has a fill on either side, under one id); and
 `positions_intraday_current` and `account_state_current` the latest state. They read their table whole, so filter by
 their key columns.
 """

@@ -79,7 +79,8 @@ class Fill(Event, kw_only=True):
     broker_order_id: Id | None = None
     """The order's id as the venue gave it."""
     fill_id: Id
-    """The venue's id of the execution; unique within venue, account and symbol."""
+    """The venue's id of the execution; with venue, account, symbol and side its key: who trades with itself has two
+    fills of one id."""
     strategy: Name | None = None
     """The strategy that owns the fill."""
     account_id: Name = ""

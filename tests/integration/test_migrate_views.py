@@ -178,6 +178,23 @@ def test_a_fill_sent_twice_is_one_fill(book: Book) -> None:
     ]  # fmt: skip
 
 
+def test_the_two_sides_of_a_trade_with_oneself_are_two_fills(book: Book) -> None:
+    """The venue gives both the trade's id; each side keeps its own order and fee, and the sum is that of both."""
+    fill = {
+        "fill_id": "f-1",
+        "symbol": "BTCUSDT",
+        "venue": "v",
+        "fill_qty": Decimal(2),
+        "fill_price": Decimal(10),
+    }
+    book.add("fills", 1, **fill, side="buy", client_order_id="c-1")
+    book.add("fills", 2, **fill, side="sell", client_order_id="c-2", fees=Decimal("0.2"))
+    book.add("fills", 3, **fill, side="buy", client_order_id="c-1", fees=Decimal("0.1"))
+    assert book.rows("fills_unique", "side, client_order_id, fees, copies") == [
+        ("buy", "c-1", Decimal("0.1"), 2), ("sell", "c-2", Decimal("0.2"), 1),
+    ]  # fmt: skip
+
+
 def test_a_position_is_its_latest_state(book: Book) -> None:
     """The latest by the state's own time, one row a strategy; the account's net position has no strategy."""
     at = {"symbol": "BTCUSDT", "account_id": "a"}

@@ -108,7 +108,12 @@ def test_every_digit_of_an_account_survives(
 
 LITE, FULL = "lite", "full"
 deliveries = st.lists(
-    st.tuples(st.sampled_from([LITE, FULL]), st.integers(1, 4), st.sampled_from(["go on", "restart"])),
+    st.tuples(
+        st.sampled_from([LITE, FULL]),
+        st.integers(1, 3),
+        st.sampled_from(["BUY", "SELL"]),
+        st.sampled_from(["go on", "restart"]),
+    ),
     min_size=1,
     max_size=24,
 )
@@ -116,26 +121,32 @@ deliveries = st.lists(
 
 @given(deliveries)
 @settings(max_examples=300)
-def test_a_fill_is_one_fill_however_it_comes(events: list[tuple[str, int, str]]) -> None:
-    """Any interleaving of TRADE_LITE, full events and repeats, a restart anywhere between them: by the key of
-    `fills_unique` each fill that was told is there once, with the fee if any full event came."""
+def test_a_fill_is_one_fill_however_it_comes(events: list[tuple[str, int, str, str]]) -> None:
+    """Any interleaving of TRADE_LITE, full events and repeats, of both sides of a trade with oneself, a restart
+    anywhere between them: by the key of `fills_unique` each fill that was told is there once, under its own order, with
+    the fee if any full event of its side came. No row depends on what came before but a lite one that is left out."""
     normaliser = BinanceNormaliser(account_id="main")
     fills: dict[tuple[str, ...], list[Any]] = defaultdict(list)
-    for kind, trade_id, then in events:
-        message = trade_lite(trade_id) if kind == LITE else futures_trade(trade_id)
-        for row in normaliser.normalise(Message(raw(message), NS)):
+    for kind, trade_id, side, then in events:
+        order = {"S": side, "c": f"c-{side}", "i": 1 + (side == "SELL")}
+        message = trade_lite(trade_id, **order) if kind == LITE else futures_trade(trade_id, **order)
+        made = list(normaliser.normalise(Message(raw(message), NS)))
+        alone = list(BinanceNormaliser(account_id="main").normalise(Message(raw(message), NS)))
+        assert made == alone or (kind == LITE and not made)
+        for row in made:
             if row.table == "fills":
                 fill: Any = row.row
-                fills[fill.venue, fill.account_id, fill.symbol, fill.fill_id].append(fill)
+                fills[fill.venue, fill.account_id, fill.symbol, fill.fill_id, fill.side].append(fill)
         if then == "restart":
             normaliser = BinanceNormaliser(account_id="main")
-    told = {str(trade_id) for _, trade_id, _ in events}
-    assert {key[3] for key in fills} == told
+    told = {(str(trade_id), side) for _, trade_id, side, _ in events}
+    assert {(key[3], key[4].upper()) for key in fills} == told
     assert len(fills) == len(told)
     for key, copies in fills.items():
-        full = any(kind == FULL and str(trade_id) == key[3] for kind, trade_id, _ in events)
+        full = any((FULL, key[3], key[4].upper()) == (kind, str(t), side) for kind, t, side, _ in events)
         assert any(copy.fees is not None for copy in copies) == full
-        assert len({(copy.fill_qty, copy.fill_price, copy.side, copy.ts_exchange) for copy in copies}) == 1
+        assert len({(copy.fill_qty, copy.fill_price, copy.ts_exchange) for copy in copies}) == 1
+        assert {copy.client_order_id for copy in copies} == {f"c-{key[4].upper()}"}
 
 
 @given(

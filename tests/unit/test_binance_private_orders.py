@@ -269,6 +269,15 @@ def test_trade_lite_and_the_full_event_are_one_fill() -> None:
     assert feed(trade_lite(s="ETHUSDT")) == []
 
 
+def test_a_full_event_speaks_for_its_own_side_alone() -> None:
+    """Who trades with itself has two fills of one trade id: the other side's lite one is news."""
+    feed = PrivateFeed()
+    feed(futures_trade(S="BUY"))
+    assert feed.one(trade_lite(S="SELL"), "fills").side == "sell"
+    assert feed(trade_lite(S="BUY")) == []
+    assert feed.normaliser.filtered == {"trade_lite_after_full": 1}
+
+
 def test_few_full_events_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """A TRADE_LITE that comes much later makes its row: one more in `fills`, none in `fills_unique`."""
     monkeypatch.setattr(private_orders, "FULL_FILLS_MAX", 3)

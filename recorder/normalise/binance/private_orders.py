@@ -1,9 +1,10 @@
 """Messages about one's own orders to rows of `orders` and `fills`.
 
 A fill's id is the venue's trade id, the same in every message about it: of TRADE_LITE, the full event and any repeat
-the view `fills_unique` makes one fill, in whatever order they come and whoever records them. No row depends on what
-came before, with one exception: a TRADE_LITE whose full event was seen is left out, for it says less. That is safe,
-because the full event is a message of its own, delivered again until its rows are durable.
+the view `fills_unique` makes one fill, in whatever order they come and whoever records them. An account that trades
+with itself has two fills of one trade, told apart by their side. No row depends on what came before, with one
+exception: a TRADE_LITE whose full event was seen is left out, for it says less. That is safe, because the full event is
+a message of its own, delivered again until its rows are durable.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ FULL_FILLS_MAX = 16_384
 """Fills whose full event is remembered: 4 MB. A TRADE_LITE that comes later than that many makes its row, and
 `fills_unique` still one fill."""
 
+FullFill = tuple[str, str, str, int]
+"""Venue, symbol, side and trade id: all that is in the key of `fills_unique` but the account."""
+
 SIDES = {"BUY": "buy", "SELL": "sell"}
 _FINAL = frozenset(FINAL_ORDER_STATUSES)
 _CONDITIONAL = ("STOP_LOSS", "TAKE_PROFIT")
@@ -65,7 +69,7 @@ class PrivateOrders:
         self._venue_of = venue_of
         self._filtered = filtered
         self._ignored = ignored
-        self._full_fills: OrderedDict[tuple[str, str, int], None] = OrderedDict()
+        self._full_fills: OrderedDict[FullFill, None] = OrderedDict()
 
     def execution_report(self, message: ExecutionReport, ts_local: int, body: bytes) -> list[NormalisedRow]:
         """Spot: the order's transition, its fill, and where an amended order goes on under another id that one."""
@@ -123,7 +127,7 @@ class PrivateOrders:
             )
             rows.append(self._fill(venue, found, fill_id, order.client_order_id, ts_local, found.T, body))
             if found.t > 0:
-                self._remember((venue, found.s, found.t))
+                self._remember((venue, found.s, found.S, found.t))
         return rows
 
     def trade_lite(self, message: TradeLite, ts_local: int, body: bytes) -> list[NormalisedRow]:
@@ -132,7 +136,7 @@ class PrivateOrders:
         fill_id = str(message.t) if message.t else ""
         time = message.E if message.T is None else message.T
         row = self._fill(venue, message, fill_id, message.c or None, ts_local, time, body)
-        if (venue, message.s, message.t) in self._full_fills:
+        if (venue, message.s, message.S, message.t) in self._full_fills:
             self._filtered["trade_lite_after_full"] += 1
             return []
         return [row]
@@ -305,7 +309,7 @@ class PrivateOrders:
             )
         return status
 
-    def _remember(self, fill: tuple[str, str, int]) -> None:
+    def _remember(self, fill: FullFill) -> None:
         self._full_fills[fill] = None
         self._full_fills.move_to_end(fill)
         if len(self._full_fills) > FULL_FILLS_MAX:
