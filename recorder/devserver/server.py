@@ -289,8 +289,11 @@ class DevServer:
         return known and right
 
     def _strange_host(self, http: web.Request) -> bool:
-        """Whether a browser may have been led here under another name; a password keeps such out by itself."""
-        if self._password or not http.host:
+        """Whether a browser may have been led here under another name.
+
+        A password keeps such out by itself, and so does TLS: the certificate is not for a name of theirs.
+        """
+        if self._password or self._tls is not None or not http.host:
             return False
         host = http.host.rsplit(":", 1)[0] if not http.host.endswith("]") else http.host
         return self._wanted.loopback and not Address(host.strip("[]"), 0).loopback

@@ -3,6 +3,8 @@
 Nothing is repeated behind our back: urllib3 would send an insert again after an error of TLS (`Once`), the driver after
 some statuses (`query_retries`) and after a connection that broke, unless the body is no bytes (`http_body`). What is
 still repeated by the driver are reads of which the connection broke. Proxies that the environment names are not used.
+
+Names in certificates are compared by urllib3, before anything is sent: unlike OpenSSL it tells which are there.
 """
 
 from __future__ import annotations
@@ -32,6 +34,12 @@ OLDEST_VERSION = (24, 8)
 OPENING_S = 5.0
 """How long a server that is connected may take for each of the three questions a new client has."""
 _FOREVER_S = 100 * 365 * 86_400
+_KEY = b"PRIVATE KEY-----"
+_NEEDED = {
+    "tls_ca": "name the PEM file of the authority that signed the server's certificate",
+    "tls_cert": "name the PEM file of the client certificate",
+    "tls_key": "name the PEM file of the client certificate's key",
+}
 
 
 class Once(PoolManager):
@@ -41,6 +49,7 @@ class Once(PoolManager):
     def __init__(self, **options: Any):
         super().__init__(**options)
         self._limits = threading.local()
+        logging.getLogger("urllib3.connection").addFilter(_no_certificates)
 
     @contextlib.contextmanager
     def within(self, connect_s: float, read_s: float | None) -> Iterator[None]:
@@ -57,7 +66,25 @@ class Once(PoolManager):
     ) -> BaseHTTPResponse:
         """`PoolManager.urlopen`, without repeats."""
         timeout = getattr(self._limits, "timeout", None) or options.get("timeout")
-        return super().urlopen(method, url, redirect, **{**options, "timeout": timeout, "retries": 0})
+        _calling.ours = True
+        try:
+            return super().urlopen(method, url, redirect, **{**options, "timeout": timeout, "retries": 0})
+        finally:
+            _calling.ours = False
+
+
+_calling = threading.local()
+
+
+def _no_certificates(record: logging.LogRecord) -> bool:
+    """Keep urllib3 from logging a whole certificate that is for another name: our error says what is in it.
+
+    Requests of others in the process log it as ever.
+    """
+    return not (
+        getattr(_calling, "ours", False)
+        and record.msg.startswith("Certificate did not match expected hostname")
+    )
 
 
 @dataclass(frozen=True)
@@ -86,16 +113,12 @@ class Tls:
             else:
                 context.load_default_certs()
         except (ssl.SSLError, ValueError) as error:
-            raise _unusable(f"tls_ca {self.ca}: no certificate can be read from it ({error})") from None
+            raise _unusable(
+                f"tls_ca {self.ca}: no certificate can be read from it ({_ssl_reason(error)}); name the PEM file of "
+                "the authority that signed the server's certificate"
+            ) from None
         if self.cert is not None:
-            try:
-                # Without a password of its own a locked key would ask for one on the terminal.
-                context.load_cert_chain(self.cert, self.key, password="")
-            except (ssl.SSLError, ValueError) as error:
-                files = f"tls_cert {self.cert}" + (f" and tls_key {self.key}" if self.key else "")
-                raise _unusable(
-                    f"{files}: do not make a certificate with its key, without a password ({error})"
-                ) from None
+            _load_own(context, self.cert, self.key)
         return context
 
 
@@ -115,8 +138,8 @@ class Access:
         """The URL of a host, without credentials: for messages."""
         return f"{self.scheme}://[{name}]:{port}" if ":" in name else f"{self.scheme}://{name}:{port}"
 
-    def pool(self, connections: int) -> Once:
-        """Connections to one host: at most so many are kept alive; more are opened where they are needed.
+    def pool(self, name: str, connections: int) -> Once:
+        """Connections to the host of that name: at most so many are kept alive; more are opened where they are needed.
 
         Raises:
             HostFailed: a file for TLS cannot be used.
@@ -127,8 +150,8 @@ class Access:
             options |= {"verify": tls.verify, "ssl_context": tls.context()}
             if tls.server_name:
                 options["server_hostname"] = tls.server_name
-                if tls.verify:
-                    options["assert_hostname"] = tls.server_name
+            if tls.verify:
+                options["assert_hostname"] = tls.server_name or name.rstrip(".")
         pool = Once(**httputil.get_pool_manager_options(**options))
         # Or the driver closes all connections at some age, under calls of other threads; `Host` sees to DNS itself.
         httputil.all_managers[pool] = int(time.time()) + _FOREVER_S
@@ -174,7 +197,11 @@ class Access:
             return self.password_file.read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise _unusable(f"cannot read target_password_file {self.password_file} ({why})") from None
+            raise _unusable(
+                # Not a colon behind the path: what follows "password:" is taken for one, and cut out.
+                f"cannot read target_password_file {self.password_file} ({why}); name a file with the password that "
+                "this user may read"
+            ) from None
 
 
 def refuse_old(version: str, place: str) -> None:
@@ -209,7 +236,31 @@ def _must_read(setting: str, file: pathlib.Path) -> None:
     except OSError as error:
         raise _unusable(f"{setting} {file}: {error.strerror}; name a file that can be read") from None
     if b"-----BEGIN " not in text:
-        raise _unusable(f"{setting} {file}: is no PEM file")
+        raise _unusable(f"{setting} {file}: is no PEM file; {_NEEDED[setting]}")
+    if setting == "tls_key" and _KEY not in text:
+        raise _unusable(f"{setting} {file}: holds no private key; {_NEEDED[setting]}")
+
+
+def _load_own(context: ssl.SSLContext, cert: pathlib.Path, key: pathlib.Path | None) -> None:
+    """Show this certificate to servers that want one."""
+    if key is None and _KEY not in cert.read_bytes():
+        raise _unusable(
+            f"tls_cert {cert}: holds no private key, and tls_key is not set; name the file of its key in tls_key"
+        )
+    try:
+        # Without a password of its own a locked key would ask for one on the terminal.
+        context.load_cert_chain(cert, key, password="")
+    except (ssl.SSLError, ValueError) as error:
+        files = f"tls_cert {cert}" + (f" and tls_key {key}" if key else "")
+        raise _unusable(
+            f"{files}: do not make a certificate with its key ({_ssl_reason(error)}); give a certificate and the key "
+            "it was made with, without a password"
+        ) from None
+
+
+def _ssl_reason(error: Exception) -> str:
+    """What OpenSSL says, without its source file and line."""
+    return (getattr(error, "reason", None) or str(error)).replace("_", " ").lower()
 
 
 def _unusable(message: str) -> HostFailed:

@@ -74,7 +74,7 @@ class Host:
         """The connections; raises `HostFailed` where a file for TLS cannot be used."""
         with self._lock:
             if self._pool is None:
-                self._pool = self._access.pool(self._connections)
+                self._pool = self._access.pool(self.name, self._connections)
             return self._pool
 
     def client(self, manner: Manner) -> HttpClient:
@@ -254,7 +254,7 @@ class HostClient:
                         raise
                     return work(client)  # the name moved under the call: nothing was sent
         except Exception as error:
-            failure = failure_of(error, self.host.place, self._access.user)
+            failure = failure_of(error, self.host.place, self._access.user, opening=opening)
             if opening:
                 failure.sent = False
             if failure.code in _REOPENING:

@@ -11,6 +11,7 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 from clickhouse_connect.driver.exceptions import (
@@ -20,6 +21,7 @@ from clickhouse_connect.driver.exceptions import (
     StreamCompleteException,
 )
 from urllib3 import exceptions as urllib3
+from urllib3.util.ssl_match_hostname import CertificateError
 
 from recorder.sink.codes import MESSAGE_CHARS, classify
 from recorder.sink.errors import HoldError, SinkError, SinkUnavailable, UnknownError
@@ -40,7 +42,8 @@ _NOT_OURS = "not ClickHouse's; name the server's HTTP port in target (8123, with
 _PASSING = frozenset({408, 425, 429})
 _REFUSED = frozenset({401, 403, 407})
 _EXPIRED, _NOT_YET = 10, 9
-_MISMATCH = frozenset({62, 64})  # host name, address
+NAMES_SHOWN = 5
+"""Of a certificate."""
 
 
 class HostFailed(Exception):  # noqa: N818 - says what happened
@@ -64,8 +67,11 @@ class HostFailed(Exception):  # noqa: N818 - says what happened
         return self.kind(f"{what}: {self}", code=self.code)
 
 
-def failure_of(error: BaseException, place: str, user: str) -> HostFailed:
-    """What an error of the driver means; `place` is the URL of the host, without credentials."""
+def failure_of(error: BaseException, place: str, user: str, *, opening: bool = False) -> HostFailed:
+    """What an error of the driver means; `place` is the URL of the host, without credentials.
+
+    `opening` says that nothing came from there yet: it may be no ClickHouse at all.
+    """
     if isinstance(error, HostFailed):
         return error
     if isinstance(error, SinkError):
@@ -81,7 +87,7 @@ def failure_of(error: BaseException, place: str, user: str) -> HostFailed:
             SinkUnavailable, f"{place}: the answer is cut short or not ClickHouse's ({_short(str(error))})"
         )
     if isinstance(error, OperationalError | urllib3.HTTPError | http.client.HTTPException | OSError):
-        return _of_transport(error, place)
+        return _of_transport(error, place, opening=opening)
     return HostFailed(UnknownError, f"{place}: {_short(str(error)) or type(error).__name__}")
 
 
@@ -127,7 +133,7 @@ def _of_proxy(status: int, body: str, place: str) -> HostFailed:
     )
 
 
-def _of_transport(error: BaseException, place: str) -> HostFailed:
+def _of_transport(error: BaseException, place: str, *, opening: bool) -> HostFailed:
     """No answer. The causes are looked through from the outside in; the first that is known says why."""
     causes = list(_causes(error))
 
@@ -139,6 +145,8 @@ def _of_transport(error: BaseException, place: str) -> HostFailed:
 
     if found := first(ssl.SSLCertVerificationError):
         return gone(_of_certificate(found))
+    if found := first(CertificateError):
+        return gone(_of_name(found))
     if found := first(ssl.SSLError):
         return gone(_of_tls(found), sent=True)
     if first(socket.gaierror, urllib3.NameResolutionError):
@@ -154,6 +162,12 @@ def _of_transport(error: BaseException, place: str) -> HostFailed:
             "no connection within connect_timeout_s; is the host up, and does a firewall let us through?"
         )
     if first(http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError, urllib3.IncompleteRead):
+        if opening and place.startswith("http://"):
+            return gone(
+                "the connection was cut before the first answer; does the server speak TLS on this port? Then write "
+                "https:// in target; else name its HTTP port (8123)",
+                sent=True,
+            )
         return gone("the connection was cut before the answer", sent=True)
     if first(http.client.HTTPException, urllib3.InvalidHeader):
         return gone(
@@ -180,9 +194,22 @@ def _of_certificate(error: BaseException) -> str:
         return "the server's certificate has expired; renew it there"
     if code == _NOT_YET:
         return "the server's certificate is not valid yet; see to the clocks of both machines"
-    if code in _MISMATCH:
-        return f"{why.rstrip('.')}; name the host as the certificate does, or set tls_server_name"
     return f"the server's certificate is not trusted ({why}); name the file of the authority that signed it in tls_ca"
+
+
+def _of_name(error: BaseException) -> str:
+    """The certificate is good, and for another name; urllib3 leaves it on its error."""
+    found: Any = getattr(error, "_peer_cert", None) or {}
+    names = [name for _, name in found.get("subjectAltName", ())]
+    if not names:
+        return "the server's certificate names no host; let the server have one with its name (as subjectAltName)"
+    wanted = re.search(r"hostname '([^']*)'", str(error))
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return (
+        f"the server's certificate is for {', '.join(names[:NAMES_SHOWN])}{more}, not for "
+        f"{wanted[1] if wanted else 'this name'}; set tls_server_name to a name that it has, or name the host so in "
+        "target"
+    )
 
 
 def _of_tls(error: BaseException) -> str:

@@ -70,6 +70,16 @@ def test_a_client_that_trusts_the_authority_connects(server: Started, files: Fil
     assert requests.post(server.url, data="SELECT 1", verify=files.ca, timeout=10).text == "1\n"
 
 
+def test_a_host_by_the_name_in_its_certificate(server: Started, files: Files) -> None:
+    """Whoever asks under another name was let in by the certificate already: no page on the web can do that."""
+    answer = requests.post(
+        server.url, data="SELECT 1", headers={"Host": "clickhouse.example"}, verify=files.ca, timeout=10
+    )
+    assert answer.text == "1\n"
+    page = {"Host": "clickhouse.example", "Origin": "https://clickhouse.example"}
+    assert requests.post(server.url, headers=page, verify=files.ca, timeout=10).status_code == 403
+
+
 def test_an_answer_of_many_pieces_over_tls(server: Started, files: Files) -> None:
     answer = requests.post(
         server.url, data="SELECT repeat('x', 999) FROM numbers(50000)", verify=files.ca, timeout=60

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import http.server
+import logging
 import pathlib
 import re
 import socket
@@ -158,7 +159,7 @@ async def test_a_port_that_speaks_no_http() -> None:
     assert isinstance(error, SinkUnavailable)
     assert "speaks no HTTP; name the server's HTTP port" in str(error)
     with listener(lambda connection: None) as port:
-        assert "cut before the answer" in str(await refusal(f"http://127.0.0.1:{port}"))
+        assert "cut before the first answer" in str(await refusal(f"http://127.0.0.1:{port}"))
     native = b"Port 9000 is for clickhouse-client program\r\nYou must use port 8123 for HTTP.\r\n"
     with front(400, native) as port:
         error = await refusal(f"http://127.0.0.1:{port}")
@@ -270,10 +271,37 @@ async def test_certificates_that_are_not_good(authority: trustme.CA, ca: pathlib
             error = await refusal(f"https://127.0.0.1:{port}", **options)
             assert "is not trusted" in str(error)
             assert "in tls_ca" in str(error)
-    with front(503, tls=context(authority.issue_cert("clickhouse.example"))) as port:
+
+
+async def test_a_certificate_for_another_name(
+    authority: trustme.CA, ca: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The line says which name was wanted, which are there and what to set; nothing is sent, and no dump is logged."""
+    many = [f"h{n}.example" for n in range(7)]
+    seen: list[bytes] = []
+
+    def talk(connection: socket.socket) -> None:
+        with context(authority.issue_cert(*many)).wrap_socket(connection, server_side=True) as tls:
+            seen.append(tls.recv(100))
+
+    with listener(talk) as port:
         error = await refusal(f"https://127.0.0.1:{port}", ca=ca)
-        assert "127.0.0.1" in str(error)
-        assert "set tls_server_name" in str(error)
+        other = await refusal(f"https://127.0.0.1:{port}", ca=ca, server_name="else.where")
+    assert isinstance(error, SinkUnavailable)
+    has = "the server's certificate is for h0.example, h1.example, h2.example, h3.example, h4.example and 2 more"
+    what = "set tls_server_name to a name that it has, or name the host so in target"
+    assert str(error) == f"target: https://127.0.0.1:{port}: {has}, not for 127.0.0.1; {what}"
+    assert f"{has}, not for else.where; {what}" in str(other)
+    assert seen == [b"", b""]
+    assert caplog.text == ""
+
+
+def test_others_in_the_process_hear_of_certificates_as_ever(caplog: pytest.LogCaptureFixture) -> None:
+    """Only what the sink itself asks for is kept from the log."""
+    Access("http").pool("a", 1)
+    log = logging.getLogger("urllib3.connection")
+    log.warning("Certificate did not match expected hostname: %s. Certificate: %s", "a", {})
+    assert "Certificate did not match" in caplog.text
 
 
 @pytest.mark.parametrize("how", ["trusted", "named", "unverified"])
@@ -326,7 +354,8 @@ async def test_tls_where_there_is_none_and_none_where_there_is(
     with front(503, tls=context(authority.issue_cert("127.0.0.1"))) as port:
         error = await refusal(f"http://127.0.0.1:{port}")
         assert isinstance(error, SinkUnavailable)
-        assert re.search("cut before the answer|no HTTP", str(error))
+        assert re.search("speak TLS on this port|no HTTP", str(error))
+        assert "https://" in str(error)
 
 
 async def test_files_that_cannot_be_used(tmp_path: pathlib.Path) -> None:
@@ -335,15 +364,28 @@ async def test_files_that_cannot_be_used(tmp_path: pathlib.Path) -> None:
     error = await refusal("https://127.0.0.1:1", ca=none)
     assert f"tls_ca {none}: No such file" in str(error)
     none.write_text("hello")
-    assert f"tls_ca {none}: is no PEM file" in str(await refusal("https://127.0.0.1:1", ca=none))
+    error = await refusal("https://127.0.0.1:1", ca=none)
+    assert f"tls_ca {none}: is no PEM file; name the PEM file of the authority" in str(error)
     none.write_text("-----BEGIN CERTIFICATE-----\nhello\n-----END CERTIFICATE-----\n")
     assert f"tls_ca {none}: no certificate can be read" in str(await refusal("https://127.0.0.1:1", ca=none))
     leaf, key = tmp_path / "leaf.pem", tmp_path / "other.key"
     trustme.CA().issue_cert("a").cert_chain_pems[0].write_to_path(str(leaf))
     trustme.CA().issue_cert("b").private_key_pem.write_to_path(str(key))
     error = await refusal("https://127.0.0.1:1", cert=leaf, key=key)
-    assert f"tls_cert {leaf} and tls_key {key}: do not make a certificate with its key" in str(error)
+    said = f"tls_cert {leaf} and tls_key {key}: do not make a certificate with its key (key values mismatch); give"
+    assert said in str(error)
+    error = await refusal("https://127.0.0.1:1", cert=leaf)
+    assert f"tls_cert {leaf}: holds no private key, and tls_key is not set; name the file of its key" in str(
+        error
+    )
+    error = await refusal("https://127.0.0.1:1", cert=leaf, key=leaf)
+    assert f"tls_key {leaf}: holds no private key; name the PEM file" in str(error)
     missing = tmp_path / "password"
     error = await refusal("http://127.0.0.1:1", password=None, password_file=missing)
-    assert f"target_password_file {missing} (No such file" in str(error)
+    assert f"target_password_file {missing} (No such file or directory); name a file" in str(error)
+    error = await refusal("http://127.0.0.1:1", password=None, password_file=tmp_path)
+    assert f"target_password_file {tmp_path} (Is a directory); name a file" in str(error)
+    missing.write_bytes(b"\xff")
+    error = await refusal("http://127.0.0.1:1", password=None, password_file=missing)
+    assert f"target_password_file {missing} (it is not UTF-8); name a file" in str(error)
     assert str(SecretStr(PASSWORD)) not in str(error)
