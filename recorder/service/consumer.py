@@ -2,9 +2,9 @@
 
 A message is acknowledged when everything it made is settled (`recorder.settling`): rows inserted, bad ones kept as dead
 letters, or shed by a full queue and counted. One whose dead letters found no room is not acknowledged. Each table is
-waited for by itself, so that a message waits only for the tables its own rows are for. A subscription that ends or
-fails is opened again, with back-off; what it had delivered is acknowledged through the new one, and what that one
-delivers again is known here and not taken twice.
+waited for by itself, so that a message waits only for the tables its own rows are for. When its `BusLink` opens the
+subscription again, what the old one had delivered is acknowledged through the new one, and what that one delivers again
+is known here and not taken twice.
 
 Invariants
 - Everything runs on the service's loop, but `_told`, which the recorder's loop calls.
@@ -21,7 +21,6 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from recorder.backoff import Backoff
@@ -34,6 +33,7 @@ from recorder.metrics import BusCounts, SourceCounts
 from recorder.own_rows import DEAD_LETTERS
 from recorder.recorder import Recorder, SourceRow
 from recorder.service.brake import MANY, Brake
+from recorder.service.link import BusLink
 from recorder.service.receipts import Made, Receipts
 from recorder.service.rows import MessageRows
 from recorder.service.topics import TopicMap
@@ -45,10 +45,6 @@ TICK_S = 0.5
 """How often notices and snapshots are taken where no messages come."""
 LETTER = "dead letter"
 """The place of a message's own dead letter: no table has a blank in its name."""
-SOUND_S = 10.0
-"""A subscription that lived for so long was sound: when it ends, back-off begins anew."""
-ALARM_S = 60.0
-"""A subscription that stays down is told again this often."""
 HELD_SHARE = 0.5
 PAUSE_S = 0.02
 """How long reading waits before it looks again whether there is room."""
@@ -64,7 +60,6 @@ class _Counts:
     undecodable: int = 0
     ignored: int = 0
     rows: int = 0
-    restarts: int = 0
     ignored_topics: Counter[str] = field(default_factory=Counter)
 
 
@@ -87,37 +82,30 @@ class Consumer:
     ):
         self.name = subscription.name
         self.guarantee = subscription.guarantee
+        self._link = BusLink(
+            subscription, open_subscription, take=self._take_all, fell=self._fell, backoff=backoff
+        )
         self._topics = topics
-        self.down = "not subscribed yet"
         self._recorder = recorder
-        self._subscription = subscription
-        self._open = open_subscription
         self._rows = rows
         self._window = window
-        self._backoff = backoff
         self._loop = asyncio.get_running_loop()
         self._counts = _Counts()
         self._receipts = Receipts()
         self._brake = Brake()
         self._wake = asyncio.Event()
-        self._alarmed_s: float | None = None
-        self._first_try = asyncio.Event()
-        self._reading: asyncio.Task[None] | None = None
         self._tending: asyncio.Task[None] | None = None
 
     # -- lifecycle ----------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Begin; return once the first attempt to subscribe has ended, well or not."""
-        self._reading = asyncio.create_task(self._read_forever(), name=f"read {self.name}")
         self._tending = asyncio.create_task(self._tend_forever(), name=f"tend {self.name}")
-        await self._first_try.wait()
+        await self._link.start()
 
     async def stop_reading(self) -> None:
         """Take no more messages; what is taken is still acknowledged as it becomes durable."""
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.gather(self._reading, return_exceptions=True)
+        await self._link.stop()
 
     async def close(self) -> None:
         """Acknowledge what is durable by now, and leave the bus."""
@@ -127,7 +115,7 @@ class Consumer:
             self._tending.cancel()
             await asyncio.gather(self._tending, return_exceptions=True)
         await self._ack_done()
-        await self._close_subscription()
+        await self._link.close()
 
     def change(self, topics: TopicMap) -> None:
         """Use other routes from now on."""
@@ -137,9 +125,14 @@ class Consumer:
     # -- what it tells ------------------------------------------------------------------------------------------
 
     @property
+    def down(self) -> str:
+        """Why the bus delivers nothing; empty while it does."""
+        return self._link.down
+
+    @property
     def failed(self) -> str:
         """Which of its tasks has ended though nobody ended it, and why; empty while it lives."""
-        for task in (self._reading, self._tending):
+        for task in (self._link.reading, self._tending):
             if task is not None and task.done():
                 why = "cancelled" if task.cancelled() else repr(task.exception())
                 return f"{task.get_name()} ended unexpectedly: {why}"
@@ -167,7 +160,7 @@ class Consumer:
         return BusCounts(
             guarantee=str(self.guarantee),
             down=self.down,
-            restarts=counts.restarts,
+            restarts=self._link.restarts,
             messages=counts.messages,
             redelivered=counts.redelivered,
             duplicates=counts.duplicates,
@@ -177,74 +170,6 @@ class Consumer:
             unacknowledged=self._receipts.pending,
             oldest_unacknowledged_s=time.monotonic() - oldest_s if oldest_s is not None else 0.0,
         )
-
-    # -- reading ------------------------------------------------------------------------------------------------
-
-    async def _read_forever(self) -> None:
-        for attempt in itertools.count():
-            began_s = self._loop.time()
-            try:
-                await self._read()
-                why = "the subscription ended"
-            except Exception as error:
-                why = str(error) or repr(error)
-                log.debug("subscription failed", bus=self.name, error=repr(error), exc_info=True)
-            self._fell(why)
-            await self._close_subscription()
-            sound = self._loop.time() - began_s >= SOUND_S
-            await self._open_again(0 if sound else attempt)
-            self._counts.restarts += 1
-
-    async def _open_again(self, attempt: int) -> None:
-        """Make a new subscription, with back-off for as long as it takes."""
-        for more in itertools.count(attempt):
-            await asyncio.sleep(self._backoff.wait_s(more))
-            try:
-                self._subscription = self._open()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the next attempt may go better
-                self._fell(str(error) or repr(error))
-            else:
-                return
-
-    async def _read(self) -> None:
-        """Subscribe, and take messages until the subscription ends."""
-        try:
-            await self._subscription.start()
-            log.info(
-                "subscribed", bus=self.name, guarantee=str(self.guarantee), means=_meaning(self.guarantee)
-            )
-            self.down = ""
-        finally:
-            if self.down == "not subscribed yet":
-                self.down = "it could not be subscribed to"
-            self._first_try.set()
-        async with aclosing(self._subscription.messages()) as arriving:  # type: ignore[type-var]
-            async for messages in arriving:
-                await self._take_all(messages)
-                self._take_notices()
-
-    def _fell(self, why: str) -> None:
-        """It delivers nothing: say so, again every so often."""
-        self.down = why
-        self._first_try.set()
-        now_s = self._loop.time()
-        if self._alarmed_s is not None and now_s - self._alarmed_s < ALARM_S:
-            log.debug("bus is down, trying on", bus=self.name, why=why)
-            return
-        self._alarmed_s = now_s
-        log.error("bus is down, trying on", bus=self.name, why=why)
-        self._tell("RecorderFailure", "error", f"bus {self.name} is down: {why}")
-
-    def _tell(self, kind: str, severity: str, message: str) -> None:
-        row = {"kind": kind, "severity": severity, "component": self.name, "message": message}
-        with contextlib.suppress(Exception):  # the recorder is closed: the log has the line
-            self._recorder.record("system_events", row)
-
-    async def _close_subscription(self) -> None:
-        try:
-            await self._subscription.close()
-        except Exception as error:
-            log.error("a subscription did not close", bus=self.name, error=repr(error), exc_info=True)
 
     # -- messages to rows -----------------------------------------------------------------------------------------
 
@@ -262,6 +187,7 @@ class Consumer:
                 end += 1
             self._take(messages[at:end])
             at = end
+        self._take_notices()
 
     def _allowed(self) -> int:
         """How many messages may be taken now. A bus that keeps nothing is read whatever happens."""
@@ -383,15 +309,8 @@ class Consumer:
                 log.error("a bus was not tended to", bus=self.name, error=repr(error), exc_info=True)
 
     async def _ack_done(self) -> None:
-        done = self._receipts.take_done()
-        if not done:
-            return
-        try:
-            await self._subscription.ack(done)
-        except Exception as error:  # noqa: BLE001 - they are delivered again, and found
-            log.warning(
-                "messages were not acknowledged", bus=self.name, messages=len(done), error=repr(error)
-            )
+        if done := self._receipts.take_done():
+            await self._link.ack(done)
 
     def _take_snapshots(self) -> None:
         """Rows that normalisers make by the clock: the recorder's own, not of any message."""
@@ -406,13 +325,16 @@ class Consumer:
     # -- notices --------------------------------------------------------------------------------------------------
 
     def _take_notices(self) -> None:
-        try:
-            notices = self._subscription.take_notices()
-        except Exception as error:
-            log.error("notices of a bus are lost", bus=self.name, error=repr(error), exc_info=True)
-            return
-        for notice in notices:
+        for notice in self._link.take_notices():
             self._notice(notice)
+
+    def _fell(self, why: str) -> None:
+        self._tell("RecorderFailure", "error", f"bus {self.name} is down: {why}")
+
+    def _tell(self, kind: str, severity: str, message: str) -> None:
+        row = {"kind": kind, "severity": severity, "component": self.name, "message": message}
+        with contextlib.suppress(Exception):  # the recorder is closed: the log has the line
+            self._recorder.record("system_events", row)
 
     def _notice(self, notice: BusNotice) -> None:
         log.warning("bus notice", bus=self.name, kind=notice.kind, messages=notice.messages, what=notice.text)
@@ -423,10 +345,3 @@ class Consumer:
                 self._recorder.dead_letter(
                     reason=notice.kind, detail=notice.text, payload=notice.payload, origin=self.name
                 )
-
-
-def _meaning(guarantee: Guarantee) -> str:
-    """What a guarantee means for rows, for the log."""
-    if guarantee is Guarantee.AT_LEAST_ONCE:
-        return "messages come until they are acknowledged, and their rows are recorded once"
-    return "messages may be lost between publisher and recorder, and nothing comes again"
