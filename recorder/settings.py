@@ -65,8 +65,8 @@ from recorder.settings_sources import (
     Trace,
     Values,
     config_file,
-    did_you_mean,
     read_toml,
+    which_table,
 )
 from recorder.settings_tables import (
     BUILTIN,
@@ -449,7 +449,7 @@ class Settings(BaseSettings):
         names = sorted(known)
         problems = [
             f"{self._trace.nearest_source(('tables', name))}: tables.{name}: no loaded pack has this table"
-            f"{did_you_mean(name, names) or '; see packs'}"
+            f"{which_table(name, names)}"
             for name in self.tables
             if name not in names
         ]

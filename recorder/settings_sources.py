@@ -88,6 +88,14 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f'; did you mean "{near[0]}"?' if near else ""
 
 
+def which_table(word: str, known: Iterable[str]) -> str:
+    """`; did you mean "x"?`, or where no known table is near, which there are and how there can be others."""
+    tables = list(known)
+    return did_you_mean(word, tables) or (
+        f"; there are {', '.join(tables)}: correct the name, or add the pack that has it to packs"
+    )
+
+
 def fold(values: Mapping[str, Any]) -> dict[str, Any]:
     """Plain nested dicts: models give what was set on them, and names of tables lose their case."""
     plain = {key: _plain(value) for key, value in values.items()}

@@ -110,6 +110,7 @@ def ingest(
     from recorder.ingest.source import open_file
     from recorder.packs import packs_of
     from recorder.recorder import Recorder
+    from recorder.settings_sources import which_table
 
     settings = invocation.settings(
         base={"ttl": False, "switch_interval_s": SWITCH_INTERVAL_S},
@@ -139,6 +140,9 @@ def ingest(
         skip_old=skip_old,
     )
     packs = packs_of(settings)  # before a database is made for packs or settings that are wrong
+    known = sorted(one.name for pack in packs for one in pack.tables)
+    if table is not None and table not in known:
+        raise click.UsageError(f"--table {table!r}: no loaded pack has this table{which_table(table, known)}")
     stop = threading.Event()
     try:
         for file in files:

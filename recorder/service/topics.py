@@ -7,12 +7,12 @@ its rows' table; a row's own `table` key comes before it.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from recorder.errors import SettingsError
+from recorder.settings_sources import which_table
 
 IGNORE = "ignore"
 NORMALISER = "normaliser:"
@@ -70,7 +70,7 @@ class TopicMap:
         known, installed = sorted(tables), sorted(normalisers)
         problems = [
             f"topics: {route.pattern!r} goes to table {route.table!r}, which no loaded pack has"
-            f"{_near(route.table, known)}"
+            f"{which_table(route.table, known)}"
             for route in self.routes
             if route.table and route.table not in known
         ]
@@ -100,8 +100,3 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     # Runs of stars are one: each more would multiply the ways to try.
     parts = re.sub(r"\*+", "*", pattern).split("*")
     return re.compile(".*".join(map(re.escape, parts)), re.DOTALL)
-
-
-def _near(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f'; did you mean "{near[0]}"?' if near else "; see packs"

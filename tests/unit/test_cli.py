@@ -92,6 +92,11 @@ def test_help_does_not_load_what_it_does_not_need() -> None:
         (["query", "--file", "none.sql"], "none.sql: No such file"),
         (["query", " ; "], "there is no SQL"),
         (["completion", "tcsh"], "'bash'"),
+        (
+            ["ingest", "--table", "nope", __file__],
+            "--table 'nope': no loaded pack has this table; there are account_",
+        ),
+        (["ingest", "--table", "order", __file__], 'did you mean "orders"?'),
         (["--profile", "prod", "config"], "'production'"),
         (["--target", "ftp://x", "config"], "command line: target: 'ftp://x' is no target"),
         (["--config", "none.toml", "config"], "none.toml: there is no such settings file"),

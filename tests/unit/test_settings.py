@@ -290,6 +290,10 @@ def test_tables_nobody_has() -> None:
         SettingsError, match=r'tables\.marketdata: no loaded pack.*did you mean "market_data"'
     ):
         Settings(tables={"marketdata": {"linger_ms": 1}}).check_tables(["fills", "market_data"])
+    with pytest.raises(
+        SettingsError, match="there are fills, orders: correct the name, or add the pack that has it"
+    ):
+        Settings(tables={"zzz": {"linger_ms": 1}}).check_tables(["orders", "fills"])
     Settings(tables={"fills": {"linger_ms": 1}}).check_tables(["fills"])
 
 

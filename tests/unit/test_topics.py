@@ -87,7 +87,8 @@ def test_routes_to_nowhere_are_refused_all_at_once() -> None:
         topics.check(["orders", "fills"], ["binance"])
     assert error.value.problems == (
         "topics: 'a' goes to table 'oders', which no loaded pack has; did you mean \"orders\"?",
-        "topics: 'e' goes to table 'zzz', which no loaded pack has; see packs",
+        "topics: 'e' goes to table 'zzz', which no loaded pack has; there are fills, orders: correct "
+        "the name, or add the pack that has it to packs",
         "topics: 'b' goes to normaliser 'nance'; installed are binance",
     )
     TopicMap({"c": "orders"}).check(["orders"], [])
