@@ -1,7 +1,8 @@
 """A dev server in a process of its own that fails when it is told to, for measuring what that does to others.
 
 `python -m benchmarks.faulty_server FOLDER ADDR` says "ready" and obeys lines on its standard input, which name what is
-wrong from then on; it ends when that closes.
+wrong from then on. It answers each by how many statements were struck by what was wrong before, and ends when the input
+closes.
 """
 
 from __future__ import annotations
@@ -21,12 +22,18 @@ from recorder.devserver.hooks import Answer, Cut, Statement
 
 WELL = "well"
 TROUBLES = {
+    "500": "answers 500 to everything",
     "503": "answers 503 to everything",
     "hang": "inserts hang before they run",
-    "reset": "connections are reset after an insert ran",
-    "stopped": "the process is stopped",
-    "killed": "the process is killed, and started again at the end",
+    "reset_before": "reset before an insert runs",
+    "reset_middle": "reset in the middle of an insert's data",
+    "reset_after": "reset after an insert ran",
+    "close": "closes early, after an insert ran",
+    "stopped": "stopped by SIGSTOP",
+    "gone": "killed, and gone until the end",
 }
+"""What goes wrong, and how a report names it."""
+_CUTS = {"before": "reset_before", "middle": "reset_middle", "after": "reset_after"}
 END_S = 30.0
 
 
@@ -41,6 +48,8 @@ class FaultyServer:
             self._addr = f"127.0.0.1:{probe.getsockname()[1]}"
         self.url = f"http://{self._addr}"
         self._process: subprocess.Popen[str] | None = None
+        self.struck: dict[str, int] = {}
+        """How many statements each trouble struck; not of those that concern the whole process."""
 
     def start(self) -> None:
         """Start it, and return when it answers.
@@ -90,7 +99,7 @@ class FaultyServer:
         """One of `TROUBLES` for as long as the context lasts."""
         process = self._process
         assert process is not None
-        if kind == "killed":
+        if kind == "gone":
             process.kill()
             process.wait()
         elif kind == "stopped":
@@ -100,19 +109,22 @@ class FaultyServer:
         try:
             yield
         finally:
-            if kind == "killed":
+            if kind == "gone":
                 self.close()
                 self.start()
             elif kind == "stopped":
                 process.send_signal(signal.SIGCONT)
             else:
-                self._say(WELL)
+                self.struck[kind] = self._say(WELL)
 
-    def _say(self, word: str) -> None:
+    def _say(self, word: str) -> int:
+        """What is wrong from now on; how many statements that before it struck."""
         assert self._process is not None
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.write(word + "\n")
         self._process.stdin.flush()
+        return int(self._process.stdout.readline())
 
 
 class _Faults:
@@ -120,27 +132,44 @@ class _Faults:
 
     def __init__(self) -> None:
         self._kind = WELL
+        self._struck = 0
         self._released = asyncio.Event()
 
-    def say(self, kind: str) -> None:
-        """This is wrong from now on."""
+    def say(self, kind: str) -> int:
+        """This is wrong from now on; how many statements were struck by what was before."""
+        struck, self._struck = self._struck, 0
         self._kind = kind
         self._released.set()
         self._released = asyncio.Event()
+        return struck
 
     async def received(self, sql: str, piece_bytes: int, received_bytes: int) -> None:
-        """Nothing is wrong with bodies."""
+        """See `Hooks`; the first piece of an insert's data is followed by others, or by its end."""
+        if sql.lstrip()[:6].upper() == "INSERT":
+            self._cut("middle")
 
     async def before(self, statement: Statement) -> None:
         """See `Hooks`."""
-        if self._kind == "503":
-            raise Answer(503, "injected")
-        if self._kind == "hang" and statement.insert:
-            await self._released.wait()
+        if self._kind in ("500", "503"):
+            self._struck += 1
+            raise Answer(int(self._kind), "injected")
+        if statement.insert:
+            self._cut("before")
+            if self._kind == "hang":
+                self._struck += 1
+                await self._released.wait()
 
     async def after(self, statement: Statement) -> None:
         """See `Hooks`."""
-        if self._kind == "reset" and statement.insert:
+        if statement.insert:
+            self._cut("after")
+            if self._kind == "close":
+                self._struck += 1
+                raise Cut(reset=False)
+
+    def _cut(self, where: str) -> None:
+        if self._kind == _CUTS[where]:
+            self._struck += 1
             raise Cut(reset=True)
 
 
@@ -153,7 +182,7 @@ async def _serve(folder: str, addr: str) -> None:
     print("ready", flush=True)
     try:
         while line := await asyncio.to_thread(sys.stdin.readline):
-            faults.say(line.strip())
+            print(faults.say(line.strip()), flush=True)
     finally:
         faults.say(WELL)
         await server.close()

@@ -6,7 +6,7 @@ interpreter's lock. So an open-loop producer runs without a recorder, with one, 
 `switch_interval_s` set, in turn (`hotpath_sides`).
 
 With `--publisher` the same of a `Publisher`, whose recorder is another process (`hotpath_publisher`). With `--faults`
-besides, one run in which the server behind that recorder fails in five ways (`hotpath_faults`).
+besides, one run in which the server behind that recorder fails in every way (`hotpath_faults`).
 
 With `--engine-hangs` one run instead: the engine's inserts hang while rows go on arriving. Calls must stay as cheap,
 memory within its bounds, and afterwards every row must be accounted for (`hotpath_hang`).
@@ -15,11 +15,13 @@ memory within its bounds, and afterwards every row must be accounted for (`hotpa
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 
 import click
 
 from benchmarks import cores, rig
-from benchmarks.cores import share_cores
+from benchmarks.cores import Cores, share_cores
 from benchmarks.gcstate import GcState
 from benchmarks.hotpath_faults import faults_report, run_faults
 from benchmarks.hotpath_hang import hang_report, run_hang
@@ -40,7 +42,7 @@ from benchmarks.options import (
     switch_interval_option,
     wait_option,
 )
-from benchmarks.report import announce, count, publish, seconds
+from benchmarks.report import Report, announce, count, publish, seconds
 from benchmarks.rows import ALL_TABLES, make_rows
 from benchmarks.steps import Producer, Wait
 from recorder.cli.options import Invocation, equip, pass_invocation
@@ -89,7 +91,13 @@ from recorder.settings import Settings
     help="With --publisher: a core for the producer alone, the rest for everything else.",
 )
 @click.option(
-    "--faults", is_flag=True, help="With --publisher: the server fails in five ways, one after the other."
+    "--faults", is_flag=True, help="With --publisher: the server fails in every way, one after the other."
+)
+@click.option(
+    "--gone-seconds",
+    default=None,
+    type=click.FloatRange(min=0.5),
+    help="With --faults: how long the killed server stays away; without it as long as any trouble.",
 )
 @check_option()
 @pass_invocation
@@ -109,6 +117,7 @@ def command(
     drain: bool,
     pin: bool,
     faults: bool,
+    gone_seconds: float | None,
     check: bool,
 ) -> None:
     """Measure a call of record(), and how late a producer is beside a recorder and without one.
@@ -119,89 +128,133 @@ def command(
         recorder bench hotpath --table market_data
         recorder bench hotpath --engine-hangs --hang-seconds 30 --json
         recorder bench hotpath --publisher
-        recorder bench hotpath --publisher --faults
+        recorder bench hotpath --publisher --faults --gone-seconds 30
     """
     if faults and (drain or not publisher):
         raise click.UsageError(
             "--faults goes with --publisher, and not with --drain: it is a server that fails"
         )
+    if gone_seconds is not None and not faults:
+        raise click.UsageError("--gone-seconds goes with --faults")
     if publisher and engine_hangs:
         raise click.UsageError("--publisher and --engine-hangs are two benchmarks; give one of them")
     rate = rate or (10_000.0 if engine_hangs or faults else 25_000.0)
-    producer = Producer(make_rows(tables or ALL_TABLES, rate), rate, wait, collector)
+    names = tables or ALL_TABLES
+    producer = Producer(make_rows(names, rate), rate, wait, collector)
     whose = " and ".join(tables) if tables else "all tables'"
-    conditions = (
-        f"{whose} rows, made beforehand; the producer waits by {wait}; garbage collector: {collector}"
-    )
     with rig.scratch_folder() as folder:
-
-        def settings(database: str, switch: float | None) -> Settings:
-            return rig.settings_of(
-                invocation,
-                folder,
-                database=database,
-                switch_interval_s=switch,
-                tables={"book_deltas": {"enabled": True}},
-            )
-
-        if faults:
-            what = (
-                f"{count(rate)} rows/s, {message_rows} a message; after {seconds_:g} s the server fails in five ways, "
-                f"{seconds_ / 4:g} s each with as long a peace after it"
-            )
-            announce(what)
-            shared = share_cores(pin)
-            failed = run_faults(
-                folder,
-                message_producer(tables or ALL_TABLES, rate, message_rows, producer),
-                before_s=seconds_,
-                each_s=seconds_ / 4,
-                shared=shared,
-            )
-            conditions += f"; switch interval {seconds(sys.getswitchinterval())}; {shared}"
-            found = faults_report(failed, what, conditions)
-        elif publisher:
-            other = "a bare subscription" if drain else "recorder run into a dev server"
-            what = (
-                f"{count(rate)} rows/s, {message_rows} a message, for {seconds_:g} s a side, "
-                f"{rounds} round{'s' if rounds > 1 else ''} in turn; the other end is {other}"
-            )
-            announce(what)
-            shared = share_cores(pin)
-            with cores.on(shared.rest):
-                engine = rig.engine_version(settings("default", None))
-                with (bare_drain if drain else whole_service)(folder) as url:
-                    published = run_publisher(
-                        url,
-                        message_producer(tables or ALL_TABLES, rate, message_rows, producer),
-                        seconds_=seconds_,
-                        rounds=rounds,
-                        shared=shared,
-                    )
-            conditions += f"; switch interval {seconds(sys.getswitchinterval())}; {shared}"
-            found = publisher_report(published, engine, what, conditions)
+        run = _Run(
+            invocation,
+            folder,
+            f"{whose} rows, made beforehand; the producer waits by {wait}; garbage collector: {collector}",
+            producer,
+            seconds_,
+            rounds,
+            switch_interval,
+        )
+        if publisher:
+            by_message = message_producer(names, rate, message_rows, producer)
+            if faults:
+                found = run.publisher_faults(by_message, message_rows, gone_seconds, share_cores(pin))
+            else:
+                found = run.publisher(by_message, message_rows, share_cores(pin), drain=drain)
         elif engine_hangs:
-            what = (
-                f"{count(rate)} rows/s; after {seconds_ / 2:g} s the engine's inserts hang for {hang_seconds:g} s, "
-                f"then {seconds_ / 2:g} s more"
-            )
-            announce(what)
-            own = settings("bench", switch_interval)
-            rig.hush(invocation)
-            hung = run_hang(own, producer, before_s=seconds_ / 2, hang_s=hang_seconds, after_s=seconds_ / 2)
-            conditions += f"; switch interval {seconds(switch_interval)}"
-            found = hang_report(hung, own, what, conditions)
+            found = run.engine_hangs(hang_seconds)
         else:
-            what = f"{count(rate)} rows/s for {seconds_:g} s a side, {rounds} round{'s' if rounds > 1 else ''} in turn"
-            announce(what)
-            sides = run_sides(
-                settings, producer, seconds_=seconds_, rounds=rounds, switch_interval_s=switch_interval
-            )
-            conditions += (
-                f"; switch interval {seconds(sys.getswitchinterval())}, set to {seconds(switch_interval)}"
-            )
-            found = sides_report(sides, settings("default", None), what, conditions)
-        publish(found, as_json=invocation.json, check=check)
+            found = run.sides()
+    publish(found, as_json=invocation.json, check=check)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the four benchmarks share: where, how long, and the producer. Each says what it does, and reports."""
+
+    invocation: Invocation
+    folder: Path
+    conditions: str
+    producer: Producer
+    seconds: float
+    rounds: int
+    switch_interval: float
+
+    def sides(self) -> Report:
+        """In this process: without a recorder, with one, with one that sets the switch interval."""
+        what = f"{count(self.producer.rate)} rows/s for {self.seconds:g} s a side, {self._in_turn()}"
+        announce(what)
+        sides = run_sides(
+            self._settings,
+            self.producer,
+            seconds_=self.seconds,
+            rounds=self.rounds,
+            switch_interval_s=self.switch_interval,
+        )
+        conditions = (
+            f"{self.conditions}; switch interval {seconds(sys.getswitchinterval())}, "
+            f"set to {seconds(self.switch_interval)}"
+        )
+        return sides_report(sides, self._settings("default", None), what, conditions)
+
+    def engine_hangs(self, hang_s: float) -> Report:
+        """In this process: every insert hangs for so long."""
+        what = (
+            f"{count(self.producer.rate)} rows/s; after {self.seconds / 2:g} s the engine's inserts hang for "
+            f"{hang_s:g} s, then {self.seconds / 2:g} s more"
+        )
+        announce(what)
+        settings = self._settings("bench", self.switch_interval)
+        rig.hush(self.invocation)
+        hung = run_hang(
+            settings, self.producer, before_s=self.seconds / 2, hang_s=hang_s, after_s=self.seconds / 2
+        )
+        conditions = f"{self.conditions}; switch interval {seconds(self.switch_interval)}"
+        return hang_report(hung, settings, what, conditions)
+
+    def publisher(self, producer: Producer, message_rows: int, shared: Cores, *, drain: bool) -> Report:
+        """Without a publisher and with one, whose other end is another process."""
+        other = "a bare subscription" if drain else "recorder run into a dev server"
+        what = (
+            f"{count(self.producer.rate)} rows/s, {message_rows} a message, for {self.seconds:g} s a side, "
+            f"{self._in_turn()}; the other end is {other}"
+        )
+        announce(what)
+        with cores.on(shared.rest):
+            engine = rig.engine_version(self._settings("default", None))
+            with (bare_drain if drain else whole_service)(self.folder) as url:
+                published = run_publisher(
+                    url, producer, seconds_=self.seconds, rounds=self.rounds, shared=shared
+                )
+        return publisher_report(published, engine, what, self._shared_conditions(shared))
+
+    def publisher_faults(
+        self, producer: Producer, message_rows: int, gone_s: float | None, shared: Cores
+    ) -> Report:
+        """A publisher, while the server behind its recorder fails."""
+        each_s = self.seconds / 4
+        gone_s = each_s if gone_s is None else gone_s
+        what = (
+            f"{count(self.producer.rate)} rows/s, {message_rows} a message; after {self.seconds:g} s the server fails "
+            f"in every way, {each_s:g} s each with as long a peace after it, and is gone for {gone_s:g} s"
+        )
+        announce(what)
+        failed = run_faults(
+            self.folder, producer, before_s=self.seconds, each_s=each_s, gone_s=gone_s, shared=shared
+        )
+        return faults_report(failed, what, self._shared_conditions(shared))
+
+    def _in_turn(self) -> str:
+        return f"{self.rounds} round{'s' if self.rounds > 1 else ''} in turn"
+
+    def _shared_conditions(self, shared: Cores) -> str:
+        return f"{self.conditions}; switch interval {seconds(sys.getswitchinterval())}; {shared}"
+
+    def _settings(self, database: str, switch_interval_s: float | None) -> Settings:
+        return rig.settings_of(
+            self.invocation,
+            self.folder,
+            database=database,
+            switch_interval_s=switch_interval_s,
+            tables={"book_deltas": {"enabled": True}},
+        )
 
 
 equip(command)

@@ -106,12 +106,12 @@ def stored(settings: Settings, tables: Mapping[str, Any] | list[str] | tuple[str
 
 def on_loop(recorder: Recorder, ask_runtime: Any) -> Any:
     """An answer of the recorder's runtime, taken on its loop."""
-    return recorder._on_loop(ask_runtime)
+    return recorder._life.ask(ask_runtime)
 
 
 def pipelines(recorder: Recorder) -> dict[str, TablePipeline]:
     """The recorder's pipelines; read only counters from another thread."""
-    return recorder._running()[0].pipelines
+    return recorder._life.running()[0].pipelines
 
 
 @dataclass
