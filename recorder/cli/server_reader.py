@@ -46,6 +46,8 @@ class ServerReader(Reader):
             # A user who may only read must not even say so.
             if known["readonly"].value == "0":
                 self._settings["readonly"] = "2"
+            # Nor may one with readonly = 1, as beside a recorder, set anything else: who reads stops reading then.
+            self._may_limit = known["readonly"].value != "1" and not known["max_result_rows"].readonly
             if "http_write_exception_in_output_format" in known:
                 self._settings["http_write_exception_in_output_format"] = "0"
             self._user = settings.target.user
@@ -57,8 +59,9 @@ class ServerReader(Reader):
         return b"".join(self._pieces(sql, "TSVRaw")).decode("utf-8", "replace")
 
     def limit(self, rows: int) -> None:
-        """Let the engine end every further answer soon after so many rows."""
-        self._settings |= {"max_result_rows": str(rows), "result_overflow_mode": "break"}
+        """Let the engine end every further answer soon after so many rows, where the user may ask for that."""
+        if self._may_limit:
+            self._settings |= {"max_result_rows": str(rows), "result_overflow_mode": "break"}
 
     def stream(self, sql: str, clickhouse_format: str) -> Iterator[bytes]:
         """The answer in the given format, piece by piece.

@@ -45,7 +45,8 @@ def check(path: pathlib.Path) -> None:
     if holder is not None and holder != os.getpid():
         raise SinkUnavailable(
             f"database {path}: process {holder or 'unknown'} has it open, and an embedded database serves one "
-            "process; stop that process, or send rows to it over its bus, or name another folder",
+            'process; stop that one, or let it be asked meanwhile: start it as "recorder run --serve 127.0.0.1:8123", '
+            "and ask with --target http://127.0.0.1:8123; rows reach it over its bus",
             code=76,
         )
 

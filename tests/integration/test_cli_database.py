@@ -327,6 +327,8 @@ def test_a_database_that_another_process_has_open(made: Made) -> None:
             refused = _recorder(made, *arguments)
             assert refused.returncode == 1
             assert b"process 4242 has it open" in refused.stderr
+            assert b"recorder run --serve" in refused.stderr
+            assert b"--target http://" in refused.stderr
             assert len(refused.stderr.splitlines()) == 1
     status.unlink()
 

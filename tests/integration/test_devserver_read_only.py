@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import pathlib
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
@@ -239,3 +241,24 @@ async def test_a_password_is_asked_of_readers_too(chdb_path: pathlib.Path, engin
     async with DevServer(chdb_path, read_only=True, user="grafana", password="secret") as server:
         assert await code(server, "SELECT 1") == 516
         assert (await ask(server, "SELECT 1", user="grafana", password="secret")).text == "1\n"
+
+
+async def test_the_command_query_asks_it(server: DevServer, table: str, tmp_path: pathlib.Path) -> None:
+    """In every form; a table stops at its rows without a setting that the server would refuse."""
+
+    async def query(*arguments: str) -> tuple[int | None, bytes, bytes]:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "recorder", "--target", server.url, "query", *arguments,
+            cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        out, errors = await asyncio.wait_for(process.communicate(), 60)
+        return process.returncode, out, errors
+
+    assert await query("--format", "tsv", f"SELECT sum(a) FROM {table}") == (0, b"sum(a)\n3\n", b"")
+    assert await query("--json", f"SELECT a FROM {table} WHERE a = 1") == (0, b'[\n{"a":1}\n]\n', b"")
+    code, out, errors = await query("--max-rows", "2", "SELECT number FROM numbers(1000000000000)")
+    assert (code, out.split()[-2:]) == (0, [b"0", b"1"]), errors
+    assert b"the first 2 rows" in errors
+    code, _, errors = await query(f"DROP TABLE {table}")
+    assert (code, errors.count(b"\n")) == (1, 1)
+    assert b"query only reads" in errors
