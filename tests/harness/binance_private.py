@@ -132,6 +132,7 @@ LIST_STATUS = {
 }  # fmt: skip
 LISTEN_KEY = "WsCMN0a4KHUPTQuX6IUnqEZfB1inxmv1qR4kbf1LuEjur5VdbzqvyxqG9TSjVVxv"
 EXPIRED_KEY = {"e": "listenKeyExpired", "E": T0, "listenKey": LISTEN_KEY}
+TERMINATED = {"subscriptionId": 0, "event": {"e": "eventStreamTerminated", "E": T0}}
 LEVERAGE = {"e": "ACCOUNT_CONFIG_UPDATE", "E": T0, "T": T0, "ac": {"s": "BTCUSDT", "l": 25}}
 
 ALL: dict[str, dict[str, Any]] = {
@@ -163,11 +164,12 @@ class PrivateFeed:
     def __init__(self, **options: Any):
         self.normaliser = BinanceNormaliser(**options)
         self.at = NS
+        self.topic = ""
 
     def __call__(self, message: Any) -> list[NormalisedRow]:
         self.at += 1_000
         payload = message if isinstance(message, bytes) else raw(message)
-        rows = list(self.normaliser.normalise(Message(payload, self.at)))
+        rows = list(self.normaliser.normalise(Message(payload, self.at, self.topic)))
         assert len({row[:2] for row in rows}) == len(rows), "two rows of one table share a slot"
         return rows
 

@@ -14,15 +14,18 @@ from harness.binance_private import (
     MARGIN_CALL,
     NS,
     T0,
+    TERMINATED,
     PrivateFeed,
     account_position,
     account_update,
     balance,
     position,
+    trade_lite,
 )
 
 from recorder.normalise.base import BadMessage
 from recorder.normalise.binance import BinanceNormaliser
+from recorder.normalise.binance.private import STREAMS_MAX
 from recorder.normalise.binance.private_account import STATES_MAX
 from recorder.normalise.binance.rows import POSITIONS_MAX, WALLETS_MAX, Slot
 
@@ -114,7 +117,19 @@ def test_the_end_of_the_stream_is_told_without_its_key() -> None:
     end = event(EXPIRED_KEY)
     assert (end.kind, end.severity) == ("private_stream_end", "error")
     assert LISTEN_KEY not in repr(end)
-    assert event({"event": {"e": "eventStreamTerminated", "E": T0}}).kind == "private_stream_end"
+    assert event(TERMINATED).kind == "private_stream_end"
+
+
+def test_the_time_of_an_end_may_be_a_string() -> None:
+    """As the venue's documents of listenKeyExpired have it; what is no time is bad, and ends nothing."""
+    feed = PrivateFeed()
+    feed(account_update())
+    for wrong in ("", "soon", str(T0 // 1_000), f" {T0}"):
+        with pytest.raises(BadMessage):
+            feed(EXPIRED_KEY | {"E": wrong})
+    assert len(snapshots(feed)) == 2
+    assert feed.one(EXPIRED_KEY | {"E": str(T0)}, "system_events").ts == NS
+    assert snapshots(feed) == []
 
 
 # -- snapshots ----------------------------------------------------------------------------------------------------
@@ -170,6 +185,70 @@ def test_nothing_is_repeated_after_the_end_of_the_stream() -> None:
     assert snapshots(feed) == []
     feed(account_update())
     assert len(snapshots(feed)) == 2
+
+
+def heard(feed: PrivateFeed) -> None:
+    """A wallet of each market: spot's by the websocket API, the others' by streams of their own."""
+    feed({"subscriptionId": 0, "event": account_position(("BTC", "5", "0"))})
+    feed({"stream": "usdm", "data": account_update([])})
+    feed({"stream": "coinm", "data": account_update([], i="SfsR")})
+
+
+def venues(feed: PrivateFeed) -> list[str]:
+    return [row.venue.removeprefix("binance.") for row in snapshots(feed)]
+
+
+def test_an_end_ends_what_its_own_stream_fed() -> None:
+    """Spot's leaves futures alone, and a listen key's leaves the venues of other streams alone."""
+    feed = PrivateFeed()
+    heard(feed)
+    end = feed.one(TERMINATED, "system_events")
+    assert (end.component, json.loads(end.payload)["venues"]) == ("binance.spot", ["binance.spot"])
+    assert venues(feed) == ["usdm", "coinm"]
+    heard(feed)
+    end = feed.one({"stream": "usdm", "data": EXPIRED_KEY}, "system_events")
+    assert (end.component, json.loads(end.payload)["venues"]) == ("binance.usdm", ["binance.usdm"])
+    assert venues(feed) == ["spot", "coinm"]
+
+
+def test_orders_too_tell_what_a_stream_is_of() -> None:
+    """A new connection that brought nothing but an order ends the wallets that the one before it had told."""
+    feed = PrivateFeed()
+    heard(feed)
+    feed({"stream": "usdm-2", "data": trade_lite()})
+    feed({"stream": "usdm-2", "data": EXPIRED_KEY})
+    assert venues(feed) == ["spot", "coinm"]
+
+
+def test_without_a_wrapper_the_topic_is_the_stream() -> None:
+    """One topic may carry spot's wrapped events and a bare futures stream: the key that expired was the latter's."""
+    feed = PrivateFeed()
+    feed.topic = "user.main"
+    feed({"subscriptionId": 0, "event": account_position(("BTC", "5", "0"))})
+    feed(account_update([]))
+    feed(EXPIRED_KEY)
+    assert venues(feed) == ["spot"]
+
+
+@pytest.mark.parametrize(("options", "left"), [({}, []), ({"market": "usdm"}, ["spot"])], ids=["any", "usdm"])
+def test_a_key_that_nobody_knows_ends_all_it_may_have_fed(options: dict[str, Any], left: list[str]) -> None:
+    """Rather no snapshot than a stale one; the market, where it is set, says what that can be."""
+    feed = PrivateFeed(**options)
+    feed({"subscriptionId": 0, "event": account_position(("BTC", "5", "0"))})
+    feed({"stream": "old key", "data": account_update([])})
+    end = feed.one({"stream": "new key", "data": EXPIRED_KEY}, "system_events")
+    assert end.component == ("binance.usdm" if options else "binance")
+    assert venues(feed) == left
+
+
+def test_streams_are_bounded() -> None:
+    """The one heard first is forgotten: its end is then one that nobody knows."""
+    feed = PrivateFeed()
+    heard(feed)
+    for number in range(STREAMS_MAX - 1):
+        feed({"stream": f"coinm-{number}", "data": account_update([], i="SfsR")})
+    feed({"stream": "usdm", "data": EXPIRED_KEY})
+    assert venues(feed) == []
 
 
 def test_states_are_bounded() -> None:

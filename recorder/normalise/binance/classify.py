@@ -43,6 +43,8 @@ _BARE: dict[str, Callable[[bytes], PublicMessage]] = {
     "aggTrade": messages.decode_agg_trade,
     "depthUpdate": messages.decode_depth,
 }
+WEBSOCKET_API = "(websocket API)"
+"""What is taken for the name of the stream of events that the websocket API wraps."""
 _HEAD = b'{"stream":"'
 _STREAM_NAME_MAX = 200
 
@@ -95,7 +97,7 @@ def read_by_stream_name(payload: bytes) -> PublicMessage | None:
 
 
 def read(payload: bytes, topic: str) -> tuple[PublicMessage | PrivateEvent | Ignored, str]:
-    """Any message, and the name of its stream (of the wrapper, else the topic if it looks like one, else empty).
+    """Any message, and its stream: of the wrapper, `WEBSOCKET_API`, else the topic if it looks like one, else empty.
 
     Raises:
         BadMessage: it cannot be decoded, misses a field, has a wrong value, or is of a kind the venue is not known for.
@@ -137,6 +139,7 @@ def _read(payload: bytes, topic: str) -> tuple[PublicMessage | PrivateEvent | Ig
             stream = probe.stream
             body = bytes(probe.data)
         elif probe.event is not UNSET and bytes(probe.event)[:1] == b"{":  # user data over the websocket API
+            stream = WEBSOCKET_API
             body = bytes(probe.event)
     if body.lstrip()[:1] == b"[":
         return _read_array(body), stream

@@ -113,7 +113,7 @@ class BinanceNormaliser(QuotesAndTrades, Depth):
             self.ignored[str(read_message)] += 1
             return ()
         if isinstance(read_message, PrivateEvent):
-            return self._private.rows(read_message, message.ts_local)
+            return self._private.rows(read_message, message.ts_local, stream or message.topic)
         return self._other(read_message, message.ts_local, stream)
 
     def snapshots(self, now_ns: int) -> Sequence[NormalisedRow]:

@@ -1,4 +1,9 @@
-"""The private streams: which message is which, and who makes its rows."""
+"""The private streams: which message is which, who makes its rows, and which venues a stream tells of.
+
+The end of a stream ends what is known of its venues and of no others. `eventStreamTerminated` is spot's; a
+`listenKeyExpired` does not say whose key it was, so the venues are those that its stream told of before (by the name of
+the stream around it, or the topic), else the one of the option `market`, else all: rather no snapshot than a stale one.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +20,10 @@ from recorder.normalise.binance import private_messages as messages
 from recorder.normalise.binance.private_account import PrivateAccount
 from recorder.normalise.binance.private_orders import PrivateOrders
 from recorder.normalise.binance.state import COINM_SYMBOL, Market
+from schemas.core.trading import AccountState, Fill, Order, PositionIntraday
+
+STREAMS_MAX = 256
+"""Streams whose venues are remembered; one more takes the place of the one heard first."""
 
 TYPES: dict[str, type[Struct]] = {
     "executionReport": messages.ExecutionReport,
@@ -40,7 +49,12 @@ WITHOUT_TABLE = frozenset({
 """Private events that no table takes."""
 
 _OPTION_SYMBOL = re.compile(r"-[CP]$")
-_DECODERS: dict[str, Callable[[bytes], Any]] = {name: Decoder(kind).decode for name, kind in TYPES.items()}
+_DECODERS: dict[str, Callable[[bytes], Any]] = {
+    # The documents of listenKeyExpired show its time as a string.
+    name: Decoder(kind, strict=kind is not messages.StreamEnd).decode
+    for name, kind in TYPES.items()
+}
+_OF_A_VENUE = (Order, Fill, PositionIntraday, AccountState)
 
 
 class PrivateEvent(Struct, gc=False):
@@ -74,7 +88,9 @@ class PrivateStreams:
     ):
         self._market = market
         self._venue = venue
-        spot = venue or "binance.spot"
+        spot = self._spot = venue or "binance.spot"
+        self._told: dict[str, set[str]] = {}
+        """By stream, the venues it told of."""
         orders = PrivateOrders(account_id, spot, self._venue_of, filtered, ignored)
         account = self._account = PrivateAccount(account_id, spot, self._venue_of, filtered)
         self._makers: dict[str, Callable[[Any, int, bytes], list[NormalisedRow]]] = {
@@ -89,21 +105,40 @@ class PrivateStreams:
             "ACCOUNT_UPDATE": account.account_update,
             "ACCOUNT_CONFIG_UPDATE": account.config_update,
             "MARGIN_CALL": account.margin_call,
-            "listenKeyExpired": account.stream_end,
-            "eventStreamTerminated": account.stream_end,
         }
 
-    def rows(self, event: PrivateEvent, ts_local: int) -> list[NormalisedRow]:
-        """The rows of one event.
+    def rows(self, event: PrivateEvent, ts_local: int, stream: str) -> list[NormalisedRow]:
+        """The rows of one event, which came by a stream of that name.
 
         Raises:
             BadMessage: its values contradict each other; no state has changed.
         """
-        return self._makers[event.name](event.message, ts_local, event.body)
+        if isinstance(event.message, messages.StreamEnd):
+            return self._account.stream_end(event.message, ts_local, self._ended(event.name, stream))
+        rows = self._makers[event.name](event.message, ts_local, event.body)
+        self._heard(stream, rows)
+        return rows
 
     def snapshots(self, now_ns: int) -> list[NormalisedRow]:
         """Positions and wallets as last heard."""
         return self._account.snapshots(now_ns)
+
+    def _heard(self, stream: str, rows: list[NormalisedRow]) -> None:
+        for row in rows:
+            if isinstance(row.row, _OF_A_VENUE) and row.row.venue:
+                if stream not in self._told and len(self._told) >= STREAMS_MAX:
+                    del self._told[next(iter(self._told))]
+                self._told.setdefault(stream, set()).add(row.row.venue)
+
+    def _ended(self, name: str, stream: str) -> frozenset[str] | None:
+        """The venues that a stream's end is about; None for all."""
+        if name == "eventStreamTerminated":
+            return frozenset({self._spot})
+        if told := self._told.get(stream):
+            return frozenset(told)
+        if self._market is not None:
+            return frozenset({self._venue or f"binance.{self._market}"})
+        return None
 
     def _venue_of(self, symbol: str, unit: str | None) -> str:
         """The venue of a futures event: by option, by the unit it names, by its symbol.

@@ -148,14 +148,20 @@ class PrivateAccount:
         ts = known_time_ns(None, message.E)
         return [self._event("account_config", "info", venue, text, payload, ts_local, ts)]
 
-    def stream_end(self, message: StreamEnd, ts_local: int, _: bytes) -> list[NormalisedRow]:
-        """No news comes any more, so what is known no longer holds."""
-        self._positions.clear()
-        self._wallets.clear()
-        text = f"{message.e}: no more private events until the stream is subscribed anew"
+    def stream_end(
+        self, message: StreamEnd, ts_local: int, venues: frozenset[str] | None
+    ) -> list[NormalisedRow]:
+        """No news of these venues (None for all) comes any more, so what is known of them no longer holds."""
         ts = known_time_ns(None, message.E)
-        payload = {"event": message.e}
-        return [self._event("private_stream_end", "error", "binance", text, payload, ts_local, ts)]
+        _forget(self._positions, venues)
+        _forget(self._wallets, venues)
+        named = sorted(venues or ())
+        text = (
+            f"{message.e}: no more private events of {', '.join(named) or 'any venue'} until subscribed anew"
+        )
+        payload = {"event": message.e, "venues": named}
+        component = named[0] if len(named) == 1 else "binance"
+        return [self._event("private_stream_end", "error", component, text, payload, ts_local, ts)]
 
     def snapshots(self, now_ns: int) -> list[NormalisedRow]:
         """A row of every position that is not flat and every wallet that is not empty, as last heard."""
@@ -210,6 +216,11 @@ class PrivateAccount:
                 payload=json.dumps({"account_id": self._account_id, **payload}),
             ),
         )
+
+
+def _forget(states: dict[Any, Any], venues: frozenset[str] | None) -> None:
+    for key in [key for key in states if venues is None or key[0] in venues]:
+        del states[key]
 
 
 def _empty(amount: object) -> bool:
