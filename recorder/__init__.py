@@ -28,8 +28,9 @@ if TYPE_CHECKING:
         UnknownTable,
         WrongColumns,
     )
-    from recorder.recorder import Recorder, SourceRow
+    from recorder.recorder import Recorder
     from recorder.settings import Settings
+    from recorder.source_rows import SourceRow
     from recorder.ticket import Ticket
 
 _HOMES = {
@@ -43,7 +44,7 @@ _HOMES = {
     "RecorderForked": "recorder.errors",
     "Settings": "recorder.settings",
     "SettingsError": "recorder.errors",
-    "SourceRow": "recorder.recorder",
+    "SourceRow": "recorder.source_rows",
     "Ticket": "recorder.ticket",
     "UnknownTable": "recorder.errors",
     "WrongColumns": "recorder.errors",

@@ -7,13 +7,13 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from recorder.balance import Balance
-from recorder.errors import NotDurable
 from recorder.runtime import Runtime
 from recorder.sink.base import Sink
-from recorder.ticket import awaited, on_loop
+from recorder.source_rows import SourceRow
+from recorder.waiting import awaited, not_durable, on_loop
 
 if TYPE_CHECKING:
-    from recorder.recorder import Recorder, SourceRow
+    from recorder.recorder import Recorder
 
 T = TypeVar("T")
 
@@ -62,9 +62,9 @@ class AsyncRecorder:
     async def _wait(
         self, what: Callable[[Runtime], Coroutine[Any, Any, None]], timeout_s: float | None, state: str
     ) -> None:
-        runtime, loop = self.recorder._running()
+        runtime, loop = self.recorder._life.running()
         try:
             async with asyncio.timeout(timeout_s):
                 await awaited(on_loop(lambda: what(runtime), loop))
         except TimeoutError:
-            raise NotDurable(self.recorder._late(runtime, state, timeout_s)) from None
+            raise not_durable(runtime.pipelines, state, timeout_s) from None

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-from collections.abc import Callable, Coroutine, Generator
-from typing import Any, TypeVar
+from collections.abc import Generator
+from typing import Any
 
-from recorder.errors import RecorderClosed
 from recorder.queue import Watched
-
-T = TypeVar("T")
-Wait = Callable[[], Coroutine[Any, Any, T]]
+from recorder.waiting import Wait, awaited, blocked, on_loop
 
 
 class Ticket:
@@ -44,13 +40,9 @@ class Ticket:
         """
         if self._shed():
             return False
-        future = on_loop(self._wait, self._loop)
         try:
-            return future.result(timeout_s) and not self._shed()
-        except concurrent.futures.CancelledError:
-            raise RecorderClosed(OVERTAKEN) from None
+            return blocked(on_loop(self._wait, self._loop), timeout_s) and not self._shed()
         except TimeoutError:
-            future.cancel()
             raise TimeoutError(
                 f"the row is not durable after {timeout_s} s; it is still on its way"
             ) from None
@@ -65,31 +57,3 @@ class Ticket:
         if self._shed():
             return False
         return await awaited(on_loop(self._wait, self._loop)) and not self._shed()
-
-
-OVERTAKEN = "the recorder was closed meanwhile; its balance says what became of the rows"
-
-
-def on_loop(wait: Wait[T], loop: asyncio.AbstractEventLoop) -> concurrent.futures.Future[T]:
-    """Start a wait on the recorder's loop, from any thread.
-
-    Raises:
-        RecorderClosed: the loop is gone.
-    """
-    waiting = wait()
-    try:
-        return asyncio.run_coroutine_threadsafe(waiting, loop)
-    except RuntimeError:
-        waiting.close()
-        raise RecorderClosed(OVERTAKEN) from None
-
-
-async def awaited(future: concurrent.futures.Future[T]) -> T:
-    """Await a wait on the recorder's loop; one that its closing ended raises `RecorderClosed`."""
-    try:
-        return await asyncio.wrap_future(future)
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():  # it is the caller that was cancelled
-            raise
-        raise RecorderClosed(OVERTAKEN) from None

@@ -33,7 +33,7 @@ from recorder.normalise.internal import InternalNormaliser
 from recorder.normalise.order_ids import OrderIds
 from recorder.normalise.slots import clash
 from recorder.own_rows import DEAD_LETTERS, dead_letter_row
-from recorder.recorder import SourceRow
+from recorder.source_rows import SourceRow
 from schemas.table import Table
 
 SUBMIT_ROWS = 4_096

@@ -31,13 +31,14 @@ from recorder.identity import letter_log
 from recorder.log import get_logger
 from recorder.metrics import BusCounts, SourceCounts
 from recorder.own_rows import DEAD_LETTERS
-from recorder.recorder import Recorder, SourceRow
+from recorder.recorder import Recorder
 from recorder.service.brake import MANY, Brake
 from recorder.service.link import BusLink
 from recorder.service.receipts import Made, Receipts
 from recorder.service.rows import MessageRows
 from recorder.service.topics import TopicMap
 from recorder.settling import Handover
+from recorder.source_rows import SourceRow
 
 log = get_logger("recorder.bus")
 

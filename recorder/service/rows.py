@@ -18,8 +18,8 @@ from recorder.normalise.base import BadMessage, Message, NormalisedRow, Normalis
 from recorder.normalise.order_ids import OrderIds
 from recorder.normalise.slots import clash
 from recorder.own_rows import DEAD_LETTERS, dead_letter_row
-from recorder.recorder import SourceRow
 from recorder.service.topics import Route
+from recorder.source_rows import SourceRow
 from schemas.table import Table
 
 log = get_logger("recorder.bus")

@@ -49,13 +49,13 @@ now, accepted = time.time_ns(), 0
 for n in range(%d):
     accepted += recorder.record("fills", {"ts_local": now + n, "fill_id": str(n), "symbol": "A", "fill_qty": 1,
                                           "fill_price": 1, "side": "buy"})
-when(lambda: recorder._state == "closing", 0.005, 0.02, 0.02)
+when(lambda: recorder._life.state.value == "closing", 0.005, 0.02, 0.02)
 try:
     recorder.close()
 except (KeyboardInterrupt, Terminated):
-    print(accepted, recorder.balance()["fills"].inserted, recorder._state, "interrupted")
+    print(accepted, recorder.balance()["fills"].inserted, recorder._life.state.value, "interrupted")
 else:
-    print(accepted, recorder.balance()["fills"].inserted, recorder._state, "too late")
+    print(accepted, recorder.balance()["fills"].inserted, recorder._life.state.value, "too late")
 """
 
 STARTING = """
@@ -67,7 +67,7 @@ except KeyboardInterrupt:
     pass
 recorder.close()
 left = sorted(thread.name for thread in threading.enumerate() if thread.name.startswith(("recorder", "sink")))
-print(recorder._state, sys.getswitchinterval() == before, left)
+print(recorder._life.state.value, sys.getswitchinterval() == before, left)
 with Recorder(Settings(data_dir=folder)) as second:
     print(second.ask(lambda sink: sink.query("SELECT 1"))[0][0])
 """

@@ -195,8 +195,8 @@ def test_a_dead_letter_that_is_shed_is_told_without_its_content(
     """The log says which one and how large: what is in it may be long, or secret."""
     recorder, _ = make()
     with recorder:
-        assert recorder._thread is not None
-        recorder._thread.runtime.pipelines["dead_letters"].queue.close()
+        assert recorder._life.thread is not None
+        recorder._life.thread.runtime.pipelines["dead_letters"].queue.close()
         recorder.record("orders", order(0, api_key="SECRET-1"))
         wait_until(lambda: "a dead letter was shed" in caplog.text)
         assert "unknown_field" in caplog.text
@@ -254,8 +254,8 @@ def test_a_builder_that_dies_counts_the_rows_it_had(make: Make) -> None:
     """Rows drained and not built are shed, told in a gap row and alarmed; the table goes on."""
     recorder, _ = make()
     with recorder:
-        assert recorder._thread is not None
-        builder = recorder._thread.runtime.pipelines["orders"]._builder
+        assert recorder._life.thread is not None
+        builder = recorder._life.thread.runtime.pipelines["orders"]._builder
         real = builder._keep
         builder._keep = None  # type: ignore[method-assign, assignment]
         builder._bad = None  # type: ignore[method-assign, assignment]
@@ -297,8 +297,8 @@ def test_log_lines_that_cannot_be_written_stop_nobody(make: Make, monkeypatch: p
             for n in range(10):
                 recorder.record("orders", order(n))
             recorder.flush(WAIT_S)
-            assert recorder._thread is not None
-            assert recorder._thread.runtime.health.sick() == []
+            assert recorder._life.thread is not None
+            assert recorder._life.thread.runtime.health.sick() == []
             assert rows(recorder, "SELECT count() FROM orders") == [(10,)]
             balanced(recorder)
     finally:

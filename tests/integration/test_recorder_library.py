@@ -497,7 +497,7 @@ def test_a_closing_recorder_answers(make: Make) -> None:
     recorder.record("orders", order(0))
     first = threading.Thread(target=recorder.close)
     first.start()
-    wait_until(lambda: recorder._state != "running")
+    wait_until(lambda: not recorder.running)
     assert recorder.balance()["orders"].exact
     assert recorder.status()["tables"]["orders"]
     second = threading.Thread(target=recorder.close)
@@ -505,8 +505,8 @@ def test_a_closing_recorder_answers(make: Make) -> None:
     while first.is_alive():
         assert recorder.balance()["orders"].exact
     second.join(WAIT_S)
-    assert recorder._thread is not None
-    assert not recorder._thread.alive
+    assert recorder._life.thread is not None
+    assert not recorder._life.thread.alive
     recorder.close()
     balance = recorder.balance()["orders"]
     assert (balance.received, balance.shed, balance.pending) == (1, 1, 0)
@@ -532,15 +532,15 @@ def test_a_question_that_fails_is_told_its_error(make: Make) -> None:
 
     for kind in (RuntimeError, TimeoutError, LookupError):
         with pytest.raises(kind, match="of the question"):
-            recorder._on_loop(lambda _, kind=kind: ask(kind))
+            recorder._life.ask(lambda _, kind=kind: ask(kind))
     assert recorder.balance()["orders"].exact
 
 
 def test_a_recorder_that_failed_is_closed_and_counts(make: Make) -> None:
     """Its doors are shut, its balance is there, and `close` waits for its thread."""
     recorder = make().start()
-    assert recorder._thread is not None
-    loop, stop = recorder._thread.loop, recorder._thread._stop
+    assert recorder._life.thread is not None
+    loop, stop = recorder._life.thread.loop, recorder._life.thread._stop
 
     async def broken() -> None:
         raise RuntimeError("a fault")
@@ -548,12 +548,12 @@ def test_a_recorder_that_failed_is_closed_and_counts(make: Make) -> None:
     stop.wait = broken  # type: ignore[assignment, method-assign]
     task = next(task for task in asyncio.all_tasks(loop) if "_live" in repr(task))
     loop.call_soon_threadsafe(task.cancel)
-    wait_until(lambda: recorder._state == "failed")
+    wait_until(lambda: recorder._life.state.value == "failed")
     with pytest.raises(RecorderClosed, match="unexpectedly"):
         recorder.record("orders", order(0))
     recorder.close()
-    assert recorder._thread is not None
-    assert not recorder._thread.alive
+    assert recorder._life.thread is not None
+    assert not recorder._life.thread.alive
     assert recorder.balance()["orders"].received == 0
 
 

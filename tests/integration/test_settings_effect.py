@@ -82,6 +82,8 @@ def test_a_short_switch_interval_makes_all_builders_pause(
     """They share one clock of pauses, since they share a thread; without the setting none pauses."""
     for interval, hold in ((1e-4, 2e-4), (None, None)):
         with Recorder(settings_for(backend, database, tmp_path, switch_interval_s=interval)) as recorder:
-            assert recorder._thread is not None
-            pauses = {pipeline._builder._breathe for pipeline in recorder._thread.runtime.pipelines.values()}
+            assert recorder._life.thread is not None
+            pauses = {
+                pipeline._builder._breathe for pipeline in recorder._life.thread.runtime.pipelines.values()
+            }
             assert [pause._hold_s for pause in pauses] == [hold]  # type: ignore[attr-defined]
