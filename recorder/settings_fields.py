@@ -171,7 +171,7 @@ def parse_address(text: str) -> Address:
         r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[^\[\]:\s]*)):(?P<port>\d{1,5})", text.strip()
     )
     if match is None or int(match["port"]) > 65_535:
-        raise ValueError(f'{text!r} is no address; write host:port as in 127.0.0.1:9477, or "off"')
+        raise ValueError(f"{text!r} is no address; write host:port as in 127.0.0.1:9477")
     return Address(match["v6"] or match["name"] or "127.0.0.1", int(match["port"]))
 
 
@@ -181,7 +181,10 @@ def health_addr_of(value: Any) -> Any:
         return value
     if value.strip().lower() in ("off", "none", ""):
         return None
-    return str(parse_address(value))
+    try:
+        return str(parse_address(value))
+    except ValueError as error:
+        raise ValueError(f'{error}, or "off"') from None
 
 
 Count = Annotated[int, BeforeValidator(number), Field(gt=0)]

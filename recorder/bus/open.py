@@ -10,9 +10,11 @@ import importlib
 from importlib.metadata import entry_points
 
 from recorder.bus.base import Subscription
-from recorder.bus.errors import BusUrlError
+from recorder.bus.endpoint import ZmqEndpoint, parse_zmq_url
+from recorder.bus.errors import BusUnavailable, BusUrlError
 from recorder.bus.options import BusOptions
 from recorder.redact import redacted
+from recorder.settings_fields import Address
 
 GROUP = "recorder.buses"
 OWN = {
@@ -28,8 +30,9 @@ def open_subscription(url: str, options: BusOptions | None = None) -> Subscripti
 
     Raises:
         BusUrlError: no bus has that scheme, or the URL is none of its bus.
-        BusUnavailable: what the bus needs is not installed.
+        BusUnavailable: what the bus needs is not installed, or others would reach it and that is not allowed.
     """
+    options = options or BusOptions()
     scheme, separator, _ = url.partition("://")
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     if not separator or scheme not in {*OWN, *found}:
@@ -42,5 +45,21 @@ def open_subscription(url: str, options: BusOptions | None = None) -> Subscripti
         opener = getattr(importlib.import_module(module), function)
     else:
         opener = found[scheme].load()
-    subscription: Subscription = opener(url, options or BusOptions())
+    subscription: Subscription = opener(url, options)
+    if scheme == "zmq":
+        refuse_remote(parse_zmq_url(url), allow_remote=options.allow_remote)
     return subscription
+
+
+def refuse_remote(endpoint: ZmqEndpoint, *, allow_remote: bool) -> None:
+    """See that other machines do not reach an address that is listened at, unless that is allowed.
+
+    Raises:
+        BusUnavailable: they would.
+    """
+    if endpoint.path or allow_remote or Address(endpoint.host, endpoint.port).loopback:
+        return
+    raise BusUnavailable(
+        f"bus {endpoint.url}: other machines would reach it and it has no authentication; "
+        f"use zmq://127.0.0.1:{endpoint.port}, or allow it by setting bus_allow_remote = true"
+    )

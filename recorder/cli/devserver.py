@@ -14,6 +14,7 @@ from recorder.cli.options import Invocation, pass_invocation
 
 if TYPE_CHECKING:
     from recorder.devserver.server import DevServer
+    from recorder.settings_fields import Address
 
 DEFAULT_ADDR = "127.0.0.1:8123"
 EXIT_STUCK = 1
@@ -83,15 +84,21 @@ def devserver(
         raise click.UsageError(
             "--tls-key and --tls-client-ca are for a server with --tls-cert; give that too"
         )
+    password = _password(password_env, password_file)
+    if allow_remote and password is None:
+        raise click.UsageError(
+            "--allow-remote lets other machines in, so it needs a password; give --password-env or --password-file"
+        )
+    address = _address(addr, allow_remote=allow_remote)
     settings = invocation.settings()
-    folder = path if path is not None else settings.data_dir / "devserver"
+    folder = _folder(path) if path is not None else settings.data_dir / "devserver"
     from recorder.devserver.server import DevServer
 
     server = DevServer(
         folder,
-        addr=addr,
+        addr=address,
         user=user,
-        password=_password(password_env, password_file),
+        password=password,
         tls_cert=tls_cert,
         tls_key=tls_key,
         tls_client_ca=tls_client_ca,
@@ -120,8 +127,34 @@ def _ready(server: DevServer, folder: pathlib.Path, *, as_json: bool) -> str:
         return f"ready at {server.url} (database in {folder}); Ctrl-C ends it"
     import orjson
 
-    said: dict[str, Any] = {"url": server.url, "pid": os.getpid(), "path": str(folder)}
+    said: dict[str, Any] = {"url": server.url, "pid": os.getpid(), "path": str(folder.absolute())}
     return orjson.dumps(said).decode()
+
+
+def _address(text: str, *, allow_remote: bool) -> Address:
+    from recorder.settings_fields import parse_address
+
+    try:
+        address = parse_address(text)
+    except ValueError as error:
+        raise click.UsageError(f"--addr {error}; port 0 takes a free one") from None
+    if not address.loopback and not allow_remote:
+        raise click.UsageError(
+            f"--addr {address}: other machines would reach it; use 127.0.0.1:{address.port}, or give --allow-remote "
+            "and a password"
+        )
+    return address
+
+
+def _folder(path: pathlib.Path) -> pathlib.Path:
+    """The path, absolute; refused where a file stands in its way."""
+    folder = path.absolute()
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not there.is_dir():
+        raise click.UsageError(
+            f"--path {path}: {there} is a file; name a folder, which is made where it is missing"
+        )
+    return folder
 
 
 def _password(variable: str | None, file: pathlib.Path | None) -> str | None:

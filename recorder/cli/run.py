@@ -83,6 +83,11 @@ def _check_serve(addr: str, settings: Settings) -> None:
             f"--serve answers for the embedded engine, and target is {settings.target}; ask that server"
         )
     try:
-        parse_address(addr)
+        address = parse_address(addr)
     except ValueError as error:
         raise click.UsageError(f"--serve: {error}") from error
+    if not address.loopback:
+        raise click.UsageError(
+            f"--serve {address}: other machines would reach it, and it asks for no password; use "
+            f"127.0.0.1:{address.port}, and a tunnel or a proxy with a login for who is elsewhere"
+        )

@@ -107,9 +107,10 @@ class DevServer:
         except ValueError as error:
             raise DevServerError(str(error)) from None
         if not self._wanted.loopback and not (allow_remote and password):
+            # Whoever opens it beside a recorder has no way to ask for a password.
+            remedy = "reach it through a tunnel" if read_only else "allow remote access and set a password"
             raise DevServerError(
-                f"address {self._wanted}: other machines would reach it; use 127.0.0.1:{self._wanted.port}, or allow "
-                "remote access and set a password"
+                f"address {self._wanted}: other machines would reach it; use 127.0.0.1:{self._wanted.port}, or {remedy}"
             )
         if tls is None and tls_cert is not None:
             tls = tls_context(tls_cert, tls_key, tls_client_ca)

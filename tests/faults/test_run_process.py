@@ -378,7 +378,10 @@ def test_a_health_port_in_use_is_one_line_and_exit_code_1(place: Place, tmp_path
         (("--bus", "carrier-pigeon://loft"), {}, ("carrier-pigeon", "no such bus")),
         (("--bus", "127.0.0.1:5570"), {}, ("bus", "no URL")),
         (("--bus", "zmq://127.0.0.1:1", "--bus", "zmq://127.0.0.1:1"), {}, ("bus", "twice")),
+        (("--bus", "zmq://0.0.0.0:5570"), {}, ("zmq://0.0.0.0:5570", "other machines", "bus_allow_remote = true")),
         (("--serve", "nonsense"), {}, ("--serve", "no address")),
+        (("--serve", "off"), {}, ("--serve", "no address; write host:port as in 127.0.0.1:9477\n")),
+        (("--serve", "0.0.0.0:8123"), {}, ("--serve 0.0.0.0:8123", "other machines", "use 127.0.0.1:8123, and a")),
         ((), {"RECORDER_TOPICS": '{"a.*": "oders"}'}, ("topics", "'oders'", 'did you mean "orders"?')),
         ((), {"RECORDER_TOPICS": '{"a.*": "normaliser:x"}'}, ("topics", "normaliser 'x'", "installed are")),
         ((), {"RECORDER_SHUTDOWN_TIMEOUT_S": "soon"}, ("RECORDER_SHUTDOWN_TIMEOUT_S", "must be a number")),
@@ -392,7 +395,7 @@ def test_wrong_settings_are_one_line_and_exit_code_2(
     """Nothing is started or made; the line names what is wrong and where it was said."""
     ended = run_command("--data-dir", tmp_path / "data", "run", *arguments, cwd=tmp_path, **environment)
     assert ended.returncode == 2, ended.stderr
-    (line,) = [line for line in ended.stderr.splitlines() if not line.startswith("{")]
+    (line,) = [line for line in ended.stderr.splitlines(keepends=True) if not line.startswith("{")]
     assert line.startswith("error: ")
     for word in words:
         assert word in line

@@ -30,13 +30,14 @@ def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
-    with dev_server(tmp_path_factory.mktemp("devserver")) as started:
+    with dev_server(tmp_path_factory.mktemp("devserver"), "--path", "db") as started:
         yield started
 
 
 def test_the_ready_line_for_programs(server: Started) -> None:
     """Flushed, one line, with all there is to know; what it names answers at once."""
     assert set(server.ready) == {"url", "pid", "path"}
+    assert pathlib.Path(str(server.ready["path"])).is_absolute()
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+", str(server.ready["url"]))
     assert server.ready["pid"] == server.process.pid
     assert server.text("SELECT 1") == "1\n"
@@ -115,9 +116,12 @@ def test_a_folder_that_another_process_has(server: Started) -> None:
 
 
 def test_a_path_that_is_no_folder(tmp_path: pathlib.Path) -> None:
-    (tmp_path / "file").write_text("x")
-    said = one_line(run("devserver", "--path", str(tmp_path / "file"), "--addr", "127.0.0.1:0"))
-    assert "is a file, not a folder" in said
+    """The file itself, or below it: the option is named."""
+    file = tmp_path / "file"
+    file.write_text("x")
+    for path in (file, file / "below"):
+        said = one_line(run("devserver", "--path", str(path), "--addr", "127.0.0.1:0"), 2)
+        assert said.startswith(f"error: --path {path}: {file} is a file; name a folder")
 
 
 def test_a_folder_that_cannot_be_written() -> None:
@@ -128,14 +132,23 @@ def test_a_folder_that_cannot_be_written() -> None:
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("8.8.8.8:0", "other machines would reach it"),
+        (
+            "8.8.8.8:0",
+            "--addr 8.8.8.8:0: other machines would reach it; use 127.0.0.1:0, or give --allow-remote and a",
+        ),
         ("0.0.0.0:0", "other machines would reach it"),
-        ("nonsense", "is no address"),
+        ("nonsense", "--addr 'nonsense' is no address"),
+        (
+            "off",
+            "--addr 'off' is no address; write host:port as in 127.0.0.1:9477; port 0 takes a free one\n",
+        ),
         ("127.0.0.1:99999", "is no address"),
     ],
 )
 def test_an_address_that_cannot_be(tmp_path: pathlib.Path, address: str, said: str) -> None:
-    assert said in one_line(run("devserver", "--path", str(tmp_path / "db"), "--addr", address))
+    """Wrong use, before the folder is made."""
+    assert said in one_line(run("devserver", "--path", str(tmp_path / "db"), "--addr", address), 2)
+    assert not (tmp_path / "db").exists()
 
 
 def test_an_address_of_another_machine(tmp_path: pathlib.Path) -> None:
@@ -173,6 +186,11 @@ def test_a_password_from_a_file(tmp_path: pathlib.Path) -> None:
         (["--password-file", "/dev/null"], "has no password on its first line"),
         (["--password-file", "/dev/null", "--password-env", "P"], "not by both"),
         (["--tls-key", "/x"], "give that too"),
+        (["--allow-remote"], "needs a password; give --password-env or --password-file"),
+        (
+            ["--allow-remote", "--addr", "0.0.0.0:0"],
+            "needs a password; give --password-env or --password-file",
+        ),
     ],
 )
 def test_wrong_use(arguments: list[str], said: str) -> None:
