@@ -29,8 +29,8 @@ from benchmarks.stats import QUANTILES, differences, quantiles, spread
 from benchmarks.steps import Wait, no_recorder, take_steps
 from recorder import Recorder
 from recorder.cli.options import Invocation, equip, pass_invocation
+from recorder.entries import Waiting, rows_in
 from recorder.pipeline import TablePipeline
-from recorder.queue import Waiting, rows_in
 
 Build = Callable[[TablePipeline, Sequence[Waiting]], Coroutine[Any, Any, None]]
 _as_it_is: Build = TablePipeline._build

@@ -24,8 +24,8 @@ from recorder.bad_rows import BadRow, row_bytes, said_by
 from recorder.batch import Batch, cut_by_partitions, local_times_ns, partition_keys
 from recorder.breather import NEVER
 from recorder.convert import BadColumn, Converter, bad_values, converter
+from recorder.entries import ArrowBlock, Block, Entry, Waiting
 from recorder.log import get_logger
-from recorder.queue import ArrowBlock, Block, Entry, Waiting
 from recorder.redact import Redactor, in_force
 from recorder.redact_columns import ColumnRedactor
 from recorder.shapes import BadShape, Shapes

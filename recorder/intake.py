@@ -18,10 +18,10 @@ import pyarrow as pa
 from recorder.arrow_rows import exact_columns, own_rows
 from recorder.correlation import correlation_id as context_correlation_id
 from recorder.door import Door
+from recorder.entries import ArrowBlock, Entry, Watched
 from recorder.identity import letter_log
 from recorder.lifecycle import Lifecycle, State
 from recorder.own_rows import DEAD_LETTERS
-from recorder.queue import ArrowBlock, Entry, Watched
 from recorder.settings import Settings
 from recorder.settling import Handover, Told, unkept_letters
 from recorder.source_rows import SourceRow, blocks_of

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from recorder.bad_rows import BadRow
+from recorder.entries import Block
 from recorder.identity import UNDATED_NS, letter_log
 from recorder.log import get_logger
 from recorder.own_rows import DEAD_LETTERS, EVENTS, GAPS, dead_letter_row, event_row, gap_row
-from recorder.queue import Block
 from recorder.recorded_table import RecordedTables
 from recorder.shed import Gap
 

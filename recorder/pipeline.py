@@ -23,10 +23,11 @@ from recorder.batch import Batch
 from recorder.budget import InsertBudget
 from recorder.build import SLICE_ROWS, BatchBuilder
 from recorder.contact import Contact
+from recorder.entries import Waiting, rows_in
 from recorder.flush_policy import NS_PER_S, FlushPolicy, is_due, is_full
 from recorder.flush_worker import FlushWorker, WorkerState
 from recorder.log import get_logger
-from recorder.queue import TableQueue, Waiting, rows_in
+from recorder.queue import TableQueue
 from recorder.redact import redacted
 from recorder.sink.errors import DataError, SinkError
 from schemas.policy import Overflow

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
+from recorder.backlog import QueueLimits
 from recorder.backoff import Backoff
 from recorder.bad_rows import refused_row
 from recorder.balance import Balance
@@ -31,7 +32,7 @@ from recorder.observer import Observer
 from recorder.own_rows import DEAD_LETTERS, EVENTS, GAPS, OWN_TABLES, RUNS
 from recorder.own_writer import OwnWriter
 from recorder.pipeline import TablePipeline
-from recorder.queue import QueueLimits, TableQueue
+from recorder.queue import TableQueue
 from recorder.recorded_table import RecordedTable, enabled
 from recorder.schema_start import SchemaStart
 from recorder.settings import ResolvedTable, Settings

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from recorder.door import Door
-from recorder.queue import Block
+from recorder.entries import Block
 
 
 class SourceRow(NamedTuple):

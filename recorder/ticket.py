@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Generator
 from typing import Any
 
-from recorder.queue import Watched
+from recorder.entries import Watched
 from recorder.waiting import Wait, awaited, blocked, on_loop
 
 

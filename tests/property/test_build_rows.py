@@ -21,8 +21,8 @@ from recorder.arrow_rows import exact_columns
 from recorder.bad_rows import BadRow, row_bytes
 from recorder.batch import NS_PER_DAY, Batch, cut_by_partitions
 from recorder.build import SLICE_ROWS, BatchBuilder
+from recorder.entries import ArrowBlock, Block, Waiting
 from recorder.errors import WrongColumns
-from recorder.queue import ArrowBlock, Block, Waiting
 from schemas.columns import (
     REQUIRED,
     Bool,

@@ -10,7 +10,9 @@ import pyarrow as pa
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from recorder.queue import ArrowBlock, Block, QueueLimits, TableQueue, rows_in
+from recorder.backlog import QueueLimits
+from recorder.entries import ArrowBlock, Block, rows_in
+from recorder.queue import TableQueue
 from recorder.shed import ShedLedger
 from schemas.policy import Overflow
 

@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 
+from recorder.backlog import QueueLimits
 from recorder.door import Door, key_of
+from recorder.entries import Block, Waiting, Watched, rows_in
 from recorder.pipeline import TablePipeline
-from recorder.queue import Block, QueueLimits, TableQueue, Waiting, Watched, rows_in
+from recorder.queue import TableQueue
 from recorder.shed import ShedLedger
 from schemas.core.tables import PACK
 from schemas.policy import Overflow

@@ -17,10 +17,10 @@ from recorder import redact
 from recorder.arrow_rows import exact_columns
 from recorder.bad_rows import row_bytes
 from recorder.build import BatchBuilder
+from recorder.entries import ArrowBlock
 from recorder.errors import SettingsError
 from recorder.log import get_logger
 from recorder.packs import packs_of
-from recorder.queue import ArrowBlock
 from recorder.redact import Redactor, put_in_force, redacted
 from recorder.redact_columns import ColumnRedactor
 from recorder.redact_spans import MARKS_MOST

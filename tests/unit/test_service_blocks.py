@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recorder.backlog import QueueLimits
 from recorder.bad_rows import BadRow
 from recorder.build import SLICE_ROWS, BatchBuilder
-from recorder.queue import Block, QueueLimits, TableQueue
+from recorder.entries import Block
+from recorder.queue import TableQueue
 from recorder.shed import ShedLedger
 from schemas.core.tables import PACK
 from schemas.policy import Overflow

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from recorder.queue import QueueLimits, TableQueue
+from recorder.backlog import QueueLimits
+from recorder.queue import TableQueue
 from recorder.shed import Gap, ShedLedger
 from schemas.policy import Overflow
 
