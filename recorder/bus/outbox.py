@@ -94,9 +94,9 @@ class Outbox:
         return self._accepted_bytes - self._freed_bytes
 
     @property
-    def waiting(self) -> int:
-        """Messages that were not sent yet."""
-        return len(self._waiting)
+    def fills_a_frame(self) -> bool:
+        """Whether what was not sent yet is more than a frame holds."""
+        return len(self._waiting) >= FRAME_RECORDS or self.held_bytes - self._out_bytes >= FRAME_BYTES
 
     @property
     def unresolved(self) -> int:

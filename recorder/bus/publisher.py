@@ -24,11 +24,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from recorder.bus import wire
+from recorder.bus.alarm import make_alarm
 from recorder.bus.base import Encoding
 from recorder.bus.encode import encode_rows, plain_parts
 from recorder.bus.endpoint import ZmqEndpoint, import_zmq, parse_zmq_url, prepare
 from recorder.bus.errors import BusUrlError
-from recorder.bus.outbox import FRAME_RECORDS, Outbox
+from recorder.bus.outbox import Outbox
 from recorder.correlation import correlation_id as current_correlation_id
 from recorder.errors import RecorderClosed, RecorderForked
 from recorder.identity import new_epoch
@@ -41,11 +42,11 @@ SETTLE_A_CALL = 8
 """Messages that the recorder said are safe, let go of in a call of `publish`: more than the one that it takes, so that
 none are left over, and few, so that it stays short."""
 KEEP_NS = 5_000_000
-"""While messages are out and nobody publishes, the thread serves the socket this often."""
-AWAY_S = 0.1
-"""While somebody publishes, it looks this often whether that has ended: each look costs them the interpreter's lock."""
-IDLE_S = 0.25
-"""While nothing is out: for heartbeats, and a hello to a recorder that comes back."""
+"""The thread serves the socket so long after the last call that did, and this often while there is more to send."""
+ANSWERS_NS = 50_000_000
+"""While nothing can be sent and something is unresolved, this often: for answers."""
+IDLE_NS = 250_000_000
+"""While nothing is unresolved: for heartbeats, and a hello to a recorder that comes back."""
 HEARTBEAT_NS = 1_000_000_000
 SILENCE_NS = 5 * HEARTBEAT_NS
 """Without a word from the recorder for so long, everything begins with a hello again."""
@@ -117,8 +118,7 @@ class Publisher:
         self._told_shed = 0
         self._events, self._noblock, self._again = zmq.EVENTS, zmq.NOBLOCK, zmq.Again
         self._in, self._out = zmq.POLLIN, zmq.POLLOUT
-        self._asleep = threading.Lock()
-        self._asleep.acquire()
+        self._alarm = make_alarm()
         self._idle = False
         self._thread = threading.Thread(target=self._keep, name="recorder-publisher", daemon=True)
         with _on_cores(cpus):
@@ -190,10 +190,12 @@ class Publisher:
                     self._outbox.settle(SETTLE_A_CALL)
                     if due:
                         self._serve_a_little()
+                        self._alarm.set(KEEP_NS)
             finally:
                 self._serving.release()
         if self._idle:
-            self._rouse()
+            self._idle = False
+            self._alarm.set(KEEP_NS)
         return taken
 
     def _check_usable(self) -> None:
@@ -221,11 +223,11 @@ class Publisher:
             self._hear(self._socket.recv(self._noblock), now)
             return
         # With more waiting than a frame holds, the next call sends again.
-        if not (events & self._out and self._send_one(now) and self._outbox.waiting >= FRAME_RECORDS):
+        if not (events & self._out and self._send_one(now) and self._outbox.fills_a_frame):
             self._served_ns = now
 
-    def _serve(self) -> None:
-        """Read what has come, send what may go."""
+    def _serve(self) -> bool:
+        """Read what has come, send what may go; whether there is more to send."""
         now = self._served_ns = time.monotonic_ns()
         socket = self._socket
         for _ in range(FRAMES_A_TURN):
@@ -234,9 +236,8 @@ class Publisher:
             self._hear(socket.recv(self._noblock), now)
         self._outbox.settle()
         if socket.getsockopt(self._events) & self._out:
-            for _ in range(FRAMES_A_TURN):
-                if not self._send_one(now):
-                    break
+            return all(self._send_one(now) for _ in range(FRAMES_A_TURN))
+        return False
 
     def _send_one(self, now: int) -> bool:
         """Send the next frame; False if there is none, or nobody takes it."""
@@ -285,22 +286,23 @@ class Publisher:
     # -- the thread that looks after it ----------------------------------------------------------------------------
 
     def _keep(self) -> None:
-        """Serve the socket while nobody publishes."""
+        """Serve the socket while nobody publishes: until then, each call puts the alarm off."""
+        more = False
         while not self._closed:
-            busy = self._outbox.unresolved > 0
-            others = time.monotonic_ns() - self._served_ns < self._linger_ns + KEEP_NS
-            if not others:
-                with self._serving:
-                    if not self._closed:
-                        self._serve()
-            self._idle = not busy
-            self._asleep.acquire(timeout=IDLE_S if not busy else AWAY_S if others else KEEP_NS / 1e9)
+            accepted = self._outbox.accepted
+            with self._serving:
+                if not self._closed:
+                    more = self._serve()
+            # In this order: whoever publishes meanwhile sees that it is idle, or what was published is seen here.
+            self._idle = True
+            self._alarm.set(ANSWERS_NS if self._outbox.unresolved else IDLE_NS)
+            if more or self._outbox.accepted != accepted:
+                self._idle = False
+                self._alarm.set(KEEP_NS)
+            if not self._closed:
+                self._alarm.wait()
             self._idle = False
-
-    def _rouse(self) -> None:
-        self._idle = False
-        with contextlib.suppress(RuntimeError):
-            self._asleep.release()
+        self._alarm.close()
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
@@ -346,7 +348,7 @@ class Publisher:
                 self._serving.release()
             return done
         self._closed = True
-        self._rouse()
+        self._alarm.set(1)
         atexit.unregister(self._at_exit)
         if not mine:
             # A signal handler, in the middle of a call that serves: that call ends with what it does, and the socket
