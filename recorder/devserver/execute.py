@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from recorder.devserver import readers
 from recorder.devserver.body import Whole
 from recorder.devserver.engine import (
     MARK,
@@ -17,7 +18,6 @@ from recorder.devserver.engine import (
     quoted,
 )
 from recorder.devserver.errors import Code, StatementError
-from recorder.devserver.lexer import beyond_ascii
 from recorder.devserver.request import Request, up_to
 from recorder.devserver.running import Run, Running
 from recorder.devserver.sessions import Session
@@ -27,6 +27,8 @@ _OF_PROCESS = frozenset(("python",))
 """Table functions of chDB that read objects of this very process."""
 _OF_FILES = frozenset(("file", "catboostevaluate"))
 """Functions that read files and that the engine's `readonly` lets through."""
+_OF_TEXT = frozenset(("eval",))
+"""Table functions that run a text which nobody here has looked at."""
 _SESSION_WORDS = frozenset(("SET", "USE"))
 
 
@@ -71,7 +73,7 @@ class Executor:
         self._read_only = read_only
         self._settings = dict(settings)
         self._limits = dict(limits)
-        self._reaching = reaching | _OF_FILES
+        self._reaching = reaching | _OF_FILES | _OF_TEXT
 
     def execute(self, job: Job, session: Session | None, output: str) -> Outcome:
         """Run it, with its answer into the file `output`, where it is one that answers with rows.
@@ -86,6 +88,8 @@ class Executor:
 
     def _fresh(self, connection: Connection, job: Job, output: str) -> Outcome:
         settings = dict(job.request.settings)
+        if self._read_only:
+            readers.may_set(settings)
         level = self._readonly(job.request, settings.pop("readonly", "0"))
         connection.set({**SERVER_LIKE, **settings, **self._fixed(settings), MARK: job.run.mark})
         judged = self._judge(connection, job)
@@ -176,17 +180,13 @@ class Executor:
                 f"{min(called)}() reads objects of the server's process, which is not served.",
             )
         if self._read_only:
-            self._only_reads(judged, query)
+            self._only_reads(judged, job)
         if readonly and (judged.writes or query.inserts):
             raise StatementError.ours(Code.READONLY, _readonly_message(job.request))
 
-    def _only_reads(self, judged: Judged, query: Query) -> None:
-        if beyond_ascii(query.sql):
-            raise StatementError.ours(
-                Code.READONLY,
-                "Cannot execute query in readonly mode: it has characters beyond ASCII (an unusual space, maybe) "
-                "outside of strings and quoted names; write names with them in quotes.",
-            )
+    def _only_reads(self, judged: Judged, job: Job) -> None:
+        query = job.query
+        readers.may_ask(query, job.request.parameters, _OF_FILES)
         known = judged.kind == "UNKNOWN" or judged.reads or query.first in _SESSION_WORDS
         if not known or query.calls & self._reaching:
             raise StatementError.ours(

@@ -36,6 +36,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _OPENS, _CLOSES = b"([{", b")]}"
+_ESCAPED = re.compile(rb"\\x([0-9A-Fa-f]{2})|\\(.)|``|\"\"", re.DOTALL)
 
 
 class Token(NamedTuple):
@@ -57,8 +58,12 @@ class Token(NamedTuple):
             return self.text.decode()
         if self.kind == QUOTED:
             cut = 3 if self.text[:1] == b"\xe2" else 1
-            return self.text[cut:-cut].decode("utf-8", "replace")
+            return _ESCAPED.sub(_meant, self.text[cut:-cut]).decode("utf-8", "replace")
         return ""
+
+    def escapes(self) -> bool:
+        """Whether it is a quoted name that is not written as it reads."""
+        return self.kind == QUOTED and b"\\" in self.text
 
     def unread(self) -> bool:
         """Whether it begins what is never closed, so that nobody has looked at what is in it."""
@@ -67,6 +72,13 @@ class Token(NamedTuple):
     def is_(self, char: bytes) -> bool:
         """Whether it is this one character."""
         return self.kind == OTHER and self.text == char
+
+
+def _meant(escape: re.Match[bytes]) -> bytes:
+    """What an escape in a quoted name stands for; of control characters, something that is no letter."""
+    if escape[1] is not None:
+        return bytes([int(escape[1], 16)])
+    return b"?" if escape[2] is not None and escape[2].isalnum() else escape[2] or escape[0][:1]
 
 
 def tokens(sql: bytes, start: int = 0) -> Iterator[Token]:

@@ -58,8 +58,10 @@ class Query:
 
     `places` are where INTO OUTFILE might stand, the likeliest first: the engine's parser knows. `outfile` is whether
     one is there already. `inserts` says that it is an insert, maybe behind a WITH. `calls` are the names before an
-    opening bracket, in small letters. `looks_at_others` is whether it asks for the statements that run, or ends them.
-    `unread` is where something begins that is never closed.
+    opening bracket, in small letters, `handed` those that another function may be given to call (`arrayMap(lower, …)`,
+    `APPLY lower`), and `handed_parameters` the parameters in such a place. `looks_at_others` is whether it asks for the
+    statements that run, or ends them. `unread` is where something begins that is never closed, `escaped` a quoted name
+    with a backslash in it, `inner` a SETTINGS clause inside of brackets.
     """
 
     sql: bytes
@@ -69,9 +71,13 @@ class Query:
     outfile: bool
     inserts: bool
     calls: frozenset[str]
+    handed: frozenset[str]
+    handed_parameters: frozenset[str]
     strings: tuple[Token, ...]
     looks_at_others: bool
     unread: Token | None
+    escaped: Token | None
+    inner: Token | None
 
     @property
     def answers(self) -> bool:
@@ -136,6 +142,7 @@ def query_of(text: bytes) -> Query:
         for token, following in itertools.pairwise(everything)
         if following.is_(b"(") and token.name()
     )
+    handed, handed_parameters = _handed(everything)
     strings = tuple(token for token in everything if token.kind == STRING)
     outfile = any(
         token.word() == "INTO" and following.word() == "OUTFILE"
@@ -157,9 +164,13 @@ def query_of(text: bytes) -> Query:
         outfile,
         inserts,
         calls,
+        handed,
+        handed_parameters,
         strings,
         looks_at_others=first == "KILL" or _names_processes(everything),
         unread=next((token for token in everything if token.unread()), None),
+        escaped=next((token for token in everything if token.escapes()), None),
+        inner=_inner_settings(everything),
     )
 
 
@@ -274,6 +285,28 @@ def _format_clauses(everything: list[Token]) -> list[_Clause]:
             if len(found) == MAX_CLAUSES:
                 break
     return found
+
+
+def _handed(everything: list[Token]) -> tuple[frozenset[str], frozenset[str]]:
+    """Names, and names of parameters, that may be those of a function to call: behind a bracket or APPLY."""
+    names, parameters = set(), set()
+    for index, token in enumerate(everything[1:], 1):
+        previous = everything[index - 1]
+        if not (previous.is_(b"(") or previous.word() == "APPLY"):
+            continue
+        if token.name():
+            names.add(token.name().lower())
+        elif token.is_(b"{") and index + 1 < len(everything):
+            parameters.add(everything[index + 1].name())
+    return frozenset(names), frozenset(parameters)
+
+
+def _inner_settings(everything: list[Token]) -> Token | None:
+    """The first SETTINGS clause inside of brackets."""
+    for word, name, equals in zip(everything, everything[1:], everything[2:], strict=False):
+        if word.depth and word.word() == "SETTINGS" and name.name() and equals.is_(b"="):
+            return word
+    return None
 
 
 def _names_processes(everything: list[Token]) -> bool:

@@ -115,6 +115,16 @@ async def test_it_answers_what_is_recorded_meanwhile(server: DevServer, engine: 
         "SELECT 1 INTO\u00a0OUTFILE '{out}'",
         "INSERT\u00a0INTO {t} VALUES (9)",
         "SELECT $a$, file('{secret}')",
+        "SELECT arrayMap(file, ['{secret}'])",
+        "SELECT arrayMap((/**/`file` AS f), ['{secret}'])",
+        "SELECT * APPLY file FROM (SELECT '{secret}')",
+        "SELECT COLUMNS('x') APPLY(\"file\") FROM (SELECT '{secret}' AS x)",
+        "SELECT `f\\x69le`('{secret}')",
+        "SELECT \"\\x66ile\"('{secret}')",
+        "SELECT arrayMap(`fil\\x65`, ['{secret}'])",
+        "SELECT * FROM eval('SELECT file(''{secret}'')')",
+        "SELECT * FROM (SELECT 1 SETTINGS max_threads = 8)",
+        "SELECT * FROM (SELECT 1 /**/ settings additional_result_filter = 'file(''{secret}'') = 1')",
     ],
 )
 async def test_nothing_can_be_changed_and_no_file_read(
@@ -131,6 +141,70 @@ async def test_nothing_can_be_changed_and_no_file_read(
     assert (await ask(server, "", "GET", query=said)).status_code >= 400
     assert (await ask(server, f"SELECT count(), sum(a) FROM {table}")).text == "2\t3\n"
     assert not out.exists()
+
+
+async def test_a_parameter_names_no_function(server: DevServer, tmp_path: pathlib.Path) -> None:
+    """Where a function may be handed to another one; a column in such a place is fine."""
+    secret = tmp_path / "secret.csv"
+    secret.write_text("the secret\n")
+    for value in ("file", "`file`", " file", "\\x66ile"):
+        answer = await ask(server, f"SELECT arrayMap({{f:Identifier}}, ['{secret}'])", param_f=value)
+        assert answer.headers["X-ClickHouse-Exception-Code"] == "164"
+        assert "the secret" not in answer.text
+    assert (await ask(server, "SELECT sum({c:Identifier}) FROM (SELECT 3 AS x)", param_c="x")).text == "3\n"
+    assert (await ask(server, "SELECT lower(t.file), file FROM (SELECT 'A' AS file) AS t")).text == "a\tA\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sql"),
+    [
+        ("additional_result_filter", "startsWith(file('{secret}'), 'the')", "SELECT 1"),
+        (
+            "additional_table_filters",
+            "{{'system.one': 'throwIf(1, file(\\'{secret}\\'))'}}",
+            "SELECT * FROM system.one",
+        ),
+        ("format_template_resultset", "{secret}", "SELECT 1 FORMAT Template"),
+        ("format_schema", "{secret}:M", "SELECT 1 AS a FORMAT Protobuf"),
+        ("format_schema_source", "query", "SELECT 1 AS a FORMAT Protobuf"),
+        ("output_format_schema", "{out}", "SELECT 1 AS a FORMAT Protobuf"),
+        ("allow_experimental_eval_table_function", "1", "SELECT 1"),
+        ("dialect", "kusto", "SELECT 1"),
+        ("implicit_select", "1", "SELECT 1"),
+        ("os_threads_nice_value_query", "-10", "SELECT 1"),
+        ("use_query_cache", "1", "SELECT 1"),
+        ("profile", "default", "SELECT 1"),
+        ("allow_introspection_functions", "1", "SELECT 1"),
+    ],
+)
+async def test_settings_of_a_url_that_could_do_harm_are_refused(
+    server: DevServer, tmp_path: pathlib.Path, name: str, value: str, sql: str
+) -> None:
+    """Some are SQL, name files to read or write, or raise a priority, and the engine's `readonly` comes after them."""
+    secret, out = tmp_path / "secret.csv", tmp_path / "out"
+    secret.write_text("the secret\n")
+    answer = await ask(server, sql, **{name: value.format(secret=secret, out=out)})
+    assert answer.headers["X-ClickHouse-Exception-Code"] == "164"
+    assert f"Cannot modify '{name}' setting in readonly mode" in answer.text
+    assert "the secret" not in answer.text
+    assert not out.exists()
+
+
+async def test_settings_that_clients_need_hold(server: DevServer) -> None:
+    """Limits, what a statement means, and how it is answered."""
+    sql = "SELECT 18446744073709551615 AS x, toDateTime(0) AS t FORMAT JSONCompactEachRow"
+    said = await ask(
+        server,
+        sql,
+        output_format_json_quote_64bit_integers=1,
+        date_time_output_format="iso",
+        max_result_rows=10,
+        result_overflow_mode="break",
+        session_timezone="UTC",
+        join_use_nulls=1,
+        log_comment="me",
+    )
+    assert said.text == '["18446744073709551615", "1970-01-01T00:00:00Z"]\n'
 
 
 async def test_a_form_brings_no_tables(server: DevServer) -> None:
