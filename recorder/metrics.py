@@ -22,6 +22,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from recorder.latency import LatencyHistogram
+from recorder.stats import BusCounts, RecorderStats, TableStats
 
 LAG_BOUNDS_S = (
     0.005,
@@ -43,89 +44,6 @@ LAG_BOUNDS_S = (
 )
 INSERT_BOUNDS_S = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 BATCH_BOUNDS_ROWS = (1.0, 10.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 30_000.0, 100_000.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TableStats:
-    """What one table's pipeline counts, read at one moment. Counts are of this run."""
-
-    table: str
-    critical: bool
-    queue_rows: int
-    queue_bytes: int
-    queue_usage: float
-    """Fullness of the queue, 0 to 1: the greater of rows and bytes."""
-    pending_rows: int
-    rows: Mapping[str, int]
-    """By outcome: received, inserted, shed, dead_lettered, duplicates_skipped, expired, filtered."""
-    shed: Mapping[str, int] = field(default_factory=dict)
-    """Shed rows by reason."""
-    redacted: int = 0
-    """Secrets cut out of its rows."""
-    held: bool = False
-    last_insert_s: float = 0.0
-    """Time of the last successful insert in seconds since the epoch; 0 for none yet."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BusCounts:
-    """What one subscription of a bus counts, read at one moment."""
-
-    guarantee: str
-    """What the bus promises, such as `at-least-once`."""
-    down: str
-    """Why it delivers nothing; empty while it is up."""
-    restarts: int
-    """How often it had to be opened again."""
-    messages: int
-    """Messages delivered, repeated ones too."""
-    redelivered: int
-    """Those that may have been delivered before."""
-    duplicates: int
-    """Those that were under way here already, and were not taken again."""
-    undecodable: int
-    """Those that could not be decoded or placed, and became dead letters."""
-    ignored: int
-    """Those whose topic is told to be ignored."""
-    rows: int
-    """Rows handed to the tables."""
-    unacknowledged: int
-    """Messages whose rows are not durable yet."""
-    oldest_unacknowledged_s: float
-    """How long the oldest of them waits; 0 for none."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceCounts:
-    """What one source left out before it made rows, read at one moment."""
-
-    filtered: Mapping[str, int] = field(default_factory=dict)
-    """Rows left out by the recording policy, by reason."""
-    ignored: Mapping[str, int] = field(default_factory=dict)
-    """Messages of a known kind that no table takes, by event type."""
-    undecodable: int = 0
-    """Messages that could not be decoded."""
-    unresolved: Mapping[str, int] = field(default_factory=dict)
-    """Rows without a strategy that led to no known order, by table; they went on as they were."""
-    bus: BusCounts | None = None
-    """Of a source that is a bus."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecorderStats:
-    """What the whole recorder counts, read at one moment."""
-
-    tables: Sequence[TableStats] = ()
-    filtered: Mapping[str, int] = field(default_factory=dict)
-    """Rows that normalisers left out by the recording policy, by reason."""
-    ignored: Mapping[str, int] = field(default_factory=dict)
-    """Messages of a known kind that no table takes, by event type."""
-    undecodable: Mapping[str, int] = field(default_factory=dict)
-    """Messages that could not be decoded, by source."""
-    unresolved: Mapping[str, int] = field(default_factory=dict)
-    """Rows without a strategy that led to no known order, by table."""
-    buses: Mapping[str, BusCounts] = field(default_factory=dict)
-    """By subscription."""
 
 
 class Sample(NamedTuple):
@@ -224,31 +142,7 @@ class RecorderMetrics(Collector):
         stats = self._read()
         yield from self._of_tables(stats.tables)
         yield from self._of_batches()
-        for name, help_text, label, counts in (
-            ("recorder_filtered_rows", "Rows left out by the recording policy.", "reason", stats.filtered),
-            (
-                "recorder_ignored_messages",
-                "Messages of a known kind that no table takes.",
-                "event",
-                stats.ignored,
-            ),
-            (
-                "recorder_undecodable_messages",
-                "Messages that could not be decoded.",
-                "source",
-                stats.undecodable,
-            ),
-            (
-                "recorder_unresolved_rows",
-                "Rows of orders and fills without a strategy that led to no known order.",
-                "table",
-                stats.unresolved,
-            ),
-        ):
-            family = CounterMetricFamily(name, help_text, labels=[label])
-            for key, count in counts.items():
-                family.add_metric([key], count)
-            yield family
+        yield from self._of_sources(stats)
         yield from self._of_buses(stats.buses)
         build = GaugeMetricFamily(
             "recorder_build_info", "Version and settings; always 1.", labels=list(self._info)
@@ -309,6 +203,34 @@ class RecorderMetrics(Collector):
                 loss.add_metric([table.table], table.rows.get("shed", 0))
         yield from gauges.values()
         yield from (rows, shed, loss, redacted)
+
+    @staticmethod
+    def _of_sources(stats: RecorderStats) -> Iterator[Metric]:
+        for name, help_text, label, counts in (
+            ("recorder_filtered_rows", "Rows left out by the recording policy.", "reason", stats.filtered),
+            (
+                "recorder_ignored_messages",
+                "Messages of a known kind that no table takes.",
+                "event",
+                stats.ignored,
+            ),
+            (
+                "recorder_undecodable_messages",
+                "Messages that could not be decoded.",
+                "source",
+                stats.undecodable,
+            ),
+            (
+                "recorder_unresolved_rows",
+                "Rows of orders and fills without a strategy that led to no known order.",
+                "table",
+                stats.unresolved,
+            ),
+        ):
+            family = CounterMetricFamily(name, help_text, labels=[label])
+            for key, count in counts.items():
+                family.add_metric([key], count)
+            yield family
 
     @staticmethod
     def _of_buses(buses: Mapping[str, BusCounts]) -> Iterator[Metric]:

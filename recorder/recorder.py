@@ -22,7 +22,6 @@ from recorder.errors import SettingsError
 from recorder.flush_worker import WorkerState
 from recorder.intake import Intake
 from recorder.lifecycle import Lifecycle, State
-from recorder.metrics import SourceCounts
 from recorder.own_rows import OWN_TABLES
 from recorder.packs import packs_of
 from recorder.pipeline import Load
@@ -31,6 +30,7 @@ from recorder.runtime_thread import RuntimeThread
 from recorder.settings import Settings
 from recorder.sink.base import Sink
 from recorder.sink.open import open_sink
+from recorder.stats import SourceCounts
 from recorder.waiting import blocked, not_durable, on_loop
 from schemas.pack import Pack
 from schemas.table import Table

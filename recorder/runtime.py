@@ -27,7 +27,7 @@ from recorder.health import HealthServer
 from recorder.housekeeping import Housekeeping
 from recorder.identity import new_epoch
 from recorder.log import get_logger
-from recorder.metrics import RecorderMetrics, SourceCounts
+from recorder.metrics import RecorderMetrics
 from recorder.observer import Observer
 from recorder.own_rows import DEAD_LETTERS, EVENTS, GAPS, OWN_TABLES, RUNS
 from recorder.own_writer import OwnWriter
@@ -40,6 +40,7 @@ from recorder.settling import Settling
 from recorder.shed import ShedLedger
 from recorder.sink.base import Sink
 from recorder.sink.errors import SinkError
+from recorder.stats import SourceCounts
 from recorder.status import Status, stats
 from recorder.version import run_row, version
 from schemas.pack import Pack

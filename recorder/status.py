@@ -14,9 +14,10 @@ from typing import Any
 from recorder.balance import Balance
 from recorder.contact import Contact
 from recorder.flush_worker import WorkerState
-from recorder.metrics import BusCounts, RecorderMetrics, RecorderStats, SourceCounts, TableStats
+from recorder.metrics import RecorderMetrics
 from recorder.recorded_table import RecordedTable, RecordedTables
 from recorder.settings import Settings
+from recorder.stats import BusCounts, RecorderStats, SourceCounts, TableStats
 from recorder.version import version
 
 Sources = Mapping[str, Callable[[], SourceCounts]]

@@ -27,13 +27,13 @@ from recorder.ingest.parquet import parquet_chunks
 from recorder.ingest.record import BadRecord, Chunk, Record, TableRow
 from recorder.ingest.result import FileResult
 from recorder.ingest.source import Format, Source, open_file
-from recorder.metrics import SourceCounts
 from recorder.normalise.base import BadMessage, Message, NormalisedRow, Normaliser
 from recorder.normalise.internal import InternalNormaliser
 from recorder.normalise.order_ids import OrderIds
 from recorder.normalise.slots import clash
 from recorder.own_rows import DEAD_LETTERS, dead_letter_row
 from recorder.source_rows import SourceRow
+from recorder.stats import SourceCounts
 from schemas.table import Table
 
 SUBMIT_ROWS = 4_096

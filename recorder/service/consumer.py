@@ -29,7 +29,6 @@ from recorder.errors import RecorderError
 from recorder.flush_worker import WorkerState
 from recorder.identity import letter_log
 from recorder.log import get_logger
-from recorder.metrics import BusCounts, SourceCounts
 from recorder.own_rows import DEAD_LETTERS
 from recorder.recorder import Recorder
 from recorder.service.brake import MANY, Brake
@@ -39,6 +38,7 @@ from recorder.service.rows import MessageRows
 from recorder.service.topics import TopicMap
 from recorder.settling import Handover
 from recorder.source_rows import SourceRow
+from recorder.stats import BusCounts, SourceCounts
 
 log = get_logger("recorder.bus")
 

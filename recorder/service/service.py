@@ -24,7 +24,6 @@ from recorder.bus.options import BusOptions
 from recorder.errors import RecorderError, SettingsError
 from recorder.ingest.normalisers import GROUP, open_normaliser
 from recorder.log import get_logger
-from recorder.metrics import SourceCounts
 from recorder.normalise.base import Normaliser
 from recorder.normalise.order_ids import OrderIds
 from recorder.normalise.order_ids_load import load_order_ids
@@ -38,6 +37,7 @@ from recorder.service.reload import changes
 from recorder.service.rows import MessageRows
 from recorder.service.topics import TopicMap
 from recorder.settings import Settings
+from recorder.stats import SourceCounts
 
 log = get_logger("recorder.service")
 

@@ -19,8 +19,8 @@ from harness.ingest_files import COMMAND, child_environment, run_command
 from harness.recorders import WAIT_S, faulty, order, settings_for, wait_until
 
 from recorder import Recorder
-from recorder.metrics import BusCounts, SourceCounts
 from recorder.sink.errors import HoldError
+from recorder.stats import BusCounts, SourceCounts
 
 BUS = BusCounts(
     guarantee="at-least-once", down="", restarts=0, messages=12, redelivered=3, duplicates=0, undecodable=1, ignored=2,

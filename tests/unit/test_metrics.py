@@ -7,7 +7,8 @@ import pathlib
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from recorder.metrics import BusCounts, RecorderMetrics, RecorderStats, TableStats
+from recorder.metrics import RecorderMetrics
+from recorder.stats import BusCounts, RecorderStats, TableStats
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "metrics.md"
 

@@ -1,0 +1,89 @@
+"""What a recorder counts, read at one moment: values for whoever shows them. All counts are of this run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableStats:
+    """What one table's pipeline counts."""
+
+    table: str
+    critical: bool
+    queue_rows: int
+    queue_bytes: int
+    queue_usage: float
+    """Fullness of the queue, 0 to 1: the greater of rows and bytes."""
+    pending_rows: int
+    rows: Mapping[str, int]
+    """By outcome: received, inserted, shed, dead_lettered, duplicates_skipped, expired, filtered."""
+    shed: Mapping[str, int] = field(default_factory=dict)
+    """Shed rows by reason."""
+    redacted: int = 0
+    """Secrets cut out of its rows."""
+    held: bool = False
+    last_insert_s: float = 0.0
+    """Time of the last successful insert in seconds since the epoch; 0 for none yet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BusCounts:
+    """What one subscription of a bus counts."""
+
+    guarantee: str
+    """What the bus promises, such as `at-least-once`."""
+    down: str
+    """Why it delivers nothing; empty while it is up."""
+    restarts: int
+    """How often it had to be opened again."""
+    messages: int
+    """Messages delivered, repeated ones too."""
+    redelivered: int
+    """Those that may have been delivered before."""
+    duplicates: int
+    """Those that were under way here already, and were not taken again."""
+    undecodable: int
+    """Those that could not be decoded or placed, and became dead letters."""
+    ignored: int
+    """Those whose topic is told to be ignored."""
+    rows: int
+    """Rows handed to the tables."""
+    unacknowledged: int
+    """Messages whose rows are not durable yet."""
+    oldest_unacknowledged_s: float
+    """How long the oldest of them waits; 0 for none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceCounts:
+    """What one source left out before it made rows."""
+
+    filtered: Mapping[str, int] = field(default_factory=dict)
+    """Rows left out by the recording policy, by reason."""
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    """Messages of a known kind that no table takes, by event type."""
+    undecodable: int = 0
+    """Messages that could not be decoded."""
+    unresolved: Mapping[str, int] = field(default_factory=dict)
+    """Rows without a strategy that led to no known order, by table; they went on as they were."""
+    bus: BusCounts | None = None
+    """Of a source that is a bus."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecorderStats:
+    """What the whole recorder counts."""
+
+    tables: Sequence[TableStats] = ()
+    filtered: Mapping[str, int] = field(default_factory=dict)
+    """Rows that normalisers left out by the recording policy, by reason."""
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    """Messages of a known kind that no table takes, by event type."""
+    undecodable: Mapping[str, int] = field(default_factory=dict)
+    """Messages that could not be decoded, by source."""
+    unresolved: Mapping[str, int] = field(default_factory=dict)
+    """Rows without a strategy that led to no known order, by table."""
+    buses: Mapping[str, BusCounts] = field(default_factory=dict)
+    """By subscription."""
