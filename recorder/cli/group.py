@@ -64,14 +64,21 @@ class MainGroup(LazyGroup):
         except BrokenPipeError:
             _quiet_pipe()
         except (click.Abort, KeyboardInterrupt):
-            click.echo("stopped", err=True)
+            _stopped(invocation)
             sys.exit(EXIT_INTERRUPTED)
         except Terminated:
-            click.echo("stopped", err=True)
+            _stopped(invocation)
             raise
         except Exception as error:  # noqa: BLE001 - the outermost place: every error becomes one line
             _fail(error, invocation)
         sys.exit(code if isinstance(code, int) and not isinstance(code, bool) else 0)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click does; it would write an empty line when it is interrupted, also where a program reads."""
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, EOFError) as error:
+            raise click.Abort from error
 
 
 @contextlib.contextmanager
@@ -102,6 +109,12 @@ def _quiet_pipe() -> NoReturn:
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, sys.stdout.fileno())
     sys.exit(EXIT_FAILURE)
+
+
+def _stopped(invocation: Invocation) -> None:
+    if sys.stderr.isatty():
+        click.echo(err=True)  # behind what the terminal shows of the key
+    click.echo('{"note":"stopped"}' if invocation.json else "stopped", err=True)
 
 
 def _fail(error: Exception, invocation: Invocation) -> NoReturn:

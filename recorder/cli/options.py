@@ -50,10 +50,12 @@ class Invocation:
         return settings
 
     def set_up_log(self, settings: Settings) -> None:
-        """Set logging up by settings; `--debug` shows everything."""
+        """Set logging up by settings; `--debug` shows everything, with `--json` every line is JSON."""
         from recorder import log
 
-        log.configure("debug" if self.debug else settings.log_level, settings.log_format)
+        log.configure(
+            "debug" if self.debug else settings.log_level, "json" if self.json else settings.log_format
+        )
 
 
 pass_invocation = click.make_pass_decorator(Invocation, ensure=True)

@@ -1,7 +1,7 @@
 """How commands speak: tables and progress for people, JSON for programs, one line for an error.
 
 Answers go to standard output, everything else (progress, notes, errors) to standard error, so that a pipe carries
-the answer and nothing more.
+the answer and nothing more. With `--json` both are JSON: what is on standard error is one object a line.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from recorder.cli.errors import EXIT_FAILURE, EXIT_WRONG_USE
+from recorder.cli.options import Invocation
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,8 +38,31 @@ def notes() -> Console:
 
 
 def note(text: str) -> None:
-    """One line for the person at the terminal, beside the answer."""
-    click.echo(text, err=True)
+    """One line for the person at the terminal, beside the answer; with `--json` `{"note": …}`."""
+    click.echo(_json_line({"note": text}) if _wants_json() else text, err=True)
+
+
+def note_bad_line(number: int, fault: str) -> None:
+    """One line about a line of the input; with `--json` `{"error": …, "line": …}`."""
+    text = f"line {number:,}: {fault}"
+    click.echo(_json_line({"error": text, "line": number}) if _wants_json() else text, err=True)
+
+
+def counted(count: int, one: str) -> str:
+    """A number and its noun: `1 row`, `2,000 rows`."""
+    return f"{count:,} {one}" if count == 1 else f"{count:,} {one}s"
+
+
+def _wants_json() -> bool:
+    ctx = click.get_current_context(silent=True)
+    invocation = ctx.find_object(Invocation) if ctx is not None else None
+    return invocation is not None and invocation.json
+
+
+def _json_line(value: Any) -> str:
+    import orjson
+
+    return orjson.dumps(value).decode()
 
 
 def emit_json(value: Any) -> None:
@@ -164,9 +188,7 @@ def error_lines(error: Exception) -> tuple[list[str], int]:
 def print_error(lines: Sequence[str], *, as_json: bool) -> None:
     """Write an error to standard error."""
     if as_json:
-        import orjson
-
-        click.echo(orjson.dumps({"error": "; ".join(lines)}).decode(), err=True)
+        click.echo(_json_line({"error": "; ".join(lines)}), err=True)
         return
     for line in lines:
         click.echo(f"error: {line}", err=True)

@@ -16,7 +16,7 @@ import click
 
 from recorder.cli.errors import EXIT_FAILURE, EXIT_INTERRUPTED, Failure, Terminated
 from recorder.cli.options import Invocation, pass_invocation
-from recorder.cli.output import emit_json, note, notes, progress
+from recorder.cli.output import counted, emit_json, note, note_bad_line, notes, progress
 
 if TYPE_CHECKING:
     from recorder.bus.publisher import Publisher
@@ -132,9 +132,13 @@ def publish(
         recorder publish --bus zmq://127.0.0.1:5570 --topic orders orders.ndjson
         tail -f orders.ndjson | recorder publish --bus zmq://127.0.0.1:5570 --topic orders
     """
-    from recorder.bus.errors import BusUrlError
+    from recorder.bus.errors import BusError
     from recorder.bus.publisher import Publisher
 
+    if not topic.strip():
+        raise click.UsageError(
+            '--topic is empty; name the table, or what the recorder\'s "topics" map to one'
+        )
     if len(topic) > TOPIC_CHARACTERS:
         raise click.UsageError(
             f"--topic has {len(topic):,} characters; at most {TOPIC_CHARACTERS}, and the topic names a table"
@@ -142,7 +146,7 @@ def publish(
     invocation.settings()  # sets up the log
     try:
         publisher = Publisher(bus, buffer_bytes=BUFFER_BYTES)
-    except BusUrlError as error:
+    except BusError as error:
         raise click.UsageError(str(error)) from error
     totals = Totals()
     interrupted = 0
@@ -167,7 +171,8 @@ def publish(
         click.get_current_context().exit(interrupted)
     if totals.unacknowledged:
         raise Failure(
-            f"{totals.unacknowledged:,} of {totals.messages:,} messages were not acknowledged within {timeout:g} s; "
+            f"{totals.unacknowledged:,} of {counted(totals.messages, 'message')} "
+            f"{'was' if totals.unacknowledged == 1 else 'were'} not acknowledged within {timeout:g} s; "
             f'is "recorder run --bus {publisher.url}" up? They may be recorded or not'
         )
     if totals.bad_lines or totals.shed_messages:
@@ -212,7 +217,7 @@ def _publish_all(
         if fault := _fault(line):
             totals.bad_lines += 1
             if totals.bad_lines <= SHOWN_BAD_LINES:
-                note(f"line {number:,}: {fault}")
+                note_bad_line(number, fault)
             elif totals.bad_lines == SHOWN_BAD_LINES + 1:
                 note("more bad lines are counted and not shown")
             continue
@@ -292,7 +297,9 @@ class _Bar(_Show):
 
     def __call__(self, *, waiting: bool = False) -> None:
         totals, left = self._totals, self._publisher.stats().waiting
-        description = f"{totals.rows:,} rows" + (f", {left:,} messages to be acknowledged" if waiting else "")
+        description = counted(totals.rows, "row")
+        if waiting:
+            description += f", {counted(left, 'message')} to be acknowledged"
         rate = f"{totals.rows / max(totals.elapsed_s, 1e-9):,.0f}"
         self._bar.update(self._task, description=description, completed=totals.bytes, rate=rate)
 
@@ -307,9 +314,8 @@ class _Lines(_Show):
             return
         self._next_s = time.monotonic() + PLAIN_EVERY_S
         totals = self._totals
-        note(
-            f"{totals.rows:,} rows published, {self._publisher.stats().waiting:,} messages to be acknowledged"
-        )
+        waiting_now = counted(self._publisher.stats().waiting, "message")
+        note(f"{counted(totals.rows, 'row')} published, {waiting_now} to be acknowledged")
 
 
 def _tell(invocation: Invocation, totals: Totals) -> None:
@@ -327,7 +333,7 @@ def _tell(invocation: Invocation, totals: Totals) -> None:
         )
         return
     click.echo(
-        f"{totals.rows:,} rows in {totals.messages:,} messages, {totals.elapsed_s:.1f} s ({rate:,.0f} rows/s); "
-        f"{totals.unacknowledged:,} messages not acknowledged, {totals.shed_messages:,} shed, "
-        f"{totals.bad_lines:,} bad lines"
+        f"{counted(totals.rows, 'row')} in {counted(totals.messages, 'message')}, {totals.elapsed_s:.1f} s "
+        f"({counted(round(rate), 'row')}/s); {counted(totals.unacknowledged, 'message')} not acknowledged, "
+        f"{totals.shed_messages:,} shed, {counted(totals.bad_lines, 'bad line')}"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +65,12 @@ def run(invocation: Invocation, bus: tuple[str, ...], serve: str | None, health_
         _check_serve(serve, settings)
 
     async def main() -> int:
-        return await Service(settings, reread=read, set_up_log=invocation.set_up_log, serve=serve).run()
+        service = Service(settings, reread=read, set_up_log=invocation.set_up_log, serve=serve)
+        code = await service.run()
+        if service.stuck:
+            logging.shutdown()
+            os._exit(code)
+        return code
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
         code = runner.run(main())

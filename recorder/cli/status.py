@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import socket
 import time
 import urllib.error
 import urllib.parse
@@ -16,7 +17,8 @@ import click
 
 from recorder.cli.errors import Failure
 from recorder.cli.options import Invocation, pass_invocation
-from recorder.cli.output import emit_json, emit_table, shown
+from recorder.cli.output import emit_json, emit_table, print_error, shown
+from recorder.redact import redacted
 
 EXIT_NOT_READY = 3
 ASK_S = 5.0
@@ -47,7 +49,7 @@ def status(invocation: Invocation, url: str | None, watch: bool, all_tables: boo
         recorder status --json | jq .balance.orders
     """
     address = invocation.settings().health_addr or DEFAULT_ADDR
-    place = _place(url or f"http://{address}")
+    place = _place(address, "health_addr") if url is None else _place(url, "--url")
     if not watch:
         click.get_current_context().exit(_show(invocation, place, all_tables=all_tables))
     code = 1
@@ -58,7 +60,7 @@ def status(invocation: Invocation, url: str | None, watch: bool, all_tables: boo
             except Failure as error:
                 code = 1
                 click.clear()
-                click.echo(f"error: {error}", err=True)
+                print_error([str(error)], as_json=invocation.json)
             else:
                 if not invocation.json:
                     click.clear()
@@ -68,20 +70,27 @@ def status(invocation: Invocation, url: str | None, watch: bool, all_tables: boo
         click.get_current_context().exit(code)
 
 
-def _place(url: str) -> str:
+def _place(url: str, said_by: str) -> str:
     """The health port's address, from whatever of it was given.
 
     Raises:
         UsageError: it is none.
     """
-    wrong = f"--url {url!r} is no address; write http://{DEFAULT_ADDR}"
+    wrong = f"{said_by} {redacted(url)!r} is no address; write http://{DEFAULT_ADDR}"
     try:
         parts = urllib.parse.urlsplit(url if "://" in url else f"http://{url}")
-        host, _ = parts.hostname, parts.port
-    except ValueError as error:  # a port that is no number, half a bracket
+        host, port = parts.hostname, parts.port
+        (host or "").encode("idna")
+    except ValueError as error:  # a port that is no number, half a bracket, a name that is too long
         raise click.UsageError(wrong) from error
-    if parts.scheme not in ("http", "https") or not host or re.search(r"[\x00-\x20\x7f]", parts.netloc):
+    if parts.scheme not in ("http", "https") or not host or re.search(r"[\x00-\x20\x7f@]", parts.netloc):
         raise click.UsageError(wrong)
+    if port == 0 or (port is None and "://" not in url):
+        raise click.UsageError(
+            f"{said_by} {redacted(url)!r} names no port to ask at; give the recorder's, as in --url {DEFAULT_ADDR}"
+        )
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise click.UsageError(f"{wrong}, and nothing behind the port")
     return f"{parts.scheme}://{parts.netloc}"
 
 
@@ -108,9 +117,9 @@ def _get(url: str) -> Mapping[str, Any]:
             "port of a recorder?"
         ) from error
     except OSError as error:
-        why = getattr(error, "reason", None) or error
         raise Failure(
-            f"{url}: no answer ({why}); is the recorder running, and is this its health_addr?"
+            f"{url}: no answer ({_reason(error)}); is the recorder running, and is this its health_addr "
+            '(--health-addr of "recorder run", RECORDER_HEALTH_ADDR)?'
         ) from error
     try:
         value = json.loads(text)
@@ -119,6 +128,17 @@ def _get(url: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise Failure(f"{url}: the answer is not a recorder's; is this its health port?")
     return value
+
+
+def _reason(error: OSError) -> str:
+    """Why nobody answered, without numbers of the system."""
+    why = getattr(error, "reason", None) or error
+    if isinstance(why, TimeoutError):
+        return f"within {ASK_S:g} s"
+    if isinstance(why, socket.gaierror):
+        return "the name is not known"
+    text = str((isinstance(why, OSError) and why.strerror) or why)
+    return text[:1].lower() + text[1:]
 
 
 def _read(url: str) -> bytes:

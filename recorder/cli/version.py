@@ -13,6 +13,8 @@ from recorder.version import git_sha
 from recorder.version import version as recorder_version
 
 STANDS_ON = ("chdb", "clickhouse-connect", "pyarrow", "msgspec")
+EXTRAS = {"pyzmq": "zmq"}
+"""What only some need, and the extra that installs it."""
 
 
 @click.command()
@@ -25,11 +27,11 @@ def version(invocation: Invocation) -> None:
         recorder version --json
     """
     versions = {"recorder": recorder_version(), "git": git_sha(), "python": platform.python_version()}
-    for name in STANDS_ON:
+    for name in (*STANDS_ON, *EXTRAS):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            versions[name] = "not installed"
+            versions[name] = "not installed" + (f" (extra {EXTRAS[name]})" if name in EXTRAS else "")
     if invocation.json:
         emit_json(versions)
     else:

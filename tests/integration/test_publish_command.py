@@ -118,7 +118,7 @@ async def test_bad_lines_are_told_with_their_numbers_and_cost_nothing_else(tmp_p
         assert code == 1
         told = [line.partition(":")[0] for line in errors.splitlines()]
         assert told == ["line 2", "line 4", "line 5"]
-        assert "3 rows in 1 messages" in out
+        assert "3 rows in 1 message, " in out
         assert "3 bad lines" in out
         assert listener.rows == [{"n": 1}, {"n": 2}, {"n": 3}]
 
@@ -161,6 +161,8 @@ async def test_what_is_not_acknowledged_in_time_is_an_error(tmp_path: pathlib.Pa
         (("--bus", "zmq://127.0.0.1:5570"), "--topic"),
         (("--bus", "carrier-pigeon://loft", "--topic", "orders"), "carrier-pigeon"),
         (("--bus", "zmq://127.0.0.1:5570", "--topic", "orders", "no-such-file"), "no-such-file"),
+        (("--bus", "zmq://127.0.0.1:5570", "--topic", ""), "--topic is empty"),
+        (("--bus", "zmq://127.0.0.1:5570", "--topic", "  "), "--topic is empty"),
     ],
 )
 async def test_wrong_use_is_one_line_and_exit_code_2(
@@ -172,6 +174,33 @@ async def test_wrong_use_is_one_line_and_exit_code_2(
     (line,) = errors.splitlines()
     assert line.startswith("error: ")
     assert word in line
+
+
+async def test_without_zeromq_it_is_wrong_use(tmp_path: pathlib.Path) -> None:
+    """What is missing, and how it is installed."""
+    (tmp_path / "zmq.py").write_text("raise ImportError('not here')")
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND, "publish", "--bus", "zmq://127.0.0.1:5570", "--topic", "orders", cwd=tmp_path,
+        env=child_environment(PYTHONPATH=str(tmp_path)), stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    code, _, errors = await ended(process)
+    assert code == 2
+    (line,) = errors.splitlines()
+    assert "pip install 'coldpath-recorder[zmq]'" in line
+
+
+async def test_for_programs_everything_is_json(tmp_path: pathlib.Path) -> None:
+    """Bad lines too, with their numbers, one object a line."""
+    write_rows(tmp_path / "rows.ndjson", [b"nonsense", b'{"n": 1}', b"[1]"])
+    async with listening(acks=False) as listener:
+        options = ("--bus", listener.url, "--topic", "orders", "--timeout", "0.3", "--json")
+        code, out, errors = await ended(await command(tmp_path, *options, "rows.ndjson"))
+    assert code == 1
+    assert json.loads(out)["bad_lines"] == 2
+    told = [json.loads(line) for line in errors.splitlines()]
+    assert [error.get("line") for error in told] == [1, 3, None]
+    assert told[-1]["error"].startswith("1 of 1 message was not acknowledged within 0.3 s")
 
 
 @settings(deadline=None)

@@ -78,8 +78,10 @@ def test_nobody_there_is_exit_code_1(tmp_path: pathlib.Path, address: str) -> No
     told = run_command("status", "--url", address, cwd=tmp_path)
     assert told.returncode == 1
     (line,) = told.stderr.splitlines()
-    assert line.startswith(f"error: http://{address}/readyz: no answer (")
-    assert "health_addr" in line
+    assert line.startswith(
+        f"error: http://{address}/readyz: no answer (connection refused); is the recorder running"
+    )
+    assert "health_addr (--health-addr of" in line
 
 
 @pytest.fixture
@@ -141,13 +143,43 @@ def test_no_proxy_is_asked(
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://x", "http://127.0.0.1:abc", "http://[::1", "http://:9477", "http://a b"]
+    ("url", "words"),
+    [
+        ("ftp://x", "is no address"),
+        ("http://127.0.0.1:abc", "is no address"),
+        ("http://[::1", "is no address"),
+        ("http://:9477", "is no address"),
+        ("http://a b", "is no address"),
+        ("", "--url '' is no address"),
+        (f"http://{'a' * 300}:1", "is no address"),
+        ("http://me:s3cret@127.0.0.1:1", "is no address"),
+        ("nonsense", "names no port"),
+        ("127.0.0.1:0", "names no port"),
+        ("http://127.0.0.1:1/metrics", "nothing behind the port"),
+    ],
+    ids=["scheme", "port", "bracket", "host", "space", "empty", "long", "login", "name", "zero", "path"],
 )
-def test_no_address_is_wrong_use(tmp_path: pathlib.Path, url: str) -> None:
-    """Exit code 2."""
+def test_no_address_is_wrong_use(tmp_path: pathlib.Path, url: str, words: str) -> None:
+    """Exit code 2, one line, no password in it."""
     told = run_command("status", "--url", url, cwd=tmp_path)
     assert told.returncode == 2
-    assert "is no address" in told.stderr
+    (line,) = told.stderr.splitlines()
+    assert words in line
+    assert "s3cret" not in line
+
+
+def test_a_port_that_is_taken_at_start_cannot_be_asked_for(tmp_path: pathlib.Path) -> None:
+    """A health_addr with port 0 says nothing of where the recorder is, and is named."""
+    told = run_command("status", cwd=tmp_path, RECORDER_HEALTH_ADDR="127.0.0.1:0")
+    assert told.returncode == 2
+    assert "health_addr '127.0.0.1:0' names no port" in told.stderr
+
+
+def test_a_name_that_nobody_knows_is_exit_code_1(tmp_path: pathlib.Path) -> None:
+    """It may be the name service that is down."""
+    told = run_command("status", "--url", "no-such-host.invalid:9477", "--json", cwd=tmp_path)
+    assert told.returncode == 1
+    assert "(the name is not known)" in json.loads(told.stderr)["error"]
 
 
 def test_watching_goes_on_until_interrupted(

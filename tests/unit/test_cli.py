@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -17,6 +18,7 @@ from click.testing import CliRunner, Result
 
 from recorder.cli import main
 from recorder.cli.lazy import Home, LazyGroup
+from recorder.cli.output import note
 
 SECRET = "hunter2-s3cr3t"
 
@@ -275,9 +277,43 @@ def test_completion_completes() -> None:
 def test_version_says_what_it_stands_on() -> None:
     """`version` names the recorder, Python and the engine."""
     versions = json.loads(_run("version", "--json").stdout)
-    assert {"recorder", "python", "chdb", "git"} <= set(versions)
+    assert {"recorder", "python", "chdb", "git", "pyzmq"} <= set(versions)
     assert "chdb" in _run("version").stdout
     assert _run("--version").stdout.strip() == versions["recorder"]
+
+
+def test_version_says_how_an_extra_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not there is no error: the line names the extra."""
+    real = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name == "pyzmq":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert json.loads(_run("version", "--json").stdout)["pyzmq"] == "not installed (extra zmq)"
+
+
+def test_notes_are_json_with_json() -> None:
+    """What a command says beside its answer, and that it was interrupted, are objects too."""
+
+    @click.command()
+    def wait() -> None:
+        note("just a moment")
+        raise KeyboardInterrupt
+
+    main.add_command(wait, "wait")
+    try:
+        result = _run("wait", "--json")
+        plain = _run("wait")
+    finally:
+        main.commands.pop("wait")
+    assert [json.loads(line) for line in result.stderr.splitlines()] == [
+        {"note": "just a moment"},
+        {"note": "stopped"},
+    ]
+    assert plain.stderr == "just a moment\nstopped\n"
 
 
 @pytest.mark.slow
