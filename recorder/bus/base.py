@@ -48,10 +48,10 @@ class BusMessage(NamedTuple):
 
 
 class BusNotice(NamedTuple):
-    """Something to tell in `system_events`: messages a publisher shed, a hole in a stream, a frame that is none.
+    """Something to tell in `system_events`: messages a publisher shed, a frame that is none, an address that was lost.
 
-    `kind` is a short code (`bus_overflow`, `bus_gap`, `bus_malformed`); `messages` how many it is about; `payload`
-    the bytes of what could not be taken for a message, which become a dead letter.
+    `kind` is a short code (`bus_overflow`, `bus_malformed`, `bus_refused`, `bus_address`); `messages` how many it is
+    about; `payload` the bytes of what could not be taken for a message, which become a dead letter.
     """
 
     kind: str

@@ -17,9 +17,79 @@ from recorder.settings_fields import Address
 if TYPE_CHECKING:
     import zmq
 
+BACKLOG = 128
+"""Publishers that connect at the same moment; ZeroMQ's own connect again if there are more."""
 
-def bind(socket: zmq.Socket[bytes], endpoint: ZmqEndpoint, *, allow_remote: bool) -> ZmqEndpoint:
-    """Bind a socket; the endpoint as it is now, with the port that was taken for port 0.
+
+class SocketFile:
+    """A Unix domain socket's file that ZeroMQ listens at, made here.
+
+    ZeroMQ makes such files in place of those of others, and removes whatever is there when it closes. This one takes
+    nobody's, and removes only its own.
+
+    Raises:
+        BusUnavailable: somebody listens there, there is a file that is no socket, or it cannot be made.
+    """
+
+    def __init__(self, socket: zmq.Socket[bytes], endpoint: ZmqEndpoint):
+        self._socket = socket
+        self._endpoint = endpoint
+        self._listens = False
+        self._key = (0, 0)
+        self._listen()
+
+    @property
+    def ours(self) -> bool:
+        """Whether the file is there, and is this one. Its inode stays taken for as long as somebody listens."""
+        try:
+            found = os.lstat(self._endpoint.path)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._key
+
+    def renew(self) -> None:
+        """Make the file again, after somebody removed it: who is connected connects again.
+
+        Raises:
+            BusUnavailable: as for a new one; ZeroMQ goes on listening where it did.
+        """
+        self._listen()
+
+    def remove(self) -> None:
+        """Remove the file, if it is this one."""
+        if self.ours:
+            with contextlib.suppress(OSError):
+                os.unlink(self._endpoint.path)
+
+    def _listen(self) -> None:
+        zmq = import_zmq()
+        path, address = self._endpoint.path, self._endpoint.address
+        _free_path(self._endpoint)
+        with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as made:
+            try:
+                made.setblocking(False)
+                made.bind(path)
+                # Nobody can connect before it listens: until then the mode does not matter.
+                os.chmod(path, 0o600)
+                found = os.lstat(path)
+                made.listen(BACKLOG)
+                if self._listens:
+                    self._socket.unbind(address)
+                    self._listens = False
+                self._socket.setsockopt(zmq.USE_FD, made.fileno())
+                self._socket.bind(address)
+            except (OSError, zmq.ZMQError) as error:
+                # The file, if it was made, is one that nobody listens at: the next one to come replaces it.
+                raise BusUnavailable(_why(self._endpoint, error.errno, str(error))) from error
+            made.detach()  # it is ZeroMQ's now
+        self._listens = True
+        self._key = (found.st_dev, found.st_ino)
+
+
+def bind(
+    socket: zmq.Socket[bytes], endpoint: ZmqEndpoint, *, allow_remote: bool
+) -> tuple[ZmqEndpoint, SocketFile | None]:
+    """Bind a socket; the endpoint as it is now, with the port that was taken for port 0, and its file if it has one.
 
     A socket's file that nobody listens at is replaced; a new one is its user's alone.
 
@@ -28,17 +98,7 @@ def bind(socket: zmq.Socket[bytes], endpoint: ZmqEndpoint, *, allow_remote: bool
     """
     zmq = import_zmq()
     if endpoint.path:
-        _free_path(endpoint)
-        try:
-            # ZeroMQ makes the file itself: what it may be must be said before.
-            mask = os.umask(0o177)
-            try:
-                socket.bind(endpoint.address)
-            finally:
-                os.umask(mask)
-        except zmq.ZMQError as error:
-            raise BusUnavailable(_why(endpoint, error.errno, str(error))) from error
-        return endpoint
+        return endpoint, SocketFile(socket, endpoint)
     host = {"localhost": "127.0.0.1", "*": "0.0.0.0"}.get(endpoint.host, endpoint.host)
     if not Address(host, endpoint.port).loopback and not allow_remote:
         raise BusUnavailable(
@@ -53,7 +113,7 @@ def bind(socket: zmq.Socket[bytes], endpoint: ZmqEndpoint, *, allow_remote: bool
     bound = socket.getsockopt_string(zmq.LAST_ENDPOINT)
     port = int(bound.rpartition(":")[2])
     shown = f"[{host}]" if ":" in host else host
-    return ZmqEndpoint(f"zmq://{shown}:{port}", host, port, "", endpoint.options)
+    return ZmqEndpoint(f"zmq://{shown}:{port}", host, port, "", endpoint.options), None
 
 
 def _free_path(endpoint: ZmqEndpoint) -> None:

@@ -19,6 +19,7 @@ class Notices:
         self.name = name
         self._shed: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
+        self._address: list[str] = []
         self._unreadable: Counter[str] = Counter()
         self._malformed: deque[BusNotice] = deque()
         self._malformed_bytes = 0
@@ -35,6 +36,11 @@ class Notices:
         """A publisher was not let in."""
         if why in self._refused or len(self._refused) < KEPT:
             self._refused[why] += 1
+
+    def address(self, what: str) -> None:
+        """Something became of the address that the bus is opened at."""
+        if len(self._address) < KEPT:
+            self._address.append(what)
 
     def unreadable(self, why: str) -> None:
         """A message of a sound frame is none; its bytes come as a message."""
@@ -53,7 +59,8 @@ class Notices:
 
     def take(self) -> Sequence[BusNotice]:
         """All of them, once."""
-        if not (self._shed or self._refused or self._unreadable or self._malformed or self._malformed_more):
+        told = self._shed, self._refused, self._address, self._unreadable, self._malformed
+        if not (any(told) or self._malformed_more):
             return []
         found = [
             BusNotice(
@@ -64,6 +71,7 @@ class Notices:
         found += [
             BusNotice("bus_refused", f"{self.name}: {why}", count) for why, count in self._refused.items()
         ]
+        found += [BusNotice("bus_address", f"{self.name}: {what}") for what in self._address]
         found += [
             BusNotice("bus_malformed", f"{self.name}: {count} messages cannot be read: {why}", count)
             for why, count in self._unreadable.items()
@@ -76,6 +84,7 @@ class Notices:
             found.append(BusNotice("bus_malformed", text, self._malformed_more))
         self._shed.clear()
         self._refused.clear()
+        self._address.clear()
         self._unreadable.clear()
         self._malformed.clear()
         self._malformed_bytes = self._malformed_more = 0

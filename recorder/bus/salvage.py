@@ -38,8 +38,7 @@ class Salvaged(NamedTuple):
 
 def salvage(data: wire.Data) -> Salvaged | None:
     """The messages of DATA, each decoded by itself; None if its body is no array of as many values as it says."""
-    # Before anything is decoded: a body of 16 MiB may claim as many values, and each would cost an object.
-    if _length(data.body) != data.messages:
+    if wire.array_length(data.body) != data.messages:  # before anything is decoded, as there
         return None
     try:
         parts = _split(data.body)
@@ -54,15 +53,6 @@ def salvage(data: wire.Data) -> Salvaged | None:
             faults[place] = str(error)
             records.append(_as_it_came(part))
     return Salvaged(records, faults)
-
-
-def _length(body: memoryview) -> int | None:
-    """How many values a msgpack array says it has; None if it is none."""
-    first = body[0] if len(body) else 0
-    if first & 0xF0 == 0x90:
-        return first & 0x0F
-    size = {0xDC: 2, 0xDD: 4}.get(first)
-    return None if size is None else int.from_bytes(body[1 : 1 + size], "big")
 
 
 def _as_it_came(part: msgspec.Raw) -> wire.Record:

@@ -278,13 +278,25 @@ def unpack_records(data: Data) -> list[Record]:
     Raises:
         WireError: they are none, or not as many as it says.
     """
+    # Before anything is decoded: a body of 16 MiB may hold as many values, and each costs an object.
+    said = array_length(data.body)
+    if said != data.messages:
+        what = "no array" if said is None else f"{said} messages, said to be {data.messages}"
+        raise WireError(f"DATA: {what}")
     try:
         records = _decode_records(data.body)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise WireError(f"DATA: {error}") from None
-    if len(records) != data.messages:
-        raise WireError(f"DATA: {len(records)} messages, said to be {data.messages}")
     return records
+
+
+def array_length(body: memoryview) -> int | None:
+    """How many values a msgpack array says it has; None if it is none."""
+    first = body[0] if len(body) else 0
+    if first & 0xF0 == 0x90:
+        return first & 0x0F
+    size = {0xDC: 2, 0xDD: 4}.get(first)
+    return None if size is None else int.from_bytes(body[1 : 1 + size], "big")
 
 
 def unpack_from_recorder(frame: bytes) -> tuple[int, FromRecorder]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -17,7 +16,7 @@ from recorder.bus import wire
 from recorder.bus.base import BusMessage, BusNotice, Guarantee
 from recorder.bus.endpoint import ZmqEndpoint, import_zmq, parse_zmq_url, prepare
 from recorder.bus.errors import BusUnavailable
-from recorder.bus.listen import bind
+from recorder.bus.listen import SocketFile, bind
 from recorder.bus.notices import Notices
 from recorder.bus.options import BusOptions
 from recorder.bus.reader import SocketReader
@@ -74,6 +73,8 @@ class ZmqSubscription:
         self._closed = False
         self._context: Any = None
         self._socket: Any = None
+        self._file: SocketFile | None = None
+        self._file_why = ""
         self._reader: SocketReader | None = None
         self._ack_timer: asyncio.TimerHandle | None = None
         self._tick_timer: asyncio.TimerHandle | None = None
@@ -105,7 +106,7 @@ class ZmqSubscription:
             socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_FRAME_BYTES)
             socket.setsockopt(zmq.RCVHWM, 64)
             socket.setsockopt(zmq.SNDHWM, 64)
-            self.endpoint = bind(socket, self.endpoint, allow_remote=self._options.allow_remote)
+            self.endpoint, self._file = bind(socket, self.endpoint, allow_remote=self._options.allow_remote)
         except BaseException:
             socket.close(linger=0)
             self._context.term()
@@ -157,10 +158,8 @@ class ZmqSubscription:
         if self._reader is not None:
             self._reader.close()
         if self._socket is not None:
-            if self.endpoint.path:
-                # While it is still ours: afterwards it may be another recorder's.
-                with contextlib.suppress(OSError):
-                    os.unlink(self.endpoint.path)
+            if self._file is not None:
+                self._file.remove()
             self._socket.close(linger=CLOSE_LINGER_MS)
             await asyncio.to_thread(self._context.term)
 
@@ -307,11 +306,27 @@ class ZmqSubscription:
 
     def _tick(self) -> None:
         self._tick_timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+        self._look_after_file()
         now_s = time.monotonic()
         for peer in [peer for peer in self._peers.values() if now_s - peer.heard_s > IDLE_S]:
             if not peer.stream.in_hand:
                 self._forget(peer)
         self._share_out()
+
+    def _look_after_file(self) -> None:
+        """Make the socket's file again if somebody removed it: no publisher could come, and nothing would say so."""
+        if self._file is None or self._file.ours:
+            return
+        try:
+            self._file.renew()
+        except BusUnavailable as error:
+            why = f"the socket's file was removed, and cannot be made again: {error}"
+            if why != self._file_why:
+                self._notices.address(why)
+            self._file_why = why
+        else:
+            self._notices.address("the socket's file was removed; it was made again")
+            self._file_why = ""
 
     def _forget_one(self) -> bool:
         idle = [peer for peer in self._peers.values() if not peer.stream.in_hand]
@@ -322,6 +337,7 @@ class ZmqSubscription:
     def _forget(self, peer: _Peer) -> None:
         if peer.stream.epoch in self._dirty:
             self._answer(peer)  # its acknowledgements still lingered
+        self._stalled.discard(peer.stream.epoch)
         self._peers.pop(peer.stream.epoch, None)
         self._by_log.pop(peer.stream.log, None)
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import pathlib
 import socket
 import stat
+from collections.abc import AsyncIterator
 
 import pytest
 
+from recorder import Publisher
+from recorder.bus import zeromq
+from recorder.bus.base import Subscription
 from recorder.bus.errors import BusUnavailable, BusUrlError
 from recorder.bus.open import open_subscription
 from recorder.bus.options import BusOptions
+
+PATIENCE_S = 20.0
 
 
 async def refusal(url: str, options: BusOptions | None = None) -> str:
@@ -43,8 +51,10 @@ async def test_a_port_in_use_is_one_line(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "*", "192.0.2.1", "[::]", "some.name"])
 async def test_an_address_that_others_reach_needs_to_be_allowed(host: str) -> None:
-    """There is no authentication: only loopback is opened unless the settings say otherwise."""
-    line = await refusal(f"zmq://{host}:5560")
+    """There is no authentication: only loopback is opened unless the settings say otherwise, which is told at once."""
+    with pytest.raises(BusUnavailable) as caught:
+        open_subscription(f"zmq://{host}:5560")
+    line = str(caught.value)
     assert "other machines would reach it and it has no authentication; use zmq://127.0.0.1:5560" in line
     assert "bus_allow_remote = true" in line
 
@@ -139,3 +149,105 @@ def test_a_window_lets_something_through() -> None:
     """Bounds of nothing are refused."""
     with pytest.raises(ValueError, match="lets nothing through"):
         BusOptions(window_messages=0)
+
+
+def reaches(path: pathlib.Path) -> bool:
+    """Whether somebody listens at the socket's file."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
+@contextlib.asynccontextmanager
+async def started(path: pathlib.Path) -> AsyncIterator[Subscription]:
+    subscription = open_subscription(f"zmq://{path}")
+    await subscription.start()
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            yield subscription
+    finally:
+        await subscription.close()
+
+
+async def take(subscription: Subscription, count: int) -> list[bytes]:
+    """The next payloads, acknowledged."""
+    got: list[bytes] = []
+    async with contextlib.aclosing(subscription.messages()) as stream:  # type: ignore[type-var]
+        while len(got) < count:
+            some = await anext(stream)
+            await subscription.ack(some)
+            got += [message.payload for message in some]
+    return got
+
+
+async def test_a_file_that_was_removed_is_made_again(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Publishers that come later find the recorder, those that are there go on, and it is told."""
+    monkeypatch.setattr(zeromq, "TICK_S", 0.02)
+    path = tmp_path / "bus.sock"
+    url = f"zmq://{path}"
+    async with started(path) as subscription:
+        with Publisher(url, name="before", close_timeout_s=0) as before:
+            before.publish_raw("t", b"1")
+            got = await take(subscription, 1)
+            for _ in range(3):
+                path.unlink()
+                while not path.exists():  # noqa: ASYNC110 - the file is made by the subscription's own timer
+                    await asyncio.sleep(0.005)
+            before.publish_raw("t", b"2")
+            with Publisher(url, name="after", close_timeout_s=0) as after:
+                after.publish_raw("t", b"3")
+                got += await take(subscription, 2)
+                assert await asyncio.to_thread(after.flush, PATIENCE_S)
+            assert await asyncio.to_thread(before.flush, PATIENCE_S)
+        assert sorted(got) == [b"1", b"2", b"3"]
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert {(n.kind, n.text) for n in subscription.take_notices()} == {
+            ("bus_address", f"{url}: the socket's file was removed; it was made again")
+        }
+    assert not path.exists()
+
+
+async def test_the_file_of_another_recorder_is_left_to_it(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that took the address after the file was removed keeps it, also when the first one closes; told once."""
+    monkeypatch.setattr(zeromq, "TICK_S", 0.02)
+    path = tmp_path / "bus.sock"
+    async with started(path) as first:
+        path.unlink()
+        async with started(path) as second:
+            await asyncio.sleep(0.2)  # ten looks
+            (notice,) = first.take_notices()
+            assert "was removed, and cannot be made again" in notice.text
+            assert "already in use" in notice.text
+            await first.close()
+            assert reaches(path)
+            with Publisher(f"zmq://{path}", name="p", close_timeout_s=0) as publisher:
+                publisher.publish_raw("t", b"1")
+                assert await take(second, 1) == [b"1"]
+    assert not path.exists()
+
+
+async def test_a_recorder_that_waits_for_the_address_has_it_once_the_other_closes(
+    tmp_path: pathlib.Path,
+) -> None:
+    """However closely it follows: closing removes the closed one's file alone. The publisher goes on to it."""
+    path = tmp_path / "bus.sock"
+    async with contextlib.AsyncExitStack() as stack:
+        publisher = stack.enter_context(Publisher(f"zmq://{path}", name="p", close_timeout_s=0))
+        leaving = await stack.enter_async_context(started(path))
+        for turn in range(5):
+            closing = asyncio.ensure_future(leaving.close())
+            while True:
+                try:
+                    following = await stack.enter_async_context(started(path))
+                    break
+                except BusUnavailable:
+                    await asyncio.sleep(0)
+            await closing
+            assert reaches(path)
+            publisher.publish_raw("t", str(turn).encode())
+            assert await take(following, 1) == [str(turn).encode()]
+            assert await asyncio.to_thread(publisher.flush, PATIENCE_S)
+            leaving = following

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
+import tracemalloc
 
 import msgspec
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from recorder.bus import wire
 from recorder.bus.base import Encoding
 from recorder.bus.outbox import Outbox
+from recorder.bus.salvage import salvage
 from recorder.bus.stream import PublisherStream
 
 EPOCH = 2**64 - 3
@@ -136,6 +138,22 @@ def test_a_body_is_as_many_messages_as_it_says(body: bytes) -> None:
     """Anything else is an error, of whatever part."""
     with pytest.raises(wire.WireError, match="DATA: "):
         wire.unpack_records(wire.Data(False, 0, 0, 1, 0, memoryview(body)))
+
+
+def test_a_body_of_millions_is_not_decoded_to_be_refused() -> None:
+    """One frame of small records would cost hundreds of megabytes and half a second of the loop."""
+    one = record(0)
+    count = wire.MAX_FRAME_BYTES // len(one)
+    body = b"\xdd" + count.to_bytes(4, "big") + one * count
+    data = wire.Data(False, 0, 0, 1, 0, memoryview(body))
+    tracemalloc.start()
+    try:
+        with pytest.raises(wire.WireError, match=f"DATA: {count} messages, said to be 1"):
+            wire.unpack_records(data)
+        assert salvage(data) is None
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_frame_that_is_partly_known_gives_the_rest() -> None:
