@@ -23,7 +23,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
@@ -33,6 +32,8 @@ import pyarrow as pa
 from recorder.backoff import Backoff
 from recorder.batch import Batch
 from recorder.log import get_logger
+from recorder.pause import Pause
+from recorder.refusals import Refusals
 from recorder.sink.base import Sink
 from recorder.sink.errors import DataError, HoldError, Retryable, SinkError, UnknownError
 from recorder.subset import Identities, halves, judge, renamed, without
@@ -41,10 +42,6 @@ from schemas.policy import Partition
 log = get_logger("recorder.flush_worker")
 T = TypeVar("T")
 
-DEAD_LETTER_MIN_ROWS = 20
-"""There must be at least so many dead letters before their ratio can hold the table."""
-DEAD_LETTER_WINDOW_ROWS = 1_000
-"""Their ratio is taken over the last batches of at least so many rows, so that small batches are judged together."""
 SETTLE_PAUSE_S = 0.05
 
 
@@ -133,17 +130,16 @@ class FlushWorker:
         self._events = events
         self._ready = ready
         self._state = WorkerState.FLOWING
-        self._refusals = _Refusals(policy.dead_letter_ratio)
+        self._refusals = Refusals(policy.dead_letter_ratio)
         self._batch: Batch | None = None
         self._parts: list[_Part] = []  # of `_batch`, the next one last
         self._schema_asked = False
         self._unfit = ""
-        self._nudge = asyncio.Event()
-        self._nudge_spent = False
+        self._pause = Pause(policy.backoff.initial_s)
 
     def nudge(self) -> None:
         """Ask to try again soon instead of at the end of the wait under way."""
-        self._nudge.set()
+        self._pause.nudge()
 
     def unfit(self, why: str | None) -> None:
         """The live table was looked at: nothing more is inserted while `why` says what is wrong with it."""
@@ -249,7 +245,7 @@ class FlushWorker:
         else:
             self._set(WorkerState.RETRYING, str(failure))
             attempt, part.attempt = part.attempt, part.attempt + 1
-            await self._wait(self._policy.backoff.wait_s(attempt))
+            await self._pause.wait(self._policy.backoff.wait_s(attempt))
 
     async def _take_up(self, part: _Part) -> None:
         """Ask the table what it has of a part that was sent, and say what comes next for the rest."""
@@ -259,13 +255,11 @@ class FlushWorker:
         if verdict.partly:
             # No insert of ours does that, so a person must look.
             named = ", ".join(map(str, verdict.partly[:5]))
-            self._set(
-                WorkerState.HELD,
+            await self._hold_a_while(
                 f"{batch.table}: of batch {batch.token} some rows of partition {named} are "
                 "there and some are not; rows were deleted by hand, or another writer uses "
-                "its identities",
+                "its identities"
             )
-            await self._wait(self._policy.hold_probe_s)
             return
         absent, refused = verdict.absent, part.refused
         if absent is None and part.said_yes_s is not None:
@@ -282,20 +276,23 @@ class FlushWorker:
             self._replace(part, replace(part, batch=absent, phase=_Phase.READY))
         elif absent.rows > 1:
             self._replace(part, *(_Part(half, _Phase.READY) for half in halves(absent)))
-        elif self._refusals.too_many():
-            # So many refusals speak of the table, not of the rows: wait for a person, then try the row again.
-            self._set(
-                WorkerState.HELD,
-                f"{self._refusals.count} of the last {self._refusals.rows} rows were refused: {refused}",
+        else:
+            await self._refuse(part, absent, refused)
+        if verdict.present_rows:
+            self._events.found(batch, verdict.present_rows)
+
+    async def _refuse(self, part: _Part, row: Batch, refused: DataError) -> None:
+        """Make a row that the table refuses a dead letter, unless there are so many that the table is to blame."""
+        if self._refusals.too_many():
+            # Wait for a person, then try the row again.
+            await self._hold_a_while(
+                f"{self._refusals.count} of the last {self._refusals.rows} rows were refused: {refused}"
             )
-            await self._wait(self._policy.hold_probe_s)
             part.phase, part.judged = _Phase.READY, True
         else:
             self._replace(part)
             self._refusals.add()
-            self._events.dead_letter(absent.data, refused)
-        if verdict.present_rows:
-            self._events.found(batch, verdict.present_rows)
+            self._events.dead_letter(row.data, refused)
 
     def _inserted(self, part: _Part, took_s: float) -> None:
         self._replace(part)
@@ -310,11 +307,15 @@ class FlushWorker:
 
     # -- asking and waiting -------------------------------------------------------------------------------------
 
+    async def _hold_a_while(self, why: str) -> None:
+        """Say that the table is held, and wait a probe's time."""
+        self._set(WorkerState.HELD, why)
+        await self._pause.wait(self._policy.hold_probe_s)
+
     async def _held(self, why: str) -> None:
         """Wait a probe's time at least, and on until `ready` finds nothing wrong; trying will show what it cannot."""
         while why:
-            self._set(WorkerState.HELD, why)
-            await self._wait(self._policy.hold_probe_s)
+            await self._hold_a_while(why)
             try:
                 found = await self._asked(self._ready()) if self._ready else None
             except SinkError as error:
@@ -342,10 +343,9 @@ class FlushWorker:
                 self._events.error(error)
                 if isinstance(error, Retryable):
                     self._set(WorkerState.RETRYING, str(error))
-                    await self._wait(self._policy.backoff.wait_s(attempt))
+                    await self._pause.wait(self._policy.backoff.wait_s(attempt))
                 else:
-                    self._set(WorkerState.HELD, str(error))
-                    await self._wait(self._policy.hold_probe_s)
+                    await self._hold_a_while(str(error))
                 attempt += 1
 
     async def _asked(self, call: Awaitable[T]) -> T:
@@ -362,61 +362,7 @@ class FlushWorker:
             log.error("a call of the sink failed unexpectedly", error=repr(error), exc_info=True)
             raise UnknownError(f"internal error: {error!r}") from error
 
-    async def _wait(self, seconds: float) -> None:
-        """Wait. A nudge cuts it down to the first pause, but not twice in a row: asking often must not end back-off."""
-        self._nudge.clear()
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        if self._nudge_spent:
-            self._nudge_spent = False
-            await asyncio.sleep(seconds)
-            return
-        try:
-            async with asyncio.timeout(seconds):
-                await self._nudge.wait()
-        except TimeoutError:
-            return
-        self._nudge_spent = True
-        await asyncio.sleep(min(seconds, self._policy.backoff.initial_s) - (loop.time() - started))
-
     def _set(self, state: WorkerState, why: str) -> None:
         if state is not self._state or state is WorkerState.HELD:
             self._state = state
             self._events.state_changed(state, why)
-
-
-class _Refusals:
-    """The dead letters of the last batches, against the ratio that holds their table.
-
-    A batch counts with all its rows as soon as it is begun: what is refused first says nothing of the rest.
-    """
-
-    def __init__(self, ratio: float):
-        self._ratio = ratio
-        self._batches: deque[list[int]] = deque()  # [rows, refused]
-        self.rows = 0
-        self.count = 0
-
-    def begin(self, rows: int) -> None:
-        """A batch of so many rows is next; forget those that are too long ago."""
-        self._batches.append([rows, 0])
-        self.rows += rows
-        while self.rows - self._batches[0][0] >= DEAD_LETTER_WINDOW_ROWS:
-            gone, refused = self._batches.popleft()
-            self.rows -= gone
-            self.count -= refused
-
-    def add(self) -> None:
-        """A row was refused."""
-        self._batches[-1][1] += 1
-        self.count += 1
-
-    def too_many(self) -> bool:
-        """Whether one more dead letter would say that the table is to blame."""
-        return self.count + 1 > max(DEAD_LETTER_MIN_ROWS, self._ratio * self.rows)
-
-    def forgive(self) -> None:
-        """The table was mended: count anew."""
-        self.count = 0
-        for batch in self._batches:
-            batch[1] = 0

@@ -16,7 +16,8 @@ from harness.sink_tables import create, plain
 
 from recorder.backoff import Backoff
 from recorder.batch import Batch
-from recorder.flush_worker import DEAD_LETTER_MIN_ROWS, FlushWorker, WorkerPolicy, WorkerState
+from recorder.flush_worker import FlushWorker, WorkerPolicy, WorkerState
+from recorder.refusals import DEAD_LETTER_MIN_ROWS
 from recorder.sink.errors import (
     DataError,
     HoldError,
