@@ -133,13 +133,14 @@ class Delivery:
             spool = kept.enter_context(
                 Spool(self._front.folder, limit_bytes=self._front.answer_bytes, holds="answer")
             )
-        name = job.query.format or job.request.default_format
-        said = reply.headers(
+        name = job.query.format or job.request.settings.get("format", "") or job.request.default_format
+        return reply.Reply(
+            self._http,
             self._front.server,
-            job.request.query_id,
-            **{"X-ClickHouse-Format": name, "Content-Type": reply.content_type(name)},
+            job.run,
+            reply.Manner(name, job.query.tells, self._encoding, self._front.send_s(job.request)),
+            spool,
         )
-        return reply.Reply(self._http, self._front.server, said, encoding=self._encoding, spool=spool)
 
     @property
     def _encoding(self) -> str | None:

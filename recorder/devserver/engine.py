@@ -96,6 +96,9 @@ class Connection:
             result = self._raw.query(sql, answer_format, params=dict(parameters or {}))
         except RuntimeError as error:
             raise StatementError.of_engine(error) from None
+        except UnicodeDecodeError as error:  # its message quotes bytes of the statement
+            told = bytes(error.object).decode("utf-8", "replace")
+            raise StatementError.of_engine(RuntimeError(told)) from None
         return Outcome(
             rest=result.bytes(),
             read_rows=result.storage_rows_read(),
@@ -153,7 +156,7 @@ class Engine:
         version, timezone = self._base.ask("SELECT version(), timezone()")[0]
         rows: Any = self._base.ask(
             "SELECT name, value FROM system.settings WHERE name IN ('enable_http_compression', "
-            "'cancel_http_readonly_queries_on_client_close')"
+            "'cancel_http_readonly_queries_on_client_close', 'http_receive_timeout', 'http_send_timeout')"
         )
         reaching = self._base.ask("SELECT lower(name) FROM system.table_functions WHERE NOT allow_readonly")
         return Server(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
+import logging
 import socket
 import struct
 import urllib.parse
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from aiohttp import BodyPartReader, web
 
@@ -19,6 +23,11 @@ from recorder.devserver.hooks import Answer, Cut
 from recorder.devserver.request import Request
 from recorder.devserver.spool import Spool, too_large
 
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+LINGER_S = 1.0
+"""How long a client that did not send in time has for reading what it is told."""
 FIELD_BYTES = 1 << 26
 """The most that a field of a form may have: a query, or a query parameter."""
 PART_BYTES = 1 << 18
@@ -31,7 +40,8 @@ class Exchange:
     def __init__(self, http: web.Request, front: Front):
         self._http = http
         self._front = front
-        self._query_id = http.query.get("query_id", "") or http.headers.get("X-ClickHouse-Query-Id", "")
+        given = http.query.get("query_id", "") or http.headers.get("X-ClickHouse-Query-Id", "")
+        self._query_id = given if request.fits_header(given) else ""
         self._received = 0
 
     async def answer(self) -> web.StreamResponse:
@@ -49,6 +59,15 @@ class Exchange:
             return web.Response()  # to nobody: the client has gone
         except OSError as error:
             failed = StatementError.ours(Code.STD_EXCEPTION, f"The server cannot keep the request: {error}.")
+            return reply.failure(self._front.server, self._query_id, failed)
+        except web.HTTPException:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
+            # Without its text or trace: they may quote what the request holds.
+            log.error(
+                "a request failed by %s of ours; see docs/devserver.md, and report it", type(error).__name__
+            )
+            failed = StatementError.ours(Code.STD_EXCEPTION, f"The server failed by {type(error).__name__}.")
             return reply.failure(self._front.server, self._query_id, failed)
 
     async def _answer(self) -> web.StreamResponse:
@@ -87,10 +106,24 @@ class Exchange:
         http = self._http
         body = self._taken(asked, data, http.headers.get("Content-Encoding", ""))
         if http.body_exists:
-            async for piece in http.content.iter_any():
+            while piece := await self._in_time(asked, http.content.readany()):
                 await self._tell(asked, piece)
                 body.feed(piece)
         return body.finish()
+
+    async def _in_time(self, asked: Request, piece: Coroutine[Any, Any, T]) -> T:
+        """The next of the body, which a client may not keep us waiting for."""
+        limit_s = self._front.receive_s(asked)
+        try:
+            async with asyncio.timeout(limit_s):
+                return await piece
+        except TimeoutError:
+            if (transport := self._http.transport) is not None:
+                asyncio.get_running_loop().call_later(LINGER_S, transport.abort)
+            raise StatementError.ours(
+                Code.SOCKET_TIMEOUT,
+                f"Timeout exceeded while reading from socket: nothing of the body came for {limit_s:g} s.",
+            ) from None
 
     def _taken(self, asked: Request, data: Spool, encoding: str = "") -> Body:
         most = min(asked.max_query_bytes, self._front.query_bytes)
@@ -104,14 +137,14 @@ class Exchange:
         files: dict[str, Spool] = {}
         try:
             parts = await self._http.multipart()
-            while (part := await parts.next()) is not None:
+            while (part := await self._in_time(asked, parts.next())) is not None:
                 if not isinstance(part, BodyPartReader) or not part.name:
                     raise ValueError("a part of it has no name")
                 if part.filename is not None:
                     if not self._front.takes_data:
                         raise no_data()
                     files[part.name] = kept.enter_context(self._spool())
-                    while piece := await part.read_chunk(PART_BYTES):
+                    while piece := await self._in_time(asked, part.read_chunk(PART_BYTES)):
                         await self._tell(asked, piece)
                         files[part.name].write(piece)
                 else:
@@ -126,7 +159,7 @@ class Exchange:
 
     async def _field(self, asked: Request, part: BodyPartReader) -> str:
         value = bytearray()
-        while piece := await part.read_chunk(PART_BYTES):
+        while piece := await self._in_time(asked, part.read_chunk(PART_BYTES)):
             await self._tell(asked, piece)
             value += piece
             if len(value) > FIELD_BYTES:

@@ -94,6 +94,7 @@ class Executor:
         connection.set({**SERVER_LIKE, **settings, **self._fixed(settings), MARK: job.run.mark})
         judged = self._judge(connection, job)
         self._let_through(judged, job, readonly=level != "0")
+        job.run.timezone = job.query.timezone or settings.get("session_timezone", "")
         if (database := job.request.database or self._database) != "default":
             connection.use(database)
         self._bring(connection, job)
@@ -113,6 +114,7 @@ class Executor:
             self._bring(connection, job)
             judged = self._judge(connection, job)
             self._let_through(judged, job, readonly=level != "0")
+            job.run.timezone = job.query.timezone or settings.get("session_timezone", "") or session.timezone
             outcome = self._run(connection, job, judged, output)
             failed = False
             return outcome

@@ -10,8 +10,13 @@ from typing import Any
 from recorder.devserver.engine import Server
 from recorder.devserver.execute import Executor
 from recorder.devserver.hooks import Hooks
+from recorder.devserver.request import Request
 from recorder.devserver.running import Run, Running
 from recorder.devserver.sessions import Sessions
+
+PATIENCE_S = 30.0
+"""Where the engine does not say."""
+MAX_PATIENCE_S = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -38,3 +43,24 @@ class Front:
     answer_bytes: int
     takes_data: bool
     folder: pathlib.Path
+
+    def receive_s(self, request: Request) -> float:
+        """How long the next piece of a body may take."""
+        return self._patience_s(request, "http_receive_timeout")
+
+    def send_s(self, request: Request) -> float:
+        """How long a client may take nothing of its answer."""
+        return self._patience_s(request, "http_send_timeout")
+
+    def _patience_s(self, request: Request, name: str) -> float:
+        usual_s = _seconds(self.server.defaults.get(name, ""), PATIENCE_S)
+        given_s = _seconds(request.settings.get(name, ""), usual_s)
+        return given_s if self.takes_data else min(given_s, usual_s)
+
+
+def _seconds(text: str, otherwise: float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        return otherwise
+    return value if 0 < value < MAX_PATIENCE_S else otherwise

@@ -7,15 +7,18 @@ the connection is closed without the last chunk.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from aiohttp import web
 
 from recorder.devserver import codecs
 from recorder.devserver.engine import Outcome, Server
 from recorder.devserver.errors import StatementError
+from recorder.devserver.running import Run
 from recorder.devserver.spool import COPY_BYTES, Spool
 
 HOLD_BYTES = 1 << 20
@@ -88,30 +91,36 @@ def failure(server: Server, query_id: str, error: StatementError) -> web.Respons
     )
 
 
+@dataclass(frozen=True)
+class Manner:
+    """How an answer goes out: in which format, whether it has rows at all (or says only that it is done), compressed by
+    what, and how long its client may take nothing of it.
+    """
+
+    format: str
+    rows: bool
+    encoding: str | None
+    send_s: float
+
+
 class Reply:
     """The answer to a statement that runs. `spool`, if given, takes all of it before any goes out."""
 
-    def __init__(
-        self,
-        http: web.Request,
-        server: Server,
-        said: Mapping[str, str],
-        *,
-        encoding: str | None,
-        spool: Spool | None,
-    ):
+    def __init__(self, http: web.Request, server: Server, run: Run, manner: Manner, spool: Spool | None):
         self._http = http
         self._server = server
-        self._said = dict(said)
-        self._encoding = encoding
+        self._run = run
+        self._manner = manner
         self._spool = spool
         self._held = bytearray()
+        self._written = False
         self._tag = secrets.token_hex(8)
         self._stream: web.StreamResponse | None = None
         self._compressor: codecs.Compressor | None = None
 
     async def write(self, data: bytes) -> None:
         """The next of it."""
+        self._written = self._written or bool(data)
         if self._spool is not None:
             self._spool.write(data)
         elif self._stream is None and len(self._held) + len(data) <= HOLD_BYTES:
@@ -126,7 +135,7 @@ class Reply:
             await self.write(outcome.rest)
         more = {"X-ClickHouse-Summary": summary(outcome)}
         if self._stream is None and self._spool is None and not self._compresses:
-            return web.Response(body=bytes(self._held), headers={**self._said, **more})
+            return web.Response(body=bytes(self._held), headers={**self._said(), **more})
         await self._begin(more)
         if self._spool is not None:
             offset = 0
@@ -156,17 +165,27 @@ class Reply:
 
     @property
     def _compresses(self) -> bool:
-        return self._encoding is not None
+        return self._manner.encoding is not None
+
+    def _said(self) -> dict[str, str]:
+        """The headers that are known when the answer begins; a format only where there are rows."""
+        said = headers(self._server, self._run.query_id)
+        if self._run.timezone:
+            said["X-ClickHouse-Timezone"] = self._run.timezone
+        if not (self._manner.rows or self._written):
+            return {**said, "Content-Type": _PLAIN}
+        name = self._manner.format
+        return {**said, "X-ClickHouse-Format": name, "Content-Type": content_type(name)}
 
     async def _begin(self, more: Mapping[str, str]) -> None:
         if self._stream is not None:
             return
-        self._said["X-ClickHouse-Exception-Tag"] = self._tag
-        if self._encoding is not None:
-            self._said["Content-Encoding"] = self._encoding
-            self._compressor = codecs.compressor(self._encoding)
-        self._stream = web.StreamResponse(headers={**self._said, **more})
-        if self._spool is not None and self._encoding is None:
+        said = {**self._said(), "X-ClickHouse-Exception-Tag": self._tag}
+        if (encoding := self._manner.encoding) is not None:
+            said["Content-Encoding"] = encoding
+            self._compressor = codecs.compressor(encoding)
+        self._stream = web.StreamResponse(headers={**said, **more})
+        if self._spool is not None and encoding is None:
             self._stream.content_length = self._spool.size
         elif self._http.version >= (1, 1):
             self._stream.enable_chunked_encoding()
@@ -180,5 +199,12 @@ class Reply:
 
     async def _put(self, data: bytes) -> None:
         assert self._stream is not None
-        if data:
-            await self._stream.write(data)
+        if not data:
+            return
+        try:
+            async with asyncio.timeout(self._manner.send_s):
+                await self._stream.write(data)
+        except TimeoutError:
+            if self._http.transport is not None:
+                self._http.transport.abort()
+            raise ConnectionAbortedError("the client takes nothing") from None

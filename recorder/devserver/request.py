@@ -125,7 +125,7 @@ def build(
     _refuse(known)
     return Request(
         query=known.get("query", "").encode("utf-8", "surrogateescape"),
-        query_id=known.get("query_id") or headers.get("X-ClickHouse-Query-Id", "") or str(uuid.uuid4()),
+        query_id=_query_id(known, headers),
         database=headers.get("X-ClickHouse-Database", "") or known.get("database", ""),
         default_format=headers.get("X-ClickHouse-Format", "")
         or known.get("default_format", "")
@@ -195,6 +195,21 @@ def _refuse(known: Mapping[str, str]) -> None:
         raise StatementError.ours(Code.UNKNOWN_ROLE, f"There is no role `{role}`: this server has no roles.")
 
 
+def _query_id(known: Mapping[str, str], headers: Mapping[str, str]) -> str:
+    given = known.get("query_id") or headers.get("X-ClickHouse-Query-Id", "")
+    if not fits_header(given):
+        raise StatementError.ours(
+            Code.BAD_ARGUMENTS,
+            "The query_id has control characters or is not UTF-8; it goes back in a header.",
+        )
+    return given or str(uuid.uuid4())
+
+
+def fits_header(text: str) -> bool:
+    """Whether a header may say it."""
+    return not any(char < " " or char == "\x7f" or "\ud800" <= char <= "\udfff" for char in text)
+
+
 def _flag(known: Mapping[str, str], name: str) -> bool:
     return known.get(name, "0") in ("1", "true")
 
@@ -202,11 +217,11 @@ def _flag(known: Mapping[str, str], name: str) -> bool:
 def _session_s(text: str | None) -> int:
     if text is None:
         return DEFAULT_SESSION_S
-    if not text.isdecimal():
+    if not (text.isascii() and text.isdecimal()):
         raise StatementError.ours(Code.INVALID_SESSION_TIMEOUT, f"Invalid session timeout: '{text}'.")
-    if int(text) > MAX_SESSION_S:
+    if len(text) > _DIGITS or int(text) > MAX_SESSION_S:
         raise StatementError.ours(
             Code.INVALID_SESSION_TIMEOUT,
-            f"Session timeout '{text}' is larger than max_session_timeout: {MAX_SESSION_S}.",
+            f"Session timeout '{text[:_DIGITS]}' is larger than max_session_timeout: {MAX_SESSION_S}.",
         )
     return int(text)

@@ -20,12 +20,16 @@ _NUMBERS = itertools.count(1)
 
 
 class Run:
-    """A statement under way. `mark` tells it from all others in the engine's list of processes."""
+    """A statement under way. `mark` tells it from all others in the engine's list of processes.
+
+    `timezone` is the one it runs in, once that is known; empty for the server's.
+    """
 
     def __init__(self, query_id: str):
         self.query_id = query_id
         self.mark = f"recorder-{os.getpid()}-{next(_NUMBERS)}"
         self.cancelled = False
+        self.timezone = ""
 
     def check(self) -> None:
         """Raise where nobody waits for it any more.

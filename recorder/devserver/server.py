@@ -23,6 +23,7 @@ from typing import Any, Self
 from aiohttp import web
 
 from recorder.devserver.address import DevServerError, listen, tls_context
+from recorder.devserver.door import Door, silent
 from recorder.devserver.engine import Engine, Server
 from recorder.devserver.exchange import Exchange
 from recorder.devserver.execute import Executor
@@ -34,7 +35,7 @@ from recorder.devserver.sessions import Sessions
 from recorder.settings_fields import Address, parse_address
 from recorder.sink.chdb import ENGINE_NICE
 
-MAX_CONCURRENT = 32
+MAX_CONCURRENT = 100
 READ_ONLY_CONCURRENT = 4
 MAX_BODY_BYTES = 4 << 30
 MAX_ANSWER_BYTES = 1 << 50
@@ -48,6 +49,12 @@ READ_ONLY_LIMITS = {
     "max_untracked_memory": 4 << 20,
 }
 """Of these settings a statement beside a recorder gets no more: it is the recorder's memory, and its disk."""
+MAX_CONNECTIONS = 1_000
+READ_ONLY_CONNECTIONS = 64
+"""Each is a descriptor of the process: beside a recorder, one that its log may need."""
+KEEP_ALIVE_S = 60.0
+FIRST_REQUEST_S = 30.0
+"""How long a connection may be open without a request."""
 MAX_URL_BYTES = 1 << 20
 SWEEP_S = 1.0
 END_EVERY_S = 0.25
@@ -67,9 +74,9 @@ class DevServer:
     leaves open. `tls` is a context, or `tls_cert`, `tls_key` and `tls_client_ca` are PEM files. Beyond loopback it
     opens with `allow_remote` and a password alone.
 
-    `max_concurrent` statements run at a time, more are refused. `settings` of ClickHouse hold for each, whatever it
-    says itself; `nice` is the priority of the threads that run them. A body may have `max_body_bytes`, an answer that
-    is waited for whole `max_answer_bytes`.
+    `max_concurrent` statements run at a time, on `max_connections`; more are refused. `settings` of ClickHouse hold for
+    each, whatever it says itself; `nice` is the priority of the threads that run them. A body may have
+    `max_body_bytes`, an answer that is waited for whole `max_answer_bytes`.
 
     `read_only` answers questions and nothing else: beside a recorder, so few at a time, with one thread each, at the
     priority of its engine and with the `READ_ONLY_` limits, unless said otherwise.
@@ -95,6 +102,7 @@ class DevServer:
         read_only: bool = False,
         allow_remote: bool = False,
         max_concurrent: int | None = None,
+        max_connections: int | None = None,
         settings: Mapping[str, Any] | None = None,
         nice: int | None = None,
         max_body_bytes: int | None = None,
@@ -129,6 +137,7 @@ class DevServer:
         given = settings if settings is not None else {"max_threads": 1} if read_only else {}
         self._settings = {name: str(value) for name, value in given.items()}
         self._max_body_bytes = max_body_bytes or (READ_ONLY_BODY_BYTES if read_only else MAX_BODY_BYTES)
+        self._max_connections = max_connections or (READ_ONLY_CONNECTIONS if read_only else MAX_CONNECTIONS)
         self._max_answer_bytes = max_answer_bytes or (
             READ_ONLY_ANSWER_BYTES if read_only else MAX_ANSWER_BYTES
         )
@@ -136,6 +145,7 @@ class DevServer:
         self._server: Server | None = None
         self._address: Address | None = None
         self._runner: web.AppRunner | None = None
+        self._door: Door
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing = asyncio.Event()
 
@@ -172,12 +182,15 @@ class DevServer:
                 handler_cancellation=True,
                 auto_decompress=False,
                 shutdown_timeout=1.0,
+                keepalive_timeout=KEEP_ALIVE_S,
+                logger=silent(),
                 max_line_size=MAX_URL_BYTES,
                 max_field_size=MAX_URL_BYTES,
                 read_bufsize=1 << 18,
             )
             await self._runner.setup()
-            await web.SockSite(self._runner, bound, ssl_context=self._tls).start()
+            self._door = Door(self._runner, self._max_connections, FIRST_REQUEST_S)
+            await self._door.open(bound, self._tls)
         except BaseException:
             bound.close()
             await self.close()
@@ -193,6 +206,8 @@ class DevServer:
         """
         runner, self._runner = self._runner, None
         self._closing.set()
+        if runner is not None and self._address is not None:
+            self._door.close()
         for run in self._running.all():
             self.spawn(self.end(run))
         if runner is not None:
@@ -235,6 +250,7 @@ class DevServer:
 
     async def _handle(self, http: web.Request) -> web.StreamResponse:
         assert self._server is not None
+        self._door.heard(http)
         if self._strange_host(http):
             return web.Response(status=403, text="This host is not this machine; ask for 127.0.0.1.\n")
         if not self._password and _from_a_page(http):
@@ -304,6 +320,7 @@ class DevServer:
         while not self._closing.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), SWEEP_S)
+            self._door.sweep()
             for session in self._sessions.expired():
                 await on_thread("devserver-close", session.close)
 

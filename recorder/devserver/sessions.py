@@ -42,6 +42,11 @@ class Session:
             self._open = True
         return self.connection
 
+    @property
+    def timezone(self) -> str:
+        """What `SET session_timezone` said in it; empty for nothing."""
+        return (self._changed or {}).get("session_timezone", "")
+
     def close(self) -> None:
         """Close its connection."""
         if self._open:

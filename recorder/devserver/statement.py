@@ -23,6 +23,7 @@ _NOT_BEFORE_FORMAT = frozenset(
 """After one of these, `format` is most likely somebody's name."""
 _ANSWERS = frozenset(("SELECT", "WITH", "FROM", "SHOW", "DESCRIBE", "DESC", "EXISTS", "CHECK"))
 """Not EXPLAIN, which shows the clauses of what it explains."""
+_TELLS = frozenset(("EXPLAIN", "KILL", "BACKUP", "RESTORE"))
 DEFAULT_INSERT_FORMAT = "Values"
 MAX_CLAUSES = 16
 """Places where a FORMAT clause may stand that are tried: each costs the engine's parser once."""
@@ -61,7 +62,7 @@ class Query:
     opening bracket, in small letters, `handed` those that another function may be given to call (`arrayMap(lower, …)`,
     `APPLY lower`), and `handed_parameters` the parameters in such a place. `looks_at_others` is whether it asks for the
     statements that run, or ends them. `unread` is where something begins that is never closed, `escaped` a quoted name
-    with a backslash in it, `inner` a SETTINGS clause inside of brackets.
+    with a backslash in it, `inner` a SETTINGS clause inside of brackets, `timezone` what its own settings say of that.
     """
 
     sql: bytes
@@ -78,6 +79,12 @@ class Query:
     unread: Token | None
     escaped: Token | None
     inner: Token | None
+    timezone: str
+
+    @property
+    def tells(self) -> bool:
+        """Whether it answers with rows, be it none."""
+        return self.answers or self.first in _TELLS
 
     @property
     def answers(self) -> bool:
@@ -171,6 +178,7 @@ def query_of(text: bytes) -> Query:
         unread=next((token for token in everything if token.unread()), None),
         escaped=next((token for token in everything if token.escapes()), None),
         inner=_inner_settings(everything),
+        timezone=_timezone(everything),
     )
 
 
@@ -307,6 +315,14 @@ def _inner_settings(everything: list[Token]) -> Token | None:
         if word.depth and word.word() == "SETTINGS" and name.name() and equals.is_(b"="):
             return word
     return None
+
+
+def _timezone(everything: list[Token]) -> str:
+    """The session's time zone that a SETTINGS clause of the whole statement names; empty for none."""
+    for name, equals, value in zip(everything, everything[1:], everything[2:], strict=False):
+        if not name.depth and name.name() == "session_timezone" and equals.is_(b"=") and value.kind == STRING:
+            return value.text[1:-1].decode("utf-8", "replace")
+    return ""
 
 
 def _names_processes(everything: list[Token]) -> bool:
