@@ -1,7 +1,8 @@
 """`recorder bench ingest`: how many rows a second go in, against what the engine could take and what one would write.
 
 The sides take turns (A B C A B C …), each on a fresh table of the same definition in the same engine, with the same
-rows, made beforehand; the count in the table is checked every time. Ratios are taken within a round.
+rows, made beforehand; the count in the table is checked every time. Ratios are taken within a round. With `--target`
+the engine is a server, reached over HTTP by every side.
 
 - *limit*: ready-made Arrow record batches, one insert each: no Python value is touched. Whichever way into the
   engine is faster, the driver's own or the recorder's sink, is the limit.
@@ -12,6 +13,8 @@ rows, made beforehand; the count in the table is checked every time. Ratios are 
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +33,7 @@ from benchmarks.stats import Spread, ratios, spread
 from recorder.cli.errors import Failure
 from recorder.cli.options import Invocation, equip, pass_invocation
 from recorder.settings import Settings
+from recorder.sink.errors import SinkError
 from schemas.table import Table
 
 LIMIT_TARGET = 0.45
@@ -86,14 +90,17 @@ def run_table(
     rates: dict[str, list[float]] = {name: [] for name in SIDES}
     for turn in range(rounds):
         for number, (name, side) in enumerate(SIDES.items()):
-            database = f"bench_{table.name}_{turn}_{number}"
+            database = f"bench_{os.getpid()}_{table.name}_{turn}_{number}"
             arena = Arena(settings(database), table, ready, batches, rows, batch_rows, collector)
-            took = side(arena)
-            there = rig.ask(arena.settings, {"": f"SELECT count() FROM {table.name}"})[""][0][0]
-            if there != rows:
-                raise Failure(f"{table.name}, {name}: {rows} rows went in, the table has {there}")
-            # The next side must not run beside the merges of this one.
-            rig.ask(arena.settings, {"": f"DROP DATABASE {database} SYNC"})
+            try:
+                took = side(arena)
+                there = rig.ask(arena.settings, {"": f"SELECT count() FROM {table.name}"})[""][0][0]
+                if there != rows:
+                    raise Failure(f"{table.name}, {name}: {rows} rows went in, the table has {there}")
+            finally:
+                # The next side must not run beside the merges of this one, and a server keeps nothing of ours.
+                with contextlib.suppress(SinkError):  # the server may be gone, and that was said
+                    rig.ask(settings("default"), {"": f"DROP DATABASE IF EXISTS {database} SYNC"})
             rates[name].append(rows / took)
     return TableResult(table.name, rates)
 
@@ -146,7 +153,9 @@ def report(results: Sequence[TableResult], settings: Settings, what: str, condit
         "ingest",
         what,
         conditions,
-        describe_machine(rig.engine_version(settings)),
+        describe_machine(
+            rig.engine_version(settings), server="" if settings.target.embedded else str(settings.target)
+        ),
         sections,
         aimed,
         {"tables": {result.table: result.as_dict() for result in results}},
@@ -178,6 +187,9 @@ def _table_names(
     callback=_table_names,
     help="Table, may be given again; the plain bench_ticks where none is.",
 )
+@click.option(
+    "--target", metavar="URL", help="A server, such as http://127.0.0.1:8123; else a fresh embedded database."
+)
 @switch_interval_option(1e-3, "sys.setswitchinterval beside the recorder, as recorder ingest sets it.")
 @gc_option()
 @check_option()
@@ -188,22 +200,22 @@ def command(
     batch_rows: int,
     rounds: int,
     tables: tuple[str, ...],
+    target: str | None,
     switch_interval: float | None,
     collector: GcState,
     check: bool,
 ) -> None:
     """Compare the recorder with ready Arrow batches and with a loop written by hand.
 
+    Each side makes a database of its own, named bench_…, and drops it again.
+
     \b
     Example:
         recorder bench ingest
+        recorder bench ingest --target http://127.0.0.1:8123
         recorder bench ingest --rows 100000 --rounds 3 --table bench_ticks --table market_data --json
     """
     what = f"{count(rows)} rows in batches of {count(batch_rows)}, {rounds} round{'s' if rounds > 1 else ''} in turn"
-    conditions = (
-        "same engine and process, fresh table each, same rows made beforehand, counts checked; "
-        f"garbage collector: {collector}"
-    )
     with rig.scratch_folder() as folder:
 
         def settings(database: str) -> Settings:
@@ -221,12 +233,21 @@ def command(
             return rig.settings_of(
                 invocation,
                 folder,
+                target=target or invocation.target,
                 database=database,
+                # A server's tables are made by whoever asks for them: here that is us.
+                migrate_on_start=True,
                 packs=None,
                 switch_interval_s=switch_interval,
                 tables=dict.fromkeys(tables, limits),
             )
 
+        one = settings("default")
+        where = "same engine and process" if one.target.embedded else "same server, all sides over HTTP"
+        conditions = (
+            f"{where}, fresh table each, same rows made beforehand, counts checked; "
+            f"garbage collector: {collector}"
+        )
         results = []
         for name in tables:
             announce(f"{name}: {what}")
@@ -240,7 +261,7 @@ def command(
                     collector=collector,
                 )
             )
-        publish(report(results, settings("default"), what, conditions), as_json=invocation.json, check=check)
+        publish(report(results, one, what, conditions), as_json=invocation.json, check=check)
 
 
 equip(command)

@@ -1,4 +1,7 @@
-"""The ways into a table that `recorder bench ingest` compares, and the rows that all of them take."""
+"""The ways into a table that `recorder bench ingest` compares, and the rows that all of them take.
+
+The database is the embedded engine or a server: the sides are the same, only the driver's client is another.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,9 @@ from recorder.identity import new_epoch
 from recorder.settings import Settings
 from recorder.sink.engine import open_engine
 from recorder.sink.engine_config import keep_free_on
-from recorder.sink.open import open_sink
+from recorder.sink.http_access import close_pool
+from recorder.sink.http_errors import failure_of
+from recorder.sink.open import access_of, open_sink
 from schemas.core.tables import PACK as CORE_PACK
 from schemas.render import RenderContext, created_table, render
 from schemas.table import Table
@@ -110,14 +115,38 @@ class Arena:
 
     def client(self) -> Client:
         """A client of the driver, on the round's database."""
+        client = self._embedded() if self.settings.target.embedded else self._on_server()
+        client.command(f"CREATE DATABASE IF NOT EXISTS {self.settings.database}")
+        client.database = self.settings.database
+        return client
+
+    def _embedded(self) -> Client:
         path = pathlib.Path(self.settings.target.path)
-        client = open_engine(
+        return open_engine(
             path,
             keep_free_bytes=keep_free_on(path, self.settings.engine_keep_free_bytes),
             tmp_dir=self.settings.data_dir / "tmp",
         )
-        client.command(f"CREATE DATABASE IF NOT EXISTS {self.settings.database}")
-        client.database = self.settings.database
+
+    def _on_server(self) -> Client:
+        """With the login, the TLS and the compression of the settings, as the sink has them."""
+        access = access_of(self.settings)
+        name, port = self.settings.target.hosts[0]
+        pool = access.pool(name, 2)
+        try:
+            client = access.client(pool, name, port)
+        except Exception as error:
+            close_pool(pool)
+            raise failure_of(error, access.place(name, port), access.user, opening=True).told(
+                "target"
+            ) from error
+        close = client.close
+
+        def close_both() -> None:
+            close()
+            close_pool(pool)
+
+        client.close = close_both  # type: ignore[method-assign]
         return client
 
     def create(self, client: Client) -> None:

@@ -27,12 +27,15 @@ class Machine:
     packages: dict[str, str]
     load_1min: float
     """The load average before the run: above a fraction of the cores, the numbers are not clean."""
+    server: str = ""
+    """The URL of the server that was measured; empty for the embedded engine."""
 
     def line(self) -> str:
         """One line for people."""
+        where = f"at {self.server}" if self.server else f"in chDB {self.packages.get('chdb', '?')}"
         return (
             f"{self.cores} cores ({self.processor}), {self.memory_bytes / 2**30:.0f} GiB, {self.system}, "
-            f"Python {self.python}, ClickHouse {self.engine} in chDB {self.packages.get('chdb', '?')}, "
+            f"Python {self.python}, ClickHouse {self.engine} {where}, "
             f"load {self.load_1min:.1f} at start"
         )
 
@@ -41,8 +44,8 @@ class Machine:
         return asdict(self)
 
 
-def describe_machine(engine: str) -> Machine:
-    """This machine; `engine` is the version that the database gave."""
+def describe_machine(engine: str, *, server: str = "") -> Machine:
+    """This machine; `engine` is the version that the database gave, `server` where that is, if not in this process."""
     return Machine(
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         processor=_processor(),
@@ -54,6 +57,7 @@ def describe_machine(engine: str) -> Machine:
             name: _version(name) for name in ("chdb", "clickhouse-connect", "pyarrow", "numpy", "uvloop")
         },
         load_1min=round(_load_at_start, 2),
+        server=server,
     )
 
 

@@ -6,11 +6,14 @@ Each runs in a process of its own, because a process has one engine path.
 from __future__ import annotations
 
 import json
+import pathlib
+import socket
 import subprocess
 import sys
 from typing import Any
 
 import pytest
+from harness.dev_server_command import dev_server
 
 from benchmarks.faulty_server import TROUBLES
 
@@ -96,6 +99,34 @@ def test_ingest_measures_every_side_in_every_round() -> None:
     for rate in (*table["rows_per_s"].values(), table["recorder_to_limit"], table["recorder_to_tight_loop"]):
         assert rate["rounds"] == 2
         assert 0 < rate["least"] <= rate["median"] <= rate["greatest"]
+
+
+def test_ingest_measures_a_server(tmp_path: pathlib.Path) -> None:
+    """The same sides over HTTP; the machine's line says where, without a password, and nothing is left there."""
+    with dev_server(tmp_path, "--password-env", "P", env={"P": "s3cret"}) as server:
+        target = server.url.replace("://", "://default:s3cret@")
+        found = answer(
+            "ingest", "--rows", "2500", "--batch-rows", "1000", "--rounds", "1", "--target", target
+        )
+        assert "bench" not in server.text("SHOW DATABASES", user="default", password="s3cret")
+    assert found["machine"]["server"] == server.url.replace("://", "://default:***@")
+    assert "over HTTP" in found["conditions"]
+    rates = found["tables"]["bench_ticks"]["rows_per_s"]
+    assert len(rates) == 5
+    assert all(rate["least"] > 0 for rate in rates.values())
+
+
+def test_ingest_says_what_keeps_it_from_a_server(tmp_path: pathlib.Path) -> None:
+    """Nobody there: one line, as of every command; no side runs."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    done = subprocess.run(
+        [sys.executable, "-m", "recorder", "bench", "ingest", "--rows", "10", "--target", f"http://127.0.0.1:{port}"],
+        capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert f"http://127.0.0.1:{port}: connection refused" in line
 
 
 def test_hotpath_measures_three_sides() -> None:
