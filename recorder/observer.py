@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections import defaultdict
 
 from recorder.bad_rows import BadRow
 from recorder.flush_worker import WorkerState
 from recorder.log import get_logger
 from recorder.metrics import RecorderMetrics
 from recorder.own_writer import OwnWriter
+from recorder.reasons import by_reason
 from recorder.recorded_table import RecordedTables
 from recorder.sink.errors import SinkError
 
@@ -16,6 +19,9 @@ log = get_logger("recorder")
 
 HELD_ALARM_S = 60.0
 """A table that stays held is told again this often at most, whatever its reason becomes."""
+TOGETHER_S = 0.2
+"""What happens to several tables within this time, for the same reason, is one line of the log."""
+HELD, FAILS, FLOWS = "tables are held", "inserts fail, retrying", "inserts go through again"
 
 
 class Observer:
@@ -26,6 +32,8 @@ class Observer:
         self._metrics = metrics
         self._own = own
         self._alarmed: dict[str, float] = {}  # when a table that does not flow was last told to be held
+        self._untold: defaultdict[str, dict[str, str]] = defaultdict(dict)  # by event: tables and why
+        self._telling: asyncio.TimerHandle | None = None
 
     def inserted(self, table: str, rows: int, seconds: float) -> None:
         """An insert of so many rows took so long."""
@@ -47,14 +55,34 @@ class Observer:
             if now_s - self._alarmed.get(table, -HELD_ALARM_S) < HELD_ALARM_S:
                 return
             self._alarmed[table] = now_s
-            log.error("table is held", table=table, why=why)
+            self._tell(HELD, table, why)
             self._own.event("RecorderFailure", "error", table, f"{table} is held: {why}")
         elif state is WorkerState.RETRYING:
             if table not in self._alarmed:
-                log.warning("inserts fail, retrying", table=table, why=why)
+                self._tell(FAILS, table, why)
         else:
             self._alarmed.pop(table, None)
-            log.info("inserts go through again", table=table)
+            self._tell(FLOWS, table, "")
+
+    def _tell(self, event: str, table: str, why: str) -> None:
+        """Say it in the log, soon, together with other tables that fare alike."""
+        if event != FLOWS:
+            self._untold[FLOWS].pop(table, None)  # it has passed before it was told
+        self._untold[event][table] = why
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(TOGETHER_S, self.tell)
+
+    def tell(self) -> None:
+        """Say now what was to be said soon: at the end."""
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+        for why, tables in by_reason(self._untold.pop(FAILS, {})).items():
+            log.warning(FAILS, tables=tables, why=why)
+        for why, tables in by_reason(self._untold.pop(HELD, {})).items():
+            log.error(HELD, tables=tables, why=why)
+        if flowing := self._untold.pop(FLOWS, {}):
+            log.info(FLOWS, tables=list(flowing))
 
     def dead_letter(self, table: str, row: BadRow) -> None:
         """A row can never be inserted."""

@@ -15,6 +15,7 @@ from recorder.balance import Balance
 from recorder.contact import Contact
 from recorder.flush_worker import WorkerState
 from recorder.metrics import RecorderMetrics
+from recorder.reasons import as_sentences
 from recorder.recorded_table import RecordedTable, RecordedTables
 from recorder.settings import Settings
 from recorder.stats import BusCounts, RecorderStats, SourceCounts, TableStats
@@ -70,10 +71,18 @@ class Status:
         if not self._contact.made:
             return [f"no contact with the database: {self._contact.why}", *buses]
         return buses + [
-            f"{name} is {pipeline.state.value}: {pipeline.why_held or pipeline.last_error}"
-            for name, recorded in self._tables.items()
-            if (pipeline := recorded.pipeline).state is not WorkerState.FLOWING and recorded.door.enabled
+            sentence
+            for state in (WorkerState.HELD, WorkerState.RETRYING)
+            for sentence in as_sentences(state.value, self._stopped(state))
         ]
+
+    def _stopped(self, state: WorkerState) -> dict[str, str]:
+        """Why each table in a state is in it; of those that are on."""
+        return {
+            name: pipeline.why_held or pipeline.last_error
+            for name, recorded in self._tables.items()
+            if (pipeline := recorded.pipeline).state is state and recorded.door.enabled
+        }
 
     def status(self) -> dict[str, Any]:
         """State of everything, ready for JSON."""
