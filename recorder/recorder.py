@@ -20,6 +20,7 @@ from recorder.async_recorder import AsyncRecorder
 from recorder.balance import Balance
 from recorder.errors import SettingsError
 from recorder.flush_worker import WorkerState
+from recorder.given_up import GivenUp
 from recorder.intake import Intake
 from recorder.lifecycle import Lifecycle, State
 from recorder.own_rows import OWN_TABLES
@@ -208,6 +209,19 @@ class Recorder(Intake):
     def balance(self) -> dict[str, Balance]:
         """Per table, where the rows of this run are; after `close`, where they ended."""
         return self._life.ask(lambda runtime: runtime.balance())
+
+    def unready(self) -> list[str]:
+        """Why rows do not reach the database, as `/readyz` says; empty when they do."""
+        return self._life.ask(lambda runtime: [*runtime.health.sick(), *runtime.health.unready()])
+
+    @property
+    def stuck(self) -> bool:
+        """After `close`: calls of the database would not end, and the process should end by `os._exit`."""
+        return self._life.thread is not None and self._life.thread.runtime.stuck
+
+    def given_up(self) -> dict[str, GivenUp]:
+        """After `close`, by table with such rows: what memory held and did not get in."""
+        return self._life.ask(lambda runtime: runtime.given_up())
 
     def status(self) -> dict[str, Any]:
         """State of everything, ready for JSON: what `/status` shows. Also while it closes, but not after."""

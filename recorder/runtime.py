@@ -22,7 +22,8 @@ from recorder.build import BatchBuilder
 from recorder.contact import Contact
 from recorder.door import Door, key_of
 from recorder.flush_policy import FlushPolicy
-from recorder.flush_worker import FlushWorker, WorkerPolicy
+from recorder.flush_worker import FlushWorker, WorkerPolicy, WorkerState
+from recorder.given_up import GivenUp, given_up
 from recorder.health import HealthServer
 from recorder.housekeeping import Housekeeping
 from recorder.identity import new_epoch
@@ -33,6 +34,7 @@ from recorder.own_rows import DEAD_LETTERS, EVENTS, GAPS, OWN_TABLES, RUNS
 from recorder.own_writer import OwnWriter
 from recorder.pipeline import TablePipeline
 from recorder.queue import TableQueue
+from recorder.reasons import by_reason
 from recorder.recorded_table import RecordedTable, enabled
 from recorder.schema_start import SchemaStart
 from recorder.settings import ResolvedTable, Settings
@@ -51,6 +53,8 @@ log = get_logger("recorder")
 
 OWN_ROWS_S = 1.0
 """The least time that closing gives the recorder's own rows, whatever the other tables took."""
+HELD_OWN_S = 0.5
+"""What closing gives the recorder's own rows of a held table, after which nobody else is kept waiting for them."""
 CLOSE_RESERVE_S = 3.0
 """What of the time to close is kept for giving up, counting and releasing, at most a fifth of it."""
 SETTLE_S = 0.3
@@ -86,6 +90,8 @@ class Runtime:
         self.contact = Contact(sink, self._schema, self._backoff)
         self._wait_for_database = wait_for_database
         self._hurried = asyncio.Event()
+        self.stuck = False
+        """Whether calls of the sink still run after `close`."""
         metrics = RecorderMetrics(
             read=partial(stats, self.tables, self.sources),
             info={"version": version(), "config_hash": settings.config_hash},
@@ -212,15 +218,14 @@ class Runtime:
         settle_s = max(SETTLE_S, reserve_s / 2)
         deadline = self._loop.time() + (timeout_s - reserve_s if self.contact.made else 0.0)
         await self._housekeeping.close()
-        await self._unless_hurried(self.flush(), deadline)
+        await self._unless_hurried(self._others_resolved(), deadline)
         await asyncio.gather(
             *(self.pipelines[name].close(settle_s) for name in self.tables if name not in OWN_TABLES)
         )
         self._housekeeping.report_gaps()
         # A table that hangs has used up the time, but it must not take the recorder's own rows with it.
         own_s = OWN_ROWS_S if self.contact.made else 0.0
-        own_rows = asyncio.gather(*(self._resolved_now(name) for name in OWN_TABLES))
-        await self._unless_hurried(own_rows, max(deadline, self._loop.time() + own_s))
+        await self._unless_hurried(self._own_resolved(), max(deadline, self._loop.time() + own_s))
         await self.abort()
 
     async def _unless_hurried(self, work: Awaitable[object], deadline: float) -> None:
@@ -233,6 +238,28 @@ class Runtime:
             ended.cancel()
         await asyncio.gather(task, hurried, return_exceptions=True)
 
+    async def _others_resolved(self) -> None:
+        """Return when all rows are resolved but the recorder's own."""
+        await asyncio.gather(*(self._resolved_now(name) for name in self.tables if name not in OWN_TABLES))
+
+    async def _own_resolved(self) -> None:
+        """Return when the recorder's own rows are resolved, or wait for tables that are held."""
+        flush = asyncio.create_task(self.flush(OWN_TABLES))
+        try:
+            flowing_s = self._loop.time()
+            while not flush.done() and self._loop.time() - flowing_s < HELD_OWN_S:
+                await asyncio.wait({flush}, timeout=HELD_OWN_S / 5)
+                if not self._only_held_own():
+                    flowing_s = self._loop.time()
+        finally:
+            flush.cancel()
+            await asyncio.gather(flush, return_exceptions=True)
+
+    def _only_held_own(self) -> bool:
+        """Whether rows wait in held tables alone."""
+        waiting = [pipe for pipe in self.pipelines.values() if pipe.queue.waiting_rows or pipe.flying_rows]
+        return all(pipeline.state is WorkerState.HELD for pipeline in waiting)
+
     def hurry(self) -> None:
         """Let a `close` under way flush no more."""
         self._hurried.set()
@@ -243,15 +270,41 @@ class Runtime:
         await self._housekeeping.close()
         await self.settling.close()
         await asyncio.gather(*(pipeline.close(SETTLE_S) for pipeline in self.pipelines.values()))
-        for name, pipeline in self.pipelines.items():
-            if pipeline.lost_rows and (self.contact.made or name not in OWN_TABLES):
-                log.error("rows were lost at shutdown", table=name, rows=pipeline.lost_rows)
+        self._observer.tell()
+        self._tell_given_up()
         if self._health_server is not None:
             await self._health_server.close()
         try:
             await self.sink.close()
         except SinkError as error:
-            log.error("the sink did not close", error=str(error))
+            self.stuck = True
+            log.error("the database was left with calls under way", why=str(error))
+
+    def given_up(self) -> dict[str, GivenUp]:
+        """Of tables that had rows to give up at the end: what is lost, and what comes again."""
+        return {
+            name: given_up(
+                pipeline.lost_rows,
+                comes_again=self.settling.waiting_rows(name, comes_again=True),
+                comes_no_more=self.settling.waiting_rows(name, comes_again=False),
+            )
+            for name, pipeline in self.pipelines.items()
+            if pipeline.lost_rows
+        }
+
+    def _tell_given_up(self) -> None:
+        rows = self.given_up()
+        own = {name: found.lost for name, found in rows.items() if found.lost and name in OWN_TABLES}
+        for name, found in rows.items():
+            if found.lost and name not in own:
+                log.error("rows were lost at shutdown", table=name, rows=found.lost)
+        if own:
+            log.warning(
+                "what the recorder had to say of itself was lost at shutdown",
+                rows=own,
+                why=self.contact.why
+                or "; ".join(by_reason({name: self.pipelines[name].why_held for name in own})),
+            )
 
     # -- waiting for rows -------------------------------------------------------------------------------------------
 

@@ -1,9 +1,10 @@
 """When rows that were handed over are durable: what acknowledgements of a bus wait for.
 
 A `Handover` is what one call handed to one table. It is settled when all its rows are inserted, duplicates or *kept*
-dead letters, or were shed. Where the dead letters may not have been kept (no room for them) it never is: its messages
-stay unacknowledged, and come again to the next recorder. Each table has one line of handovers, in the order of their
-queue positions, and one task that waits for its head: a table that is held keeps its own line waiting and no other.
+dead letters, or were shed. Where the dead letters may not have been kept (no room for them) it is `unkept`: what it is
+of is not to be acknowledged but taken again, when there is room. Each table has one line of handovers, in the order of
+their queue positions, and one task that waits for its head: a table that is held keeps its own line waiting and no
+other.
 """
 
 from __future__ import annotations
@@ -13,17 +14,16 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from recorder.log import get_logger
 from recorder.own_rows import DEAD_LETTERS
 from recorder.pipeline import TablePipeline
 
-log = get_logger("recorder")
-
 
 class Handover:
-    """Rows handed to one table in one call. `settled` is set once, on the recorder's loop."""
+    """Rows handed to one table in one call. `settled` is set once, on the recorder's loop; `unkept` before it."""
 
-    __slots__ = ("bad_before", "letters", "position", "rows", "settled", "table", "unkept_before")
+    __slots__ = (
+        "bad_before", "comes_again", "letters", "position", "rows", "settled", "table", "unkept", "unkept_before"
+    )  # fmt: skip
 
     def __init__(self, table: str, rows: int, bad_before: int, unkept_before: int = 0):
         self.table = table
@@ -37,6 +37,10 @@ class Handover:
         self.position = 0
         """Queue position of the last of the rows, or of a later one."""
         self.settled = False
+        self.unkept = False
+        """Whether dead letters of its rows may have found no room."""
+        self.comes_again = False
+        """Whether its source delivers what is not acknowledged again."""
 
 
 Told = Callable[[Sequence[Handover]], None]
@@ -79,14 +83,16 @@ class Settling:
         if handover.settled:
             return
         handover.settled = True
-        if handover.letters:
-            self._unkept(handover)
-        else:
-            told([handover])
+        handover.unkept = handover.letters
+        told([handover])
 
-    @staticmethod
-    def _unkept(handover: Handover) -> None:
-        log.debug("dead letters found no room: what they are of stays unacknowledged", rows=handover.rows)
+    def waiting_rows(self, table: str, *, comes_again: bool) -> int:
+        """Rows at most of a table that are not settled, of sources that deliver them again or that do not."""
+        return sum(
+            handover.rows
+            for handover, _ in self._lines.get(table, ())
+            if not handover.settled and handover.comes_again is comes_again
+        )
 
     def _enqueue(self, handover: Handover, told: Told) -> None:
         table = handover.table
@@ -122,9 +128,9 @@ class Settling:
                 self._enqueue(handover, told)
                 continue
             handover.settled = True
-            if not handover.letters and handover.table == DEAD_LETTERS and self._lost_letters(handover):
-                self._unkept(handover)
-                continue
+            handover.unkept = (
+                not handover.letters and handover.table == DEAD_LETTERS and self._lost_letters(handover)
+            )
             done.setdefault(told, []).append(handover)
         return done
 

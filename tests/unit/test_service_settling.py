@@ -41,9 +41,11 @@ class Told:
 
     def __init__(self) -> None:
         self.names: list[str] = []
+        self.unkept: list[str] = []
 
     def __call__(self, handovers: Sequence[Handover]) -> None:
-        self.names += [handover.table for handover in handovers]
+        for handover in handovers:
+            (self.unkept if handover.unkept else self.names).append(handover.table)
 
 
 @pytest.fixture
@@ -99,8 +101,8 @@ async def test_bad_dead_letters_do_not_wait_for_themselves(lines: dict[str, Line
     await settling.close()
 
 
-async def test_rows_whose_letters_found_no_room_are_never_settled(lines: dict[str, Line]) -> None:
-    """Nothing says what they were: their messages must come again."""
+async def test_rows_whose_letters_found_no_room_are_unkept(lines: dict[str, Line]) -> None:
+    """Nothing says what they were: their messages must be taken again."""
     told, settling = Told(), Settling(lines)  # type: ignore[arg-type]
     settling.track([handed(lines, "orders")], told)
     lines["orders"].dead_rows += 1
@@ -109,12 +111,12 @@ async def test_rows_whose_letters_found_no_room_are_never_settled(lines: dict[st
     await lines["dead_letters"].resolve(0)
     settling.track([handed(lines, "orders")], told)
     await lines["orders"].resolve(20)
-    assert told.names == ["orders"], "only those that came later"
+    assert (told.unkept, told.names) == (["dead_letters"], ["orders"]), "only those that came later are kept"
     assert not settling._tasks
     await settling.close()
 
 
-async def test_displaced_letters_are_never_settled(lines: dict[str, Line]) -> None:
+async def test_displaced_letters_are_unkept(lines: dict[str, Line]) -> None:
     """They are all that is left of their messages."""
     told, settling = Told(), Settling(lines)  # type: ignore[arg-type]
     handover = handed(lines, "dead_letters", 1)
@@ -122,7 +124,7 @@ async def test_displaced_letters_are_never_settled(lines: dict[str, Line]) -> No
     settling.displaced(handover, told)
     await asyncio.sleep(0)
     await lines["dead_letters"].resolve(1)
-    assert told.names == []
+    assert (told.unkept, told.names) == (["dead_letters"], [])
     await settling.close()
 
 
@@ -140,6 +142,18 @@ async def test_displaced_rows_are_settled_at_once_and_once(lines: dict[str, Line
     assert told.names == ["orders"]
     await lines["orders"].resolve(10)
     assert told.names == ["orders"]
+    await settling.close()
+
+
+async def test_what_waits_at_the_end_is_told_apart_by_whether_it_comes_again(lines: dict[str, Line]) -> None:
+    """Rows of messages that their bus delivers again are not lost; settled ones are neither."""
+    settling = Settling(lines)  # type: ignore[arg-type]
+    given = [handed(lines, "orders", rows) for rows in (1, 10, 100)]
+    given[0].settled = given[1].comes_again = True
+    settling.track(given, Told())
+    assert settling.waiting_rows("orders", comes_again=True) == 10
+    assert settling.waiting_rows("orders", comes_again=False) == 100
+    assert settling.waiting_rows("fills", comes_again=True) == 0
     await settling.close()
 
 
