@@ -11,8 +11,7 @@ import contextlib
 import pathlib
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from recorder.balance import Balance
 from recorder.errors import NotDurable
@@ -25,6 +24,7 @@ from recorder.ingest.source import Source, inspect
 from recorder.normalise.order_ids import OrderIds
 from recorder.normalise.order_ids_load import load_order_ids
 from recorder.own_rows import DEAD_LETTERS
+from recorder.queries import RecorderQueries
 from recorder.recorder import Recorder
 
 TICK_S = 0.1
@@ -58,21 +58,6 @@ def run_ingest(
     return _Run(recorder, options or IngestOptions(), on_progress or (lambda progress: None), stop).over(
         files
     )
-
-
-class _Asked:
-    """The database, as asked through a recorder from another thread."""
-
-    def __init__(self, recorder: Recorder):
-        self._recorder = recorder
-
-    async def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[Sequence[Any]]:
-        """Rows of a statement.
-
-        Raises:
-            TimeoutError: no answer within `LOAD_S`.
-        """
-        return self._recorder.ask(lambda sink: sink.query(sql, parameters), timeout_s=LOAD_S)
 
 
 class _Run:
@@ -173,7 +158,8 @@ class _Run:
 
     def _load_order_ids(self, ids: OrderIds) -> None:
         """On the worker's thread, as all that touches the map: the orders that the database knows already."""
-        asyncio.run(load_order_ids(_Asked(self._recorder), self._recorder.settings.database, ids))
+        queries = RecorderQueries(self._recorder, timeout_s=LOAD_S)
+        asyncio.run(load_order_ids(queries, self._recorder.settings.database, ids))
 
     # -- recording ----------------------------------------------------------------------------------------------
 

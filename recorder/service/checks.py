@@ -19,7 +19,7 @@ LOW_DISK_BYTES = 1 << 30
 def tell_settings(settings: Settings) -> None:
     """Which settings are in force, and where those came from that somebody set."""
     said = {
-        entry.key: f"{entry.value} ({entry.source})"
+        entry.key: f"{'off' if entry.value is None else entry.value} ({entry.source})"
         for entry in explain(settings)
         if entry.source not in ("default", "this command")
     }
@@ -29,17 +29,17 @@ def tell_settings(settings: Settings) -> None:
 
 
 def tell_database(settings: Settings, status: dict[str, Any]) -> None:
-    """Whether the database answers, and which tables take rows."""
+    """Which database it is, if it answers, and which tables take rows. Why not, others tell."""
     server, tables = status["server"], status["tables"]
-    if not server:
-        log.warning("database does not answer yet", target=str(settings.target))
-        return
-    log.info("database", target=str(settings.target), database=settings.database, server=server)
-    held = {name: table["held_because"] for name, table in tables.items() if table["held_because"]}
-    if held:
-        log.error("schema: tables are held", held=held)
-    else:
-        log.info("schema", tables=len(tables), off=[name for name, t in tables.items() if not t["enabled"]])
+    if server:
+        held = sum(bool(table["held_because"]) for table in tables.values())
+        log.info("database", target=str(settings.target), database=settings.database, server=server)
+        log.info(
+            "schema",
+            tables=len(tables),
+            held=held,
+            off=[name for name, t in tables.items() if not t["enabled"]],
+        )
 
 
 def tell_disk(settings: Settings) -> None:

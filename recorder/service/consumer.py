@@ -1,22 +1,22 @@
 """Carries the messages of one subscription into the recorder, and acknowledges them when their rows are durable.
 
 A message is acknowledged when everything it made is settled (`recorder.settling`): rows inserted, bad ones kept as dead
-letters, or shed by a full queue and counted. One whose dead letters found no room is not acknowledged. Each table is
-waited for by itself, so that a message waits only for the tables its own rows are for. When its `BusLink` opens the
-subscription again, what the old one had delivered is acknowledged through the new one, and what that one delivers again
-is known here and not taken twice.
+letters, or shed by a full queue and counted. One whose dead letters found no room is taken again when there is room.
+Each table is waited for by itself, so that a message waits only for the tables its own rows are for. When its `BusLink`
+opens the subscription again, what the old one had delivered is acknowledged through the new one, and what that one
+delivers again is known here and not taken twice. Of a bus that promises at-most-once nothing is acknowledged, and
+nothing is kept for it.
 
 Invariants
 - Everything runs on the service's loop, but `_told`, which the recorder's loop calls.
 - A message is pending from its being taken to its being settled; at most a window of the bus is.
-- A table that is held while others flow may use half of that window: beyond it its new rows are shed as its queue
-  sheds them, so that it cannot stop the rows of the others.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import time
 from collections import Counter
@@ -26,14 +26,12 @@ from dataclasses import dataclass, field
 from recorder.backoff import Backoff
 from recorder.bus.base import BusMessage, BusNotice, Guarantee, Subscription
 from recorder.errors import RecorderError
-from recorder.flush_worker import WorkerState
 from recorder.identity import letter_log
 from recorder.log import get_logger
-from recorder.own_rows import DEAD_LETTERS
 from recorder.recorder import Recorder
-from recorder.service.brake import MANY, Brake
 from recorder.service.link import BusLink
 from recorder.service.receipts import Made, Receipts
+from recorder.service.room import LETTER, Room
 from recorder.service.rows import MessageRows
 from recorder.service.topics import TopicMap
 from recorder.settling import Handover
@@ -44,9 +42,6 @@ log = get_logger("recorder.bus")
 
 TICK_S = 0.5
 """How often notices and snapshots are taken where no messages come."""
-LETTER = "dead letter"
-"""The place of a message's own dead letter: no table has a blank in its name."""
-HELD_SHARE = 0.5
 PAUSE_S = 0.02
 """How long reading waits before it looks again whether there is room."""
 SLICE_BYTES = 128 * 1024
@@ -89,11 +84,12 @@ class Consumer:
         self._topics = topics
         self._recorder = recorder
         self._rows = rows
-        self._window = window
         self._loop = asyncio.get_running_loop()
         self._counts = _Counts()
+        self._acknowledges = self.guarantee is Guarantee.AT_LEAST_ONCE
         self._receipts = Receipts()
-        self._brake = Brake()
+        self._room = Room(recorder, self._receipts, window, keeps=self._acknowledges)
+        self._stopping = False
         self._wake = asyncio.Event()
         self._tending: asyncio.Task[None] | None = None
 
@@ -106,6 +102,7 @@ class Consumer:
 
     async def stop_reading(self) -> None:
         """Take no more messages; what is taken is still acknowledged as it becomes durable."""
+        self._stopping = True
         await self._link.stop()
 
     async def close(self) -> None:
@@ -178,7 +175,7 @@ class Consumer:
         """Take messages, a few at a time where the queues are to be looked at in between."""
         at = 0
         while at < len(messages):
-            allowed = self._allowed()
+            allowed = self._room.allowed()
             if not allowed:
                 await asyncio.sleep(PAUSE_S)
                 continue
@@ -190,98 +187,89 @@ class Consumer:
             at = end
         self._take_notices()
 
-    def _allowed(self) -> int:
-        """How many messages may be taken now. A bus that keeps nothing is read whatever happens."""
-        if self.guarantee is not Guarantee.AT_LEAST_ONCE:
-            return MANY
-        names = [name for name in self._receipts.uses if name != LETTER]
-        loads = {name: self._recorder.load_of(name) for name in names}
-        letters = self._recorder.load_of(DEAD_LETTERS)
-        if letters.usage:  # any table may make some; while there are none they say nothing of the database
-            loads[DEAD_LETTERS] = letters._replace(keeps=True)
-        return self._brake.allows(loads, time.monotonic())
-
     def _take(self, messages: Sequence[BusMessage]) -> None:
-        refused = self._overdrawn()
+        """Take what the bus delivered, by log and by whether it is fresh."""
+        counts = self._counts
         for (_, again), run in itertools.groupby(messages, lambda m: (m.log, m.redelivered)):
-            self._take_run(list(run), again=again, refused=refused)
+            rows, letters = self._record(self._unknown(list(run), again=again), self._rows, fresh=not again)
+            counts.rows += rows
+            counts.undecodable += letters
         if self._receipts.any_done:
             self._wake.set()
 
-    def _take_run(self, messages: Sequence[BusMessage], *, again: bool, refused: frozenset[str]) -> None:
-        """Take messages of one log, all of them fresh or all redelivered."""
+    def _take_again(self) -> None:
+        """Take messages again whose dead letters found no room, a few at a time, when there is room.
+
+        As a recorder that was restarted would: rows that are in are found, and normalisers know of nothing before.
+        """
+        before = self._receipts.again
+        if self._stopping or not before or not (some := self._room.for_letters()):
+            return
+        messages, rows = self._receipts.take_again(some), self._rows.anew()
+        log.debug("messages are taken again", bus=self.name, messages=len(messages))
+        for _, run in itertools.groupby(messages, lambda m: m.log):
+            self._record(list(run), rows, fresh=False)
+        if 0 < self._receipts.again < before:
+            self._loop.call_later(PAUSE_S, self._wake.set)
+
+    def _unknown(self, messages: Sequence[BusMessage], *, again: bool) -> list[BusMessage]:
+        """Those of the messages, all of one log, that are not under way already."""
         counts = self._counts
         counts.messages += len(messages)
         counts.redelivered += len(messages) if again else 0
+        positions: set[int] = set()
+        found = []
+        for message in messages:
+            if message.position in positions or self._receipts.is_pending(message):
+                counts.duplicates += 1
+                continue
+            positions.add(message.position)
+            found.append(message)
+        return found
+
+    def _record(self, messages: Sequence[BusMessage], by: MessageRows, *, fresh: bool) -> tuple[int, int]:
+        """Hand over what messages of one log make; how many rows and dead letters."""
         rows: list[SourceRow] = []
         letters: list[SourceRow] = []
         made: list[Made] = []
-        seen: set[int] = set()
         for message in messages:
-            if message.position in seen or self._receipts.is_pending(message):
-                counts.duplicates += 1
-                continue
-            seen.add(message.position)
             route = self._topics.route(message.topic)
             if route.ignored:
-                counts.ignored += 1
-                counts.ignored_topics[route.pattern] += 1
+                self._counts.ignored += 1
+                self._counts.ignored_topics[route.pattern] += 1
                 self._receipts.finish(message)
                 continue
-            found = self._rows.of(message, route)
+            found = by.of(message, route)
             places = {row.table for row in found.rows}
             rows += found.rows
             if found.letter is not None:
-                counts.undecodable += 1
                 letters.append(found.letter)
                 places.add(LETTER)
             made.append(Made(message, frozenset(places)))
-        counts.rows += len(rows)
-        self._hand_over(messages[0].log, rows, letters, made, fresh=not again, refused=refused)
+        if made:
+            self._hand_over(made, rows, letters, fresh=fresh)
+        return len(rows), len(letters)
 
     def _hand_over(
-        self,
-        log_id: int,
-        rows: Sequence[SourceRow],
-        letters: Sequence[SourceRow],
-        made: Sequence[Made],
-        *,
-        fresh: bool,
-        refused: frozenset[str],
+        self, made: Sequence[Made], rows: Sequence[SourceRow], letters: Sequence[SourceRow], *, fresh: bool
     ) -> None:
-        deliver, told = self._recorder.deliver, self._told
-        places = [(given.table, given) for given in deliver(log_id, rows, told, fresh=fresh, refused=refused)]
-        waits: list[tuple[str, Hashable]] = [*places]
-        if letters:
-            given = deliver(letter_log(log_id, ""), letters, told, fresh=fresh)
-            places += [(LETTER, handover) for handover in given]
-            waits += [(LETTER, handover) for handover in given]
-            if not given and self._keeps_letters():
-                # Shed at the door. What is never settled is never acknowledged: the messages come again one day.
-                log.debug("dead letters found no room: their messages stay unacknowledged", bus=self.name)
-                waits.append((LETTER, object()))
-        self._receipts.expect(made, waits, time.monotonic())
-        if places:
-            self._recorder.settle([handover for _, handover in places], told)
-
-    def _keeps_letters(self) -> bool:
-        """Whether dead letters are recorded at all."""
-        recorder = self._recorder
-        return recorder.settings.for_table(recorder.tables[DEAD_LETTERS]).enabled
-
-    def _overdrawn(self) -> frozenset[str]:
-        """Tables that are held, while others flow, and use so much of the window that they would stop those."""
-        messages, size = self._window
-        uses = {name: use for name, use in self._receipts.uses.items() if name != LETTER}
-        over = [
-            name
-            for name, use in uses.items()
-            if use.messages > HELD_SHARE * messages or use.bytes > HELD_SHARE * size
-        ]
-        state_of = self._recorder.state_of
-        if not over or all(state_of(name) is not WorkerState.FLOWING for name in uses):
-            return frozenset()
-        return frozenset(name for name in over if state_of(name) is WorkerState.HELD)
+        told = self._told if self._acknowledges else _nobody
+        deliver = functools.partial(self._recorder.deliver, told=told, fresh=fresh)
+        given = deliver(made[0].message.log, rows, refused=self._room.overdrawn())
+        given_letters = deliver(letter_log(made[0].message.log, ""), letters) if letters else []
+        handovers = [*given, *given_letters]
+        for handover in handovers:
+            handover.comes_again = self._acknowledges
+        if self._acknowledges:
+            waits: list[tuple[str, Hashable]] = [(handover.table, handover) for handover in given]
+            waits += [(LETTER, handover) for handover in given_letters]
+            if shed := bool(letters) and not given_letters and self._room.keeps_letters():
+                waits.append((LETTER, LETTER))
+            self._receipts.expect(made, waits, time.monotonic())
+            if shed:
+                self._receipts.settled(LETTER, unkept=True)
+        if handovers:
+            self._recorder.settle(handovers, told)
 
     # -- acknowledgements -----------------------------------------------------------------------------------------
 
@@ -291,7 +279,8 @@ class Consumer:
             self._loop.call_soon_threadsafe(self._settled, handovers)
 
     def _settled(self, handovers: Sequence[Handover]) -> None:
-        self._receipts.settled(handovers)
+        for handover in handovers:
+            self._receipts.settled(handover, unkept=handover.unkept)
         if self._receipts.any_done:
             self._wake.set()
 
@@ -304,6 +293,7 @@ class Consumer:
             self._wake.clear()
             try:
                 await self._ack_done()
+                self._take_again()
                 self._take_notices()
                 self._take_snapshots()
             except Exception as error:  # without this task nothing would be acknowledged any more
@@ -346,3 +336,7 @@ class Consumer:
                 self._recorder.dead_letter(
                     reason=notice.kind, detail=notice.text, payload=notice.payload, origin=self.name
                 )
+
+
+def _nobody(_handovers: Sequence[Handover]) -> None:
+    """Nothing is acknowledged."""

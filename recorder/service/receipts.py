@@ -1,13 +1,14 @@
 """Which messages of a subscription wait for what, and which are done: the books behind its acknowledgements. Pure.
 
-Messages that wait for the same handovers are one group, so that a burst of messages costs a group for each combination
-of tables and not an entry for each message and table.
+A message whose dead letters found no room is not done, but to be taken again: it stays pending until then. Messages
+that wait for the same handovers are one group, so that a burst of messages costs a group for each combination of tables
+and not an entry for each message and table.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -28,6 +29,7 @@ class _Group:
     places: frozenset[str]
     left: int
     bytes: int = 0
+    unkept: bool = False
 
 
 @dataclass(slots=True)
@@ -47,6 +49,7 @@ class Receipts:
         self._pending: dict[tuple[int, int], float] = {}
         self._groups: dict[Hashable, list[_Group]] = {}
         self._done: list[BusMessage] = []
+        self._again: deque[BusMessage] = deque()
 
     @property
     def pending(self) -> int:
@@ -78,31 +81,41 @@ class Receipts:
         for message, places in made:
             waits = places.intersection(by_place)
             if not waits:
-                self._done.append(message)
+                self.finish(message)
                 continue
             group = groups.get(waits)
             if group is None:
                 group = groups[waits] = _Group([], waits, len(waits))
             group.messages.append(message)
             group.bytes += len(message.payload)
-            self._pending[message.log, message.position] = now_s
+            self._pending.setdefault((message.log, message.position), now_s)
         for group in groups.values():
             for place in group.places:
                 self._groups.setdefault(by_place[place], []).append(group)
                 self.uses[place].messages += len(group.messages)
                 self.uses[place].bytes += group.bytes
 
-    def settled(self, handovers: Iterable[Hashable]) -> None:
-        """These are waited for no more."""
-        for handover in handovers:
-            for group in self._groups.pop(handover, ()):
-                group.left -= 1
-                if not group.left:
-                    self._finish(group)
+    def settled(self, handover: Hashable, *, unkept: bool = False) -> None:
+        """It is waited for no more; `unkept` where dead letters of its messages may have found no room."""
+        for group in self._groups.pop(handover, ()):
+            group.left -= 1
+            group.unkept |= unkept
+            if not group.left:
+                self._finish(group)
 
     def finish(self, message: BusMessage) -> None:
         """A message that makes nothing is done."""
+        self._pending.pop((message.log, message.position), None)
         self._done.append(message)
+
+    @property
+    def again(self) -> int:
+        """Messages that are to be taken again."""
+        return len(self._again)
+
+    def take_again(self, most: int) -> list[BusMessage]:
+        """Messages that are to be taken again, each once, oldest first. They stay pending: `expect` them anew."""
+        return [self._again.popleft() for _ in range(min(most, len(self._again)))]
 
     def take_done(self) -> list[BusMessage]:
         """Messages that can be acknowledged, each once."""
@@ -113,6 +126,8 @@ class Receipts:
         for place in group.places:
             self.uses[place].messages -= len(group.messages)
             self.uses[place].bytes -= group.bytes
+        if group.unkept:
+            self._again += group.messages
+            return
         for message in group.messages:
-            self._pending.pop((message.log, message.position), None)
-        self._done += group.messages
+            self.finish(message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -78,6 +79,13 @@ class MessageRows:
             detail = f"{type(error).__name__}: {error}"
             return Rows((), self._letter(message, "normaliser_failed", detail))
         return Rows(entries, letter)
+
+    def anew(self) -> MessageRows:
+        """The same with normalisers that have seen nothing, as those of a recorder that was restarted."""
+        other = copy.copy(self)
+        other.normalisers, other._next_snapshot_ns = {}, {}
+        other.filtered_before, other.ignored_before = Counter(), Counter()
+        return other
 
     def _entries(
         self, message: BusMessage, rows: Sequence[NormalisedRow]

@@ -12,10 +12,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING
 
 from recorder.backoff import Backoff
 from recorder.bus.base import Guarantee
@@ -26,18 +25,22 @@ from recorder.ingest.normalisers import GROUP, open_normaliser
 from recorder.log import get_logger
 from recorder.normalise.base import Normaliser
 from recorder.normalise.order_ids import OrderIds
-from recorder.normalise.order_ids_load import load_order_ids
 from recorder.own_rows import OWN_TABLES
 from recorder.packs import packs_of
 from recorder.recorder import Recorder
 from recorder.service import checks
 from recorder.service.consumer import Consumer
 from recorder.service.notify import notify, reloading, watchdog_s
+from recorder.service.orders_before import OrdersBefore
+from recorder.service.readiness import Readiness
 from recorder.service.reload import changes
 from recorder.service.rows import MessageRows
 from recorder.service.topics import TopicMap
 from recorder.settings import Settings
 from recorder.stats import SourceCounts
+
+if TYPE_CHECKING:
+    from recorder.devserver.server import DevServer
 
 log = get_logger("recorder.service")
 
@@ -45,10 +48,8 @@ EXIT_STOPPED = 0
 EXIT_FAILED = 1
 LOOK_S = 1.0
 """How often the service sees whether its recorder still lives."""
-LEARN_S = 10.0
-"""How often it is tried to learn the orders from before, where that failed."""
-ASK_S = 60.0
-"""How long an answer about the orders from before is waited for."""
+READY_LOOK_S = 0.1
+"""How often it sees whether it is ready, until it is."""
 BUS_BACKOFF_S = (0.1, 30.0)
 
 
@@ -77,7 +78,12 @@ class Service:
         self._stopped_by: list[signal.Signals] = []
         self._stop = asyncio.Event()
         self._failed = ""
+        self._readiness = Readiness()
         self._recorder: Recorder | None = None
+        self._endpoint: DevServer | None = None
+        self.stuck = False
+        """After `run`: calls of the database would not end, and the process is to end by `os._exit`. The interpreter's
+        own exit would wait for them, or crash in an engine that is open."""
 
     async def run(self) -> int:
         """Run until a signal stops it; the exit code.
@@ -159,27 +165,27 @@ class Service:
     async def _run_with(self, recorder: Recorder, makers: list[Callable[[Recorder], Consumer]]) -> None:
         checks.tell_database(self._settings, recorder.status())
         checks.tell_health(recorder)
-        async with contextlib.AsyncExitStack() as stack:
-            if self._serve:
-                await stack.enter_async_context(self._served(self._serve))
-            for make in makers:
-                consumer = make(recorder)
-                self._consumers.append(consumer)
-                recorder.watch(consumer.name, consumer.counts)
-            recorder.watch("order_ids", lambda: SourceCounts(unresolved=self._order_ids.unresolved.copy()))
-            learnt = await self._learn_order_ids(recorder)
-            await asyncio.gather(*(consumer.start() for consumer in self._consumers))
-            if not self._consumers:
-                log.warning("no bus is subscribed to: nothing will come; give --bus")
-            looking = asyncio.create_task(self._look_after(recorder, learnt=learnt), name="look after")
-            stack.callback(looking.cancel)
-            looking.add_done_callback(self._looked)
-            log.info("ready")
-            notify(READY="1", STATUS="recording")
-            await self._stop.wait()
+        if self._serve:
+            await self._open_endpoint(self._serve)
+        for make in makers:
+            consumer = make(recorder)
+            self._consumers.append(consumer)
+            recorder.watch(consumer.name, consumer.counts)
+        recorder.watch("order_ids", lambda: SourceCounts(unresolved=self._order_ids.unresolved.copy()))
+        before = OrdersBefore(recorder, self._order_ids, self._settings.database)
+        await before.learn()
+        await asyncio.gather(*(consumer.start() for consumer in self._consumers))
+        if not self._consumers:
+            log.warning("no bus is subscribed to: nothing will come; give --bus")
+        self._readiness.saw(await asyncio.to_thread(recorder.unready))
+        notify(READY="1")
+        looking = asyncio.create_task(self._look_after(recorder, before), name="look after")
+        looking.add_done_callback(self._looked)
+        await self._stop.wait()
+        looking.cancel()
 
-    @contextlib.asynccontextmanager
-    async def _served(self, addr: str) -> AsyncIterator[None]:
+    async def _open_endpoint(self, addr: str) -> None:
+        """Answer questions on the embedded engine."""
         from recorder.devserver.server import DevServer
 
         settings = self._settings
@@ -193,43 +199,25 @@ class Service:
             tmp_dir=settings.data_dir / "tmp",
         )
         await server.start()
+        self._endpoint = server
         log.info("serving the embedded engine, read-only", url=server.url)
-        try:
-            yield
-        finally:
-            await server.close()
 
-    async def _learn_order_ids(self, recorder: Recorder) -> bool:
-        """Learn the orders from before, if the database answers; whether nothing is left to learn."""
-        if not self._settings.order_ids_max or "orders" not in recorder.tables:
-            return True
-        if not recorder.in_contact:
-            return False
-        try:
-            found = await load_order_ids(_Asked(recorder), self._settings.database, self._order_ids)
-        except Exception as error:  # what it cannot learn now it may learn later
-            log.error("orders from before are not learnt yet", error=repr(error), exc_info=True)
-            return False
-        return found is not None
-
-    async def _look_after(self, recorder: Recorder, *, learnt: bool) -> None:
-        """See that the recorder lives, and tell the supervisor so."""
+    async def _look_after(self, recorder: Recorder, before: OrdersBefore) -> None:
+        """See that the recorder lives, and whether it is ready, and tell the supervisor so."""
         every_s = min(LOOK_S, watchdog_s() or LOOK_S)
-        learn_s = 0.0
         while True:
-            await asyncio.sleep(every_s)
+            await asyncio.sleep(every_s if self._readiness.ever else min(READY_LOOK_S, every_s))
             if not recorder.running:
                 self._fail("the recorder ended unexpectedly")
                 return
             if why := next((why for consumer in self._consumers if (why := consumer.failed)), ""):
                 self._fail(why)
                 return
-            if not learnt and time.monotonic() >= learn_s:
-                learn_s = time.monotonic() + LEARN_S
-                learnt = await self._learn_order_ids(recorder)
-            if watchdog_s() is not None:
-                with contextlib.suppress(RecorderError):
-                    await asyncio.to_thread(recorder.status)  # a loop that is stuck does not answer
+            await before.learn()
+            with contextlib.suppress(RecorderError):
+                reasons = await asyncio.to_thread(recorder.unready)  # a loop that is stuck does not answer
+                self._readiness.saw(reasons)
+                if watchdog_s() is not None:
                     notify(WATCHDOG="1")
 
     def _looked(self, task: asyncio.Task[None]) -> None:
@@ -246,24 +234,37 @@ class Service:
     # -- stopping -----------------------------------------------------------------------------------------------
 
     async def _shut(self, recorder: Recorder) -> int:
-        """Stop everything in order; rows that were given up."""
+        """Stop everything in order; rows that were lost."""
         if not recorder.started:
             return 0
         notify(STOPPING="1", STATUS="flushing")
         await asyncio.gather(*(consumer.stop_reading() for consumer in self._consumers))
-        shed = _shed(recorder) if recorder.running else 0
-        log.info("flushing", unacknowledged=sum(consumer.pending for consumer in self._consumers))
+        log.info("flushing", unacknowledged=self._unacknowledged())
         try:
-            await asyncio.to_thread(recorder.close)
+            await asyncio.gather(asyncio.to_thread(recorder.close), self._close_endpoint())
         finally:
             await asyncio.gather(*(consumer.close() for consumer in self._consumers))
-        lost = _shed(recorder) - shed
-        log.info(
-            "stopped",
-            rows_given_up=lost,
-            unacknowledged=sum(consumer.pending for consumer in self._consumers),
-        )
+        self.stuck |= recorder.stuck
+        given_up = [found for name, found in recorder.given_up().items() if name not in OWN_TABLES]
+        lost = sum(found.lost for found in given_up)
+        if unacknowledged := self._unacknowledged():
+            log.warning(
+                "messages were not acknowledged: none is lost, their bus delivers them again",
+                messages=unacknowledged,
+                rows=sum(found.again for found in given_up),
+            )
+        log.info("stopped", rows_lost=lost, unacknowledged=unacknowledged)
         return lost
+
+    def _unacknowledged(self) -> int:
+        return sum(consumer.pending for consumer in self._consumers)
+
+    async def _close_endpoint(self) -> None:
+        if self._endpoint is not None and not await self._endpoint.close():
+            self.stuck = True
+            log.warning(
+                "a query over --serve would not end when it was told to; the process ends without waiting for it"
+            )
 
     def _exit_code(self, lost: int) -> int:
         if self._failed:
@@ -331,18 +332,3 @@ class Service:
             changed={key: f"{before} → {after}" for key, (before, after) in found.live.items()},
             needs_restart=found.restart,
         )
-
-
-class _Asked:
-    """The database for a question on the service's loop."""
-
-    def __init__(self, recorder: Recorder):
-        self._recorder = recorder
-
-    async def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[Sequence[Any]]:
-        """Rows of a statement."""
-        return await asyncio.to_thread(self._recorder.ask, lambda sink: sink.query(sql, parameters), ASK_S)
-
-
-def _shed(recorder: Recorder) -> int:
-    return sum(balance.shed for name, balance in recorder.balance().items() if name not in OWN_TABLES)

@@ -74,6 +74,11 @@ class RunningRecorder:
         self.wait_event("ready", starts)
         return self
 
+    def started(self) -> Self:
+        """Return once it said that it has started, and is not ready yet."""
+        self.wait_event("started, not ready yet")
+        return self
+
     def status(self) -> dict[str, Any]:
         """Its status; empty while its port does not answer."""
         return self._get("status")

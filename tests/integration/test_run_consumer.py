@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import pathlib
 from collections.abc import AsyncIterator, Sequence
@@ -15,7 +16,7 @@ from harness.faulty_sink import Fail
 from harness.recorders import WAIT_S, faulty, order, rows, settings_for
 
 from recorder import Recorder
-from recorder.bus.base import BusMessage, BusNotice, Subscription
+from recorder.bus.base import BusMessage, BusNotice, Guarantee, Subscription
 from recorder.bus.errors import BusUnavailable
 from recorder.bus.inprocess import InProcessBus
 from recorder.identity import source_seq
@@ -33,6 +34,13 @@ def bus() -> InProcessBus:
 def quote(n: int) -> dict[str, Any]:
     """A row of `market_data`."""
     return {"symbol": "BTCUSDT", "bid_px1": float(n)}
+
+
+def _assert_exact(recorder: Recorder) -> None:
+    """Every row of every table is accounted for."""
+    for table, balance in recorder.balance().items():
+        counts = balance.as_dict()
+        assert counts.pop("received") == sum(counts.values()), (table, counts)
 
 
 async def _rows(recorder: Recorder, sql: str) -> list[tuple[Any, ...]]:
@@ -309,32 +317,84 @@ async def test_a_subscription_that_cannot_start_is_tried_again(
             assert consumer.down == ""
 
 
-async def test_messages_whose_letters_found_no_room_are_not_let_go(
+async def test_messages_whose_letters_found_no_room_are_taken_again_when_there_is(
     backend: Backend, database: str, tmp_path: pathlib.Path, bus: InProcessBus
 ) -> None:
-    """Neither bad messages nor bad rows: without letter and acknowledgement they would be gone without a trace."""
+    """Neither bad messages nor bad rows are let go without their letters; each letter is kept in the end, and once."""
     settings = settings_for(
         backend, database, tmp_path,
-        tables={"dead_letters": {"queue_rows": 1, "batch_rows": 1, "overflow": "drop_oldest"}},
+        tables={"dead_letters": {"queue_rows": 4, "batch_rows": 1, "overflow": "drop_oldest"}},
     )  # fmt: skip
     sink = faulty(settings)
     sink.always("dead_letters", Fail(HoldError("no such column", code=16)))
     with Recorder(settings, sink=sink) as recorder:
         async with consuming(recorder, bus) as consumer:
-            consumer._allowed = lambda: 1  # as when the pause came too late
+            consumer._room.allowed = lambda: 1  # as when the pause came too late
             for n in range(20):
                 publish(bus, "orders", {"no_such_column": n})
                 assert bus.publish("orders", b"{nonsense", ts_ns=NOW_NS)
-            await until(lambda: recorder.balance()["dead_letters"].received == 40, "letters")
-            sink.always("dead_letters", None)
-            await asyncio.to_thread(recorder.flush, WAIT_S)
-            kept = recorder.balance()["dead_letters"].inserted
-            assert kept < 40
-            before = bus.waiting
+            await until(lambda: recorder.balance()["dead_letters"].shed >= 20, "letters shed")
+            assert consumer.pending == bus.waiting > 20
+            _assert_exact(recorder)
             publish(bus, "orders", order(1))
             await until(lambda: recorder.balance()["orders"].inserted == 1, "a good row after them")
-            await until(lambda: bus.waiting <= before, "its acknowledgement")
-        assert consumer.pending == bus.waiting >= 40 - kept
+            sink.always("dead_letters", None)
+            await until(lambda: bus.waiting == 0, "acknowledgement of everything")
+            counts = consumer.counts()
+            assert counts.bus is not None
+            assert (counts.bus.messages, counts.bus.rows, counts.undecodable) == (41, 21, 20)
+        _assert_exact(recorder)
+        found = "SELECT count(), uniqExact(source_log, source_seq) FROM dead_letters"
+        assert await _rows(recorder, found) == [(40, 40)]
+
+
+@pytest.mark.parametrize("topics", [{}, {"orders": "normaliser:binance"}], ids=["plain", "normaliser"])
+async def test_what_is_taken_again_waits_while_there_is_no_room(
+    backend: Backend, database: str, tmp_path: pathlib.Path, bus: InProcessBus, topics: dict[str, str]
+) -> None:
+    """While the letters' queue is full nothing is tried, and so nothing more is shed."""
+    tables = {"dead_letters": {"queue_rows": 4, "batch_rows": 1}}
+    settings = settings_for(backend, database, tmp_path, tables=tables)
+    sink = faulty(settings)
+    sink.always("dead_letters", Fail(HoldError("no such column", code=16)))
+    with Recorder(settings, sink=sink) as recorder:
+        async with consuming(recorder, bus, topics=topics) as consumer:
+            consumer._room.allowed = lambda: 1
+            for _ in range(20):
+                assert bus.publish("orders", b"{nonsense", ts_ns=NOW_NS)
+            await until(lambda: consumer._receipts.again > 0, "letters without room")
+            await until(lambda: recorder.balance()["dead_letters"].received >= 20, "all of them")
+            await until(lambda: recorder.load_of("dead_letters").usage >= 0.5, "no more room")
+            shed = recorder.balance()["dead_letters"].shed
+            for _ in range(3):
+                consumer._wake.set()
+                await until(lambda: not consumer._wake.is_set(), "a round")
+            assert recorder.balance()["dead_letters"].shed == shed
+            sink.always("dead_letters", None)
+            await until(lambda: bus.waiting == 0, "acknowledgement of everything")
+        assert recorder.balance()["dead_letters"].inserted == 20
+        _assert_exact(recorder)
+
+
+async def test_nothing_is_kept_of_messages_that_nobody_acknowledges(
+    backend: Backend, database: str, tmp_path: pathlib.Path, bus: InProcessBus
+) -> None:
+    """Of a bus that promises at-most-once: their payloads would fill memory for nothing."""
+    settings = settings_for(backend, database, tmp_path)
+    sink = faulty(settings)
+    sink.always("orders", Fail(HoldError("no such column", code=16)))
+    with Recorder(settings, sink=sink) as recorder:
+        async with consuming(recorder, bus, wrap=OnlyOnce) as consumer:
+            for n in range(50):
+                publish(bus, "orders", order(n))
+                assert bus.publish("orders", b"{nonsense", ts_ns=NOW_NS)
+                await until(lambda n=n: recorder.balance()["orders"].received > n, "a row")  # type: ignore[misc]
+            await until(lambda: recorder.balance()["dead_letters"].inserted == 50, "letters")
+            assert consumer.pending == 0
+            kept = sum(isinstance(found, BusMessage) for found in gc.get_objects())
+            assert kept < 10, "only what came last is still in hand"
+            sink.always("orders", None)
+            await until(lambda: recorder.balance()["orders"].inserted == 50, "rows in")
 
 
 async def test_reading_waits_for_room_for_dead_letters(
@@ -442,6 +502,20 @@ class Deaf(_Wrapped):
 
     async def ack(self, messages: Sequence[BusMessage]) -> None:
         raise BusUnavailable("cut off")
+
+
+class OnlyOnce(_Wrapped):
+    """Promises no more than at-most-once, and keeps nothing."""
+
+    def __init__(self, inner: Subscription):
+        super().__init__(inner)
+        self.guarantee = Guarantee.AT_MOST_ONCE
+
+    async def messages(self) -> AsyncIterator[Sequence[BusMessage]]:
+        async for some in self.inner.messages():
+            await self.inner.ack(some)
+            yield some
+            del some
 
 
 class Telling(_Wrapped):

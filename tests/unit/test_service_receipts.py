@@ -30,13 +30,33 @@ def test_a_message_waits_for_all_its_places() -> None:
     receipts.expect(
         [Made(message(0), frozenset({"orders", "fills"}))], [("orders", "o"), ("fills", "f")], 1.0
     )
-    receipts.settled(["o", "o"])
+    receipts.settled("o")
+    receipts.settled("o")
     assert (receipts.take_done(), receipts.pending, receipts.oldest_s()) == ([], 1, 1.0)
     assert receipts.is_pending(message(0))
     assert not receipts.is_pending(message(0, log=8))
-    receipts.settled(["f", "o"])
+    receipts.settled("f")
+    receipts.settled("o")
     assert ([one.position for one in receipts.take_done()], receipts.pending) == ([0], 0)
     assert receipts.oldest_s() is None
+
+
+def test_a_message_whose_letters_were_not_kept_is_taken_again() -> None:
+    """Once all it waits for is settled, in whatever order; it stays pending, and done the next time."""
+    receipts = Receipts()
+    made = [Made(message(0), frozenset({"orders", "letter"})), Made(message(1), frozenset({"orders"}))]
+    receipts.expect(made, [("orders", "o"), ("letter", "l")], 1.0)
+    receipts.settled("l", unkept=True)
+    assert receipts.again == 0, "its rows are under way"
+    receipts.settled("o")
+    assert [one.position for one in receipts.take_done()] == [1]
+    assert (receipts.again, receipts.pending, receipts.uses["orders"].messages) == (1, 1, 0)
+    assert [one.position for one in receipts.take_again(5)] == [0]
+    assert (receipts.again, receipts.is_pending(message(0))) == (0, True), "the bus may deliver it meanwhile"
+    receipts.expect(made[:1], [("letter", "l2")], 9.0)
+    assert receipts.oldest_s() == 1.0
+    receipts.settled("l2")
+    assert ([one.position for one in receipts.take_done()], receipts.pending) == ([0], 0)
 
 
 @settings(max_examples=150, deadline=None)
@@ -61,7 +81,8 @@ def test_against_the_plain_definition(data: st.DataObject) -> None:
         open_handovers += [name for _, name in handovers]
         receipts.expect(made, handovers, float(turn))
         settled = data.draw(st.lists(st.sampled_from(open_handovers), max_size=4)) if open_handovers else []
-        receipts.settled(settled)
+        for handover in settled:
+            receipts.settled(handover)
         for left in waits.values():
             left.difference_update(settled)
         open_handovers = [name for name in open_handovers if name not in settled]
@@ -72,6 +93,7 @@ def test_against_the_plain_definition(data: st.DataObject) -> None:
         for place, use in receipts.uses.items():
             assert use.messages >= sum(1 for names in places_of.values() if place in names)
             assert use.bytes == 5 * use.messages
-    receipts.settled(open_handovers)
+    for handover in open_handovers:
+        receipts.settled(handover)
     assert not receipts.pending
     assert all(use.messages == use.bytes == 0 for use in receipts.uses.values())

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from recorder import Recorder
 from recorder.errors import RecorderClosed
-from recorder.service import service
+from recorder.flush_worker import WorkerState
+from recorder.normalise.order_ids import OrderIds
+from recorder.service import orders_before, service
+from recorder.service.orders_before import OrdersBefore
 from recorder.service.service import Service
 from recorder.settings import Settings
 
@@ -22,6 +25,8 @@ class Idle:
     running = True
     in_contact = True
     tables = ("orders",)
+    state = WorkerState.FLOWING
+    reasons: Sequence[str] = ()
 
     def __init__(self, ask: Callable[[], Any]):
         self._ask = ask
@@ -30,6 +35,17 @@ class Idle:
     def ask(self, question: object, timeout_s: float | None = None) -> Any:
         self.asked.append(timeout_s)
         return self._ask()
+
+    def state_of(self, table: str) -> WorkerState:
+        return self.state
+
+    def unready(self) -> list[str]:
+        return list(self.reasons)
+
+
+def before_of(recorder: Idle) -> OrdersBefore:
+    """What learns the orders from before; of no table where it is to learn nothing."""
+    return OrdersBefore(recorder, OrderIds(10), "db")  # type: ignore[arg-type]
 
 
 def made(tmp_path: pathlib.Path, **changes: Any) -> Service:
@@ -49,16 +65,49 @@ async def test_orders_that_cannot_be_learnt_now_are_tried_again(
 ) -> None:
     """The look-out goes on, and each question has a time."""
     monkeypatch.setattr(service, "LOOK_S", 0.001)
-    monkeypatch.setattr(service, "LEARN_S", 0.0)
+    monkeypatch.setattr(orders_before, "LEARN_S", 0.0)
     recorder, one = Idle(lambda: raises(error)), made(tmp_path)
-    looking = asyncio.create_task(one._look_after(recorder, learnt=False))  # type: ignore[arg-type]
+    looking = asyncio.create_task(one._look_after(recorder, before_of(recorder)))  # type: ignore[arg-type]
     async with asyncio.timeout(30):
         while len(recorder.asked) < 3:
             assert not looking.done()
             await asyncio.sleep(0.005)
-    assert set(recorder.asked) == {service.ASK_S}
+    assert set(recorder.asked) == {orders_before.ASK_S}
     looking.cancel()
     await asyncio.gather(looking, return_exceptions=True)
+
+
+async def test_orders_of_a_held_table_are_not_asked_for() -> None:
+    """It is not there, or not as it should be: who holds it says so, and a question would only fail."""
+    recorder = Idle(list)
+    recorder.state = WorkerState.HELD
+    before = before_of(recorder)
+    await before.learn()
+    assert (recorder.asked, before.learnt) == ([], False)
+    recorder.state = WorkerState.FLOWING
+    await before.learn()
+    assert before.learnt
+
+
+async def test_ready_is_said_when_it_is(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not before the last reason is gone, and once: what happens later is told by who finds it out."""
+    monkeypatch.setattr(service, "LOOK_S", 0.001)
+    recorder, one = Idle(list), made(tmp_path)
+    recorder.reasons = ("no contact",)
+    with caplog.at_level("INFO", logger="recorder"):
+        one._readiness.saw(recorder.unready())
+        assert caplog.messages == ["started, not ready yet"]
+        looking = asyncio.create_task(one._look_after(recorder, before_of(recorder)))  # type: ignore[arg-type]
+        for reasons in (("bus is down",), (), ("no contact",), ()):
+            recorder.reasons = reasons
+            async with asyncio.timeout(30):
+                while one._readiness.reasons != list(reasons):  # noqa: ASYNC110 - it is looked at every so often
+                    await asyncio.sleep(0.001)
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
+    assert caplog.messages == ["started, not ready yet", "ready"]
 
 
 async def test_a_consumer_whose_task_ended_ends_the_service(
@@ -68,8 +117,9 @@ async def test_a_consumer_whose_task_ended_ends_the_service(
     monkeypatch.setattr(service, "LOOK_S", 0.001)
     one = made(tmp_path)
     one._consumers = [type("Ended", (), {"failed": "tend x ended unexpectedly"})()]
+    recorder = Idle(list)
     async with asyncio.timeout(30):
-        await one._look_after(Idle(list), learnt=True)  # type: ignore[arg-type]
+        await one._look_after(recorder, before_of(recorder))  # type: ignore[arg-type]
     assert one._stop.is_set()
     assert one._failed == "tend x ended unexpectedly"
 
