@@ -12,7 +12,8 @@ import contextlib
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 from recorder.bus.base import BusMessage, BusNotice, Encoding, Guarantee
 from recorder.bus.encode import plain_parts
@@ -47,6 +48,8 @@ class InProcessBus:
         self._held_messages = 0
         self._held_bytes = 0
         self._next = 0
+        self._busy = False
+        self._late: deque[tuple[BusMessage, int | None]] = deque()
         self._shed_untold = 0
         self._left: list[BusMessage] = []
         self._subscription: InProcessSubscription | None = None
@@ -67,34 +70,53 @@ class InProcessBus:
     ) -> bool:
         """Put a message on the bus, from any thread; False if the buffer is full and it was shed.
 
+        Also from a signal handler, where True says that it was taken or is counted as shed.
+
         Raises:
             TypeError: the payload is not bytes or like them, the topic or the correlation id no text.
         """
         topic, payload, correlation_id = plain_parts(topic, payload, correlation_id)
+        message = BusMessage(topic, payload, encoding, ts_ns or 0, self.log, 0, False, correlation_id)
         with self._lock:
-            message = BusMessage(
-                topic,
-                payload,
-                encoding,
-                time.time_ns() if ts_ns is None else ts_ns,
-                self.log,
-                self._next,
-                False,
-                correlation_id,
-            )
-            size = cost(message)
-            if self._held_messages >= self._buffer_messages or self._held_bytes + size > self._buffer_bytes:
-                self.shed += 1
-                self._shed_untold += 1
-                return False
-            self._next += 1
-            self._held_messages += 1
-            self._held_bytes += size
+            if self._busy:
+                # A signal handler, in the middle of what its own thread does here: taken at the end of that.
+                self._late.append((message, ts_ns))
+                return True
             first = not self._fresh
-            self._fresh.append(message)
+            with self._alone():
+                taken = self._accept(message, ts_ns)
             subscription = self._subscription
-        if first and subscription is not None:
+        if first and taken and subscription is not None:
             subscription._wake_from_any_thread()
+        return taken
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Whatever is changed here is changed by one thread, and by no signal handler of that thread."""
+        with self._lock:
+            self._busy = True
+            try:
+                yield
+                while self._late:
+                    self._accept(*self._late.popleft())
+            finally:
+                self._busy = False
+        if self._late:  # one that came between the last look and that line
+            with self._alone():
+                pass
+
+    def _accept(self, message: BusMessage, ts_ns: int | None) -> bool:
+        size = cost(message)
+        if self._held_messages >= self._buffer_messages or self._held_bytes + size > self._buffer_bytes:
+            self.shed += 1
+            self._shed_untold += 1
+            return False
+        position, self._next = self._next, self._next + 1
+        self._held_messages += 1
+        self._held_bytes += size
+        self._fresh.append(
+            message._replace(position=position, ts_ns=time.time_ns() if ts_ns is None else ts_ns)
+        )
         return True
 
     def subscribe(self, options: BusOptions | None = None) -> InProcessSubscription:
@@ -113,7 +135,7 @@ class InProcessBus:
         return self._held_messages
 
     def _attach(self, subscription: InProcessSubscription) -> list[BusMessage]:
-        with self._lock:
+        with self._alone():
             if self._subscription is not None:
                 raise BusUnavailable(
                     f"bus {subscription.name}: has a subscription; close it before another one starts"
@@ -123,23 +145,23 @@ class InProcessBus:
             return left
 
     def _detach(self, subscription: InProcessSubscription, left: list[BusMessage]) -> None:
-        with self._lock:
+        with self._alone():
             if self._subscription is subscription:
                 self._subscription = None
                 self._left = left
 
     def _take(self) -> list[BusMessage]:
-        with self._lock:
+        with self._alone():
             fresh, self._fresh = self._fresh, []
             return fresh
 
     def _take_shed(self) -> int:
-        with self._lock:
+        with self._alone():
             shed, self._shed_untold = self._shed_untold, 0
             return shed
 
     def _let_go(self, messages: Sequence[BusMessage]) -> None:
-        with self._lock:
+        with self._alone():
             self._held_messages -= len(messages)
             self._held_bytes -= sum(map(cost, messages))
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
-from collections.abc import Iterator
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from subscription_contract import AtLeastOnceContract, started, take, until
 
+from recorder.bus import inprocess
 from recorder.bus.base import Subscription
 from recorder.bus.errors import BusUnavailable, BusUrlError
 from recorder.bus.inprocess import InProcessBus
@@ -103,3 +107,46 @@ def test_a_name_nobody_has_made_is_refused() -> None:
         InProcessBus("once")
     del held
     InProcessBus("once")
+
+
+async def test_a_signal_handler_that_publishes_in_the_middle_of_a_call_doubles_no_position(
+    bus: InProcess,
+) -> None:
+    """Wherever it interrupts what its own thread does on the bus: every message is somebody, and comes."""
+    left = handled = 0
+
+    def interrupt(frame: types.FrameType, event: str, _argument: object) -> Any:
+        nonlocal left, handled
+        if frame.f_code.co_filename != inprocess.__file__:
+            return None
+        if event == "line":
+            left -= 1
+            if left == 0:  # its own lines come after that
+                handled += 1
+                bus.publish("t", b"handler")
+        return interrupt
+
+    def interrupted(call: Callable[[], Any]) -> Any:
+        """The call, with a signal at some line of it; then at the next one, until it has no more lines."""
+        nonlocal left
+        found: list[Any] = []
+        while left <= 0:
+            left = len(found) + 1
+            sys.settrace(interrupt)
+            try:
+                found.append(call())
+            finally:
+                sys.settrace(None)
+        left = 0
+        return found
+
+    published = len(interrupted(lambda: bus.bus.publish("t", b"own")))
+    got = [message for some in interrupted(bus.bus._take) for message in some]
+    got += bus.bus._take()
+    assert handled > 20
+    assert [message.position for message in got] == list(range(published + handled))
+    assert [message.payload for message in got].count(b"handler") == handled
+    before = bus.unacknowledged()
+    handled = 0
+    calls = len(interrupted(lambda: bus.bus._let_go(got[:1])))
+    assert bus.unacknowledged() == before - calls + handled
