@@ -1,4 +1,4 @@
-"""One table's way from its door to its sink: queue, builder, channel, worker, and the count of every row.
+"""One table's way from its door to its sink: queue, builder, channel, worker; its account says what became of rows.
 
 Two tasks on the recorder's loop: the *builder's* drains the queue, builds slices and seals batches that are due; the
 *worker's* takes batches from the channel and gets them in. The channel is bounded, so that a sink that stands still
@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from aiochannel import Channel
 
+from recorder.account import PipelineObserver, TableAccount
 from recorder.bad_rows import BadRow
-from recorder.balance import Balance
 from recorder.batch import Batch
 from recorder.budget import InsertBudget
 from recorder.build import SLICE_ROWS, BatchBuilder
@@ -29,7 +28,7 @@ from recorder.flush_worker import FlushWorker, WorkerState
 from recorder.log import get_logger
 from recorder.queue import TableQueue
 from recorder.redact import redacted
-from recorder.sink.errors import DataError, SinkError
+from recorder.sink.errors import DataError
 from schemas.policy import Overflow
 from schemas.table import Table
 
@@ -62,27 +61,11 @@ class Load(NamedTuple):
     keeps: bool
 
 
-class PipelineObserver(Protocol):
-    """Who wants to know what happens to a table's rows. Called on the loop; none may block."""
+class TablePipeline(TableAccount):
+    """See the module. Everything but the queue's `put` happens on the recorder's loop.
 
-    def inserted(self, table: str, rows: int, seconds: float) -> None:
-        """An insert of so many rows took so long."""
-
-    def lag(self, table: str, seconds: float, rows: int) -> None:
-        """So many rows became queryable so long after their acceptance."""
-
-    def sink_error(self, table: str, error: SinkError) -> None:
-        """An attempt failed."""
-
-    def worker_state(self, table: str, state: WorkerState, why: str) -> None:
-        """The worker's state changed."""
-
-    def dead_letter(self, table: str, row: BadRow) -> None:
-        """A row can never be inserted."""
-
-
-class TablePipeline:
-    """See the module. Everything but the queue's `put` happens on the recorder's loop."""
+    It keeps its own account: that is what its worker tells, and what others read of it.
+    """
 
     def __init__(
         self,
@@ -95,27 +78,10 @@ class TablePipeline:
         observer: PipelineObserver,
         row_of_dead: Callable[[pa.RecordBatch, DataError], BadRow],
     ):
-        self.table = table
-        self.queue = queue
-        self.state = WorkerState.FLOWING
-        self.why_held = ""
-        self.inserted_rows = 0
-        self.inserts = 0
-        self.dead_rows = 0
-        self.duplicate_rows = 0
-        self.lost_rows = 0
-        """Rows given up at the end of a shutdown that ran out of time."""
-        self.flying_rows = 0
-        """Rows taken from the queue and not yet resolved."""
-        self.errors: Counter[int] = Counter()
-        self.last_error = ""
-        self.last_insert_ns: int | None = None
-        """Wall-clock time of the last insert that succeeded."""
+        super().__init__(table, queue, observer=observer, row_of_dead=row_of_dead)
         self._builder = builder
         self._policy = policy
         self._budget = budget
-        self._observer = observer
-        self._row_of_dead = row_of_dead
         self._worker: FlushWorker | None = None
         self._contact: Contact | None = None
         self._died = ""
@@ -159,24 +125,11 @@ class TablePipeline:
         oldest_ns = self._oldest_lost_ns()
         self.queue.drain(1 << 62)
         self._drained_upto = self.position
-        lost = self.queue.taken_rows - (
-            self.inserted_rows + self.dead_rows + self.duplicate_rows + self.lost_rows
-        )
-        self.flying_rows = 0
-        if lost:
-            self.lost_rows += lost
-            detail = f"of {unknown} rows an insert was under way: they may be in the table" if unknown else ""
-            self.queue.shed.add("shutdown", lost, accepted_ns=oldest_ns, detail=detail)
+        self._write_off(oldest_ns, unknown)
 
     def _oldest_lost_ns(self) -> int | None:
         """Acceptance of the oldest row not resolved."""
         return self._unflushed[0].accepted_ns if self._unflushed else self._oldest_ns()
-
-    def _given_up(self, rows: int) -> None:
-        """Rows were lost by a fault of our own: counted, told in a gap row, never silent."""
-        self.lost_rows += rows
-        self.flying_rows -= rows
-        self.queue.shed.add("internal_error", rows)
 
     async def _supervised(self, what: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run a task for ever: one that dies is started again, and its table alone has suffered."""
@@ -354,63 +307,6 @@ class TablePipeline:
             else:
                 return
 
-    # -- what the worker tells (WorkerEvents) -----------------------------------------------------------------------
-
-    def inserted(self, batch: Batch, rows: int, seconds: float) -> None:
-        """Rows are in."""
-        self.inserted_rows += rows
-        self.flying_rows -= rows
-        self.inserts += 1
-        self.last_insert_ns = time.time_ns()
-        self._observer.inserted(self.table.name, rows, seconds)
-
-    def found(self, batch: Batch, rows: int) -> None:
-        """Rows were in already, by an insert whose answer was lost."""
-        self.inserted_rows += rows
-        self.flying_rows -= rows
-        self.last_insert_ns = time.time_ns()
-
-    def duplicates(self, rows: int) -> None:
-        """Rows that a source delivered before."""
-        self.duplicate_rows += rows
-        self.flying_rows -= rows
-
-    def dead_letter(self, row: pa.RecordBatch, error: DataError) -> None:
-        """A row that ClickHouse refuses."""
-        try:
-            bad = self._row_of_dead(row, error)
-        except Exception as fault:  # noqa: BLE001 - the row must not be lost for the sake of showing it
-            bad = BadRow(
-                f"refused_{error.code}",
-                f"{error}; its values cannot be shown: {fault!r}",
-                row["_log"][0].as_py(),
-                row["_seq"][0].as_py(),
-                b"",
-                "text",
-            )
-        self.bad_row(bad)
-
-    def bad_row(self, row: BadRow) -> None:
-        """A row that can never be inserted."""
-        self.dead_rows += 1
-        self.flying_rows -= 1
-        self._observer.dead_letter(self.table.name, row)
-
-    def error(self, error: SinkError) -> None:
-        """An attempt failed."""
-        self.errors[error.code] += 1
-        self.last_error = str(error)
-        self._observer.sink_error(self.table.name, error)
-
-    def state_changed(self, state: WorkerState, why: str) -> None:
-        """The worker's state changed."""
-        why = redacted(why)  # it may quote a fault of our own, and that a row
-        changed = (state, why) != (self.state, self.why_held)
-        self.state = state
-        self.why_held = why if state is WorkerState.HELD else ""
-        if changed:
-            self._observer.worker_state(self.table.name, state, why)
-
     # -- waiting for rows -------------------------------------------------------------------------------------------
 
     @property
@@ -463,18 +359,3 @@ class TablePipeline:
         """Try again now instead of at the end of the back-off."""
         if self._worker is not None:
             self._worker.nudge()
-
-    def balance(self) -> Balance:
-        """Where this table's rows are. On the loop, so that no row is between two counts."""
-        queue = self.queue
-        # Each count is read once: producers go on putting meanwhile.
-        waiting, displaced, refused = queue.waiting_rows, queue.displaced_rows, queue.refused_rows
-        return Balance(
-            received=queue.taken_rows + displaced + refused + waiting,
-            inserted=self.inserted_rows,
-            pending=waiting + self.flying_rows,
-            shed=displaced + refused + self.lost_rows,
-            dead_lettered=self.dead_rows,
-            duplicates_skipped=self.duplicate_rows,
-            expired=0,
-        )
