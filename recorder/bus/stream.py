@@ -97,7 +97,7 @@ class PublisherStream:
     ) -> bytes:
         """The frame that tells the publisher."""
         resolved = self.resolved.end_of_run(0)
-        ranges = self.resolved.above(resolved, wire.MAX_RANGES) if len(self.resolved) > 1 else []
+        ranges = self.resolved.above(resolved, wire.MAX_RANGES)
         return wire.pack_ack(
             self.epoch,
             wire.Ack(

@@ -12,7 +12,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
+import pytest
+
 from recorder.bus.base import BusMessage, Encoding, Guarantee, Subscription
+from recorder.bus.errors import BusUnavailable
 
 PATIENCE_S = 20.0
 
@@ -20,10 +23,19 @@ PATIENCE_S = 20.0
 class BusUnderTest(Protocol):
     """A bus, and somebody to publish on it."""
 
-    def publish(self, topic: str, payload: bytes, *, correlation_id: str | None = None) -> bool:
-        """Publish JSON; False if it was shed."""
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        correlation_id: str | None = None,
+        encoding: Encoding = Encoding.JSON,
+    ) -> bool:
+        """Publish; False if it was shed. A bus whose encoding is its URL's ignores that of the message."""
 
-    def subscription(self, *, window_messages: int = 8_192) -> Subscription:
+    def subscription(
+        self, *, window_messages: int = 8_192, window_bytes: int = 64 * 1024 * 1024
+    ) -> Subscription:
         """A new subscription to it, not started. One that was started before is closed."""
 
     def unacknowledged(self) -> int:
@@ -103,6 +115,17 @@ class SubscriptionContract:
             assert len({message.log for message in got}) == 1
             assert [message.position for message in got] == list(range(1_000))
 
+    async def test_a_closed_subscription_is_not_started_again(self, bus: BusUnderTest) -> None:
+        """It says so as of a bus that cannot be had; nor does it tell anything, before or after."""
+        subscription = bus.subscription()
+        assert not subscription.take_notices()
+        await subscription.start()
+        await subscription.close()
+        with pytest.raises(BusUnavailable, match="open another one"):
+            await subscription.start()
+        await subscription.close()
+        assert not subscription.take_notices()
+
     async def test_unknown_acknowledgements_are_ignored(self, bus: BusUnderTest) -> None:
         """Of a message of nobody's, of one not delivered, twice, of none: nothing happens."""
         async with started(bus.subscription()) as subscription:
@@ -163,6 +186,102 @@ class AtLeastOnceContract(SubscriptionContract):
                     got += some
             await stream.aclose()  # type: ignore[attr-defined]
             assert [message.position for message in got] == list(range(10, 25))
+
+    async def test_no_more_than_a_window_of_bytes_is_out(self, bus: BusUnderTest) -> None:
+        """The bound in bytes holds as the one in messages does, also of what comes together."""
+        size, window = 10_000, 45_000
+        async with started(bus.subscription(window_bytes=window)) as subscription:
+            for _ in range(30):
+                assert bus.publish("t", bytes(size))
+            async with contextlib.aclosing(subscription.messages()) as stream:  # type: ignore[type-var]
+                got = list(await asyncio.wait_for(anext(stream), PATIENCE_S))
+                more = asyncio.ensure_future(anext(stream))
+                while not (await asyncio.wait([more], timeout=0.2))[1]:
+                    got += more.result()
+                    more = asyncio.ensure_future(anext(stream))
+                assert 1 <= len(got) <= window // size
+                await subscription.ack(got)
+                async with asyncio.timeout(PATIENCE_S):
+                    some = await more
+                    while len(got) + len(some) < 30:
+                        assert 1 <= len(some) <= window // size
+                        await subscription.ack(some)
+                        got += some
+                        some = await anext(stream)
+            assert [message.position for message in [*got, *some]] == list(range(30))
+
+    async def test_only_what_is_named_and_was_delivered_is_acknowledged(self, bus: BusUnderTest) -> None:
+        """Neither the same position of another log, nor what has not been delivered, nor what came before it."""
+        async with started(bus.subscription(window_messages=3)) as first:
+            for number in range(6):
+                assert bus.publish("t", str(number).encode())
+            got = await take(first, 3)
+            await first.ack([message._replace(log=message.log ^ 1) for message in got])
+            await first.ack([got[2]._replace(position=position) for position in range(3, 6)])
+            await first.ack([got[1]])
+            await until(lambda: bus.unacknowledged() == 5)
+            await take(first, 1)
+        async with started(bus.subscription()) as second:
+            again = await take(second, 5)
+            assert [message.position for message in again] == [0, 2, 3, 4, 5]
+            assert [message.redelivered for message in again[:3]] == [True] * 3
+            assert bus.unacknowledged() == 5
+
+    async def test_what_waits_when_it_closes_is_the_next_ones(self, bus: BusUnderTest) -> None:
+        """After closing nothing is delivered, though it had been received; it comes to the next one, in order."""
+        subscription = bus.subscription(window_messages=5)
+        async with started(subscription):
+            for number in range(12):
+                assert bus.publish("t", str(number).encode())
+            stream = subscription.messages()
+            async with asyncio.timeout(PATIENCE_S):
+                got = list(await anext(stream))
+                await subscription.ack(got)
+                got += await anext(stream)
+            await subscription.close()
+            assert await asyncio.wait_for(anext(stream, None), PATIENCE_S) is None
+            assert await anext(subscription.messages(), None) is None
+        async with started(bus.subscription()) as following:
+            left = bus.unacknowledged()
+            assert 7 <= left <= 12
+            after = await take(following, left)
+            assert [message.position for message in after] == list(range(12 - left, 12))
+            await following.ack(after)
+            await until(lambda: bus.unacknowledged() == 0)
+
+    async def test_within_a_subscription_each_comes_once(self, bus: BusUnderTest) -> None:
+        """However long it stays unacknowledged, and whatever is acknowledged around it."""
+        async with started(bus.subscription(window_messages=50)) as subscription:
+            held: list[BusMessage] = []
+            got: list[BusMessage] = []
+            async with (
+                asyncio.timeout(PATIENCE_S),
+                contextlib.aclosing(subscription.messages()) as stream,  # type: ignore[type-var]
+            ):
+                while len(got) < 400:
+                    for _ in range(40):
+                        assert bus.publish("t", b"x")
+                    due = len(got) + 40
+                    while len(got) < due:
+                        some = await anext(stream)
+                        got += some
+                        held += some[:1]
+                        await subscription.ack(some[1:])
+                        if len(held) > 20:
+                            await subscription.ack([held.pop(7)])
+            assert [message.position for message in got] == list(range(400))
+            assert not any(message.redelivered for message in got)
+            await until(lambda: bus.unacknowledged() == len(held))
+
+    async def test_an_encoding_is_the_publishers(self, bus: BusUnderTest) -> None:
+        """Message by message, and at a second delivery too."""
+        for _ in range(2):
+            async with started(bus.subscription()) as subscription:
+                if not bus.unacknowledged():
+                    assert bus.publish("t", b"{}")
+                    assert bus.publish("t", b"\x80", encoding=Encoding.MSGPACK)
+                got = await take(subscription, 2)
+            assert [message.encoding for message in got] == [Encoding.JSON, Encoding.MSGPACK]
 
     async def test_what_was_not_acknowledged_comes_again_and_says_so(self, bus: BusUnderTest) -> None:
         """A new subscription gets it with the same identity, content and time, in order, and marked."""
@@ -242,12 +361,13 @@ class AtLeastOnceContract(SubscriptionContract):
                     await asyncio.sleep(0.01)
             await stream.aclose()  # type: ignore[attr-defined]
             assert (got, told) == (kept, offered - kept)
+            assert not subscription.take_notices(), "each is told once"
             await until(lambda: bus.unacknowledged() == 0)
             assert bus.publish("t", b"room again")
 
     async def test_one_message_larger_than_the_window_comes_alone(self, bus: BusUnderTest) -> None:
         """A window in bytes never stops the bus for good."""
-        async with started(bus.subscription(window_messages=1)) as subscription:
+        async with started(bus.subscription(window_bytes=20_000)) as subscription:
             bus.publish("t", bytes(100_000))
             bus.publish("t", b"small")
             (big,) = await take(subscription, 1)

@@ -13,7 +13,7 @@ import pytest
 from subscription_contract import AtLeastOnceContract, started, take, until
 
 from recorder.bus import inprocess
-from recorder.bus.base import Subscription
+from recorder.bus.base import Encoding, Subscription
 from recorder.bus.errors import BusUnavailable, BusUrlError
 from recorder.bus.inprocess import InProcessBus
 from recorder.bus.open import open_subscription
@@ -28,11 +28,20 @@ class InProcess:
     def __init__(self) -> None:
         self.bus = InProcessBus("contract", buffer_bytes=BUFFER_BYTES)
 
-    def publish(self, topic: str, payload: bytes, *, correlation_id: str | None = None) -> bool:
-        return self.bus.publish(topic, payload, correlation_id=correlation_id)
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        correlation_id: str | None = None,
+        encoding: Encoding = Encoding.JSON,
+    ) -> bool:
+        return self.bus.publish(topic, payload, encoding, correlation_id=correlation_id)
 
-    def subscription(self, *, window_messages: int = 8_192) -> Subscription:
-        return open_subscription("inproc://contract", BusOptions(window_messages=window_messages))
+    def subscription(
+        self, *, window_messages: int = 8_192, window_bytes: int = 64 * 1024 * 1024
+    ) -> Subscription:
+        return open_subscription("inproc://contract", BusOptions(window_messages, window_bytes))
 
     def unacknowledged(self) -> int:
         return self.bus.waiting

@@ -32,7 +32,14 @@ class Topics:
         self.socket.bind(f"ipc://{path}")
         self.subscribed = 0
 
-    def publish(self, topic: str, payload: bytes, *, correlation_id: str | None = None) -> bool:
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        correlation_id: str | None = None,
+        encoding: Encoding = Encoding.JSON,
+    ) -> bool:
         self.wait_for_somebody()
         self.socket.send_multipart([topic.encode(), payload])
         return True
@@ -45,8 +52,10 @@ class Topics:
             if self.socket.poll(50):
                 self.subscribed += 1 if self.socket.recv()[:1] == b"\x01" else 0
 
-    def subscription(self, *, window_messages: int = 8_192) -> Subscription:
-        return open_subscription(f"zmq+sub://{self.path}", BusOptions(window_messages=window_messages))
+    def subscription(
+        self, *, window_messages: int = 8_192, window_bytes: int = 64 * 1024 * 1024
+    ) -> Subscription:
+        return open_subscription(f"zmq+sub://{self.path}", BusOptions(window_messages, window_bytes))
 
     def unacknowledged(self) -> int:
         return 0

@@ -23,11 +23,20 @@ class Zmq:
         self.url = url
         self.publisher = Publisher(url, name="contract", buffer_bytes=BUFFER_BYTES)
 
-    def publish(self, topic: str, payload: bytes, *, correlation_id: str | None = None) -> bool:
-        return self.publisher.publish_raw(topic, payload, Encoding.JSON, correlation_id)
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        correlation_id: str | None = None,
+        encoding: Encoding = Encoding.JSON,
+    ) -> bool:
+        return self.publisher.publish_raw(topic, payload, encoding, correlation_id)
 
-    def subscription(self, *, window_messages: int = 8_192) -> Subscription:
-        return open_subscription(self.url, BusOptions(window_messages=window_messages))
+    def subscription(
+        self, *, window_messages: int = 8_192, window_bytes: int = 64 * 1024 * 1024
+    ) -> Subscription:
+        return open_subscription(self.url, BusOptions(window_messages, window_bytes))
 
     def unacknowledged(self) -> int:
         return self.publisher.stats().waiting
