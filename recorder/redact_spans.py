@@ -31,6 +31,10 @@ MARKS_MOST = 16_384
 """Marks of a text that are looked at one by one, some 10 µs each; no honest payload has so many."""
 MARK_BYTES = 32
 """So many bytes of a secret count like a mark more."""
+OBJECTS_MOST = 262_144
+"""Objects of a MessagePack document that are looked at, some 2 µs each: 4,096 rows of 30 columns have fewer."""
+NESTED_BYTES_MOST = 524_288
+"""Bytes of MessagePack documents in texts of another that are looked at; those of each level count."""
 _TOKEN_RUN = re.compile(rb"[A-Za-z0-9._~+/=-]*+")
 _JWT = re.compile(rb"[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]*+")
 _RUN = re.compile(rb"[A-Za-z0-9_-]*+")
@@ -51,6 +55,18 @@ _WORTH = (
 )
 
 
+class Work:
+    """What may still be looked at of one payload, all texts and documents inside of it together."""
+
+    __slots__ = ("marks", "nested_bytes", "objects")
+
+    def __init__(self) -> None:
+        self.marks = MARKS_MOST
+        self.objects = OBJECTS_MOST
+        self.nested_bytes = NESTED_BYTES_MOST
+        """Each is below zero where there was more."""
+
+
 class SpanFinder:
     """Finds secrets by these names, and by their form."""
 
@@ -62,17 +78,17 @@ class SpanFinder:
         self.worth = (_WORTH + b"|" + names.pattern).decode()
         """For RE2: what a text has in it if anything is to be cut; others need not be looked at."""
 
-    def spans(self, data: bytes) -> Iterator[Value]:
-        """The secrets of a text, in order; none that is cut already, none that is empty."""
+    def spans(self, data: bytes, work: Work) -> Iterator[Value]:
+        """The secrets of a text, in order; none that is cut already, none that is empty. Takes marks from `work`."""
         low = data.lower()
-        position = marks = 0
+        position = 0
         last_at = data.rfind(b"@")  # no password of a URL stands behind it
         while found := self._marks.search(low, position):
             mark = found[0]
             value: Value | None
-            marks += 1
-            if marks > MARKS_MOST:
-                if self._has_worth(data[found.start() :]):
+            work.marks -= 1
+            if work.marks < 0:
+                if self.has_worth(data[found.start() :]):
                     yield Value(found.start(), len(data), is_rest=True)
                 return
             if mark.startswith(b":"):
@@ -90,26 +106,32 @@ class SpanFinder:
                 value, position = self._after_name(data, found, position)
             if value is not None and value.end > value.start:
                 position = max(position, value.end)
-                marks += (value.end - value.start) // MARK_BYTES
+                work.marks = max(0, work.marks - (value.end - value.start) // MARK_BYTES)
                 if data.count(b"*", value.start, value.end) < value.end - value.start:
                     yield value
 
-    def is_worth(self, data: bytes) -> bool:
+    def is_worth(self, data: bytes, work: Work) -> bool:
         """Whether there is a secret in it, or the name of one, whatever is around it."""
-        return self._only_names.search(data.lower()) is not None or next(self.spans(data), None) is not None
+        return (
+            self._only_names.search(data.lower()) is not None
+            or next(self.spans(data, work), None) is not None
+        )
 
-    def _has_worth(self, data: bytes) -> bool:
+    def has_worth(self, data: bytes) -> bool:
         """Whether RE2, in no time, sees the name or form of a secret."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
         return bool(pc.match_substring_regex(pa.array([data], pa.binary()), self.worth)[0].as_py())
 
-    def names_in(self, data: bytes) -> Iterator[int]:
-        """Where names of secrets stand, whatever is around them; short ones, which chance may write, left out."""
-        for found in self._only_names.finditer(data.lower()):
+    def first_name(self, low: bytes, position: int = 0) -> int | None:
+        """Where in bytes in lower case the first name of a secret from a position on stands, whatever is around it;
+        short ones, which chance may write, left out."""
+        while found := self._only_names.search(low, position):
             if found.end() - found.start() >= LONG_NAME:
-                yield found.start()
+                return found.start()
+            position = found.end()
+        return None
 
     def _after_name(self, data: bytes, found: re.Match[bytes], position: int) -> tuple[Value | None, int]:
         start = found.start()

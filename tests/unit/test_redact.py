@@ -6,12 +6,12 @@ import base64
 import dataclasses
 import json
 import pickle
-import sys
 import time
 
 import msgspec
 import pyarrow as pa
 import pytest
+from harness.redaction_work import Steps
 
 from recorder import redact
 from recorder.arrow_rows import exact_columns
@@ -243,27 +243,6 @@ def test_a_column_without_secrets_is_handed_back_as_it_is(many: int) -> None:
     changed = columns.redact(arrays)
     assert changed[names.index("payload")].to_pylist() == [b'{"p":"1.10"}', None, b'{"token":"***"}', *rest]
     assert columns.spans == 1
-
-
-class Steps:
-    """Counts the lines of the redaction's code that run: time that no other process can make longer."""
-
-    def __init__(self) -> None:
-        self.lines = 0
-
-    def _trace(self, frame: object, event: str, _arg: object) -> object:
-        self.lines += event == "line"
-        return self._trace
-
-    def of(self, data: bytes) -> int:
-        """How many lines cutting takes."""
-        self.lines = 0
-        sys.settrace(self._trace)  # type: ignore[arg-type]
-        try:
-            REDACTOR.cut(data)
-        finally:
-            sys.settrace(None)
-        return self.lines
 
 
 LINEAR_BYTES = 48_000
