@@ -7,9 +7,14 @@ the connection is closed without the last chunk.
 
 from __future__ import annotations
 
+import array
 import asyncio
+import contextlib
+import fcntl
 import json
+import math
 import secrets
+import termios
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -91,10 +96,19 @@ def failure(server: Server, query_id: str, error: StatementError) -> web.Respons
     )
 
 
+def _in_kernel(transport: asyncio.Transport) -> int:
+    """Bytes that the system holds for a client: megabytes, so that our own buffer tells little."""
+    bound = transport.get_extra_info("socket")
+    queued = array.array("i", [0])
+    with contextlib.suppress(OSError):  # a system that does not say
+        fcntl.ioctl(bound.fileno(), termios.TIOCOUTQ, queued)
+    return queued[0]
+
+
 @dataclass(frozen=True)
 class Manner:
     """How an answer goes out: in which format, whether it has rows at all (or says only that it is done), compressed by
-    what, and how long its client may take nothing of it.
+    what, and how long its client may take nothing of it (up to twice as long, as it is looked at no more often).
     """
 
     format: str
@@ -201,10 +215,25 @@ class Reply:
         assert self._stream is not None
         if not data:
             return
+        writing = asyncio.ensure_future(self._stream.write(data))
+        untaken: float = math.inf
         try:
-            async with asyncio.timeout(self._manner.send_s):
-                await self._stream.write(data)
-        except TimeoutError:
-            if self._http.transport is not None:
-                self._http.transport.abort()
-            raise ConnectionAbortedError("the client takes nothing") from None
+            while not (await asyncio.wait({writing}, timeout=self._manner.send_s))[0]:
+                untaken = self._less_than(untaken)
+            await writing
+        finally:
+            writing.cancel()
+
+    def _less_than(self, untaken: float) -> float:
+        """What waits for the client, if it took something meanwhile.
+
+        Raises:
+            ConnectionAbortedError: it did not, and is cut off.
+        """
+        transport = self._http.transport
+        if transport is None:
+            return untaken  # the writing ends by itself
+        if (now := transport.get_write_buffer_size() + _in_kernel(transport)) >= untaken:
+            transport.abort()
+            raise ConnectionAbortedError("the client takes nothing")
+        return now
