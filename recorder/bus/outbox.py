@@ -69,12 +69,22 @@ class Outbox:
                 # A signal handler, in the middle of the thread's own call: its record is counted at the end of that.
                 self._late.append(record)
                 return True
+            self._count_late()
             self._counting = True
             try:
                 taken = self._count(record)
+            finally:
+                self._counting = False
+            self._count_late()
+            return taken
+
+    def _count_late(self) -> None:
+        """What handlers left; once more where another one came in at the very end."""
+        while self._late:
+            self._counting = True
+            try:
                 while self._late:
                     self._count(self._late.popleft())
-                return taken
             finally:
                 self._counting = False
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import struct
+import sys
 import tracemalloc
+from types import FrameType
+from typing import Any
 
 import msgspec
 import pytest
@@ -246,3 +250,36 @@ def test_what_is_larger_than_the_window_goes_alone() -> None:
         box.take(wire.Ack(False, False, 1, sent, sent, 0, 0, 0, []))
         box.settle()
     assert box.held_bytes == 0
+
+
+def test_what_handlers_put_in_the_middle_of_a_call_is_taken_by_its_end() -> None:
+    """Whichever step of it they interrupt; in the order in which they came, and counted as all are."""
+    put = Outbox.put.__code__, Outbox._count_late.__code__, Outbox._count.__code__
+    for moment in range(1, 40):
+        box = Outbox(EPOCH, "p", 10_000)
+        steps = itertools.count(1)
+
+        def handler(
+            frame: FrameType, _event: str, _argument: object, moment: int = moment, box: Outbox = box
+        ) -> Any:
+            if frame.f_code in put and next(steps) == moment:  # noqa: B023 - this round's
+                sys.settrace(None)
+                box.put(record(1))
+                box.put(record(2))
+            return handler
+
+        sys.settrace(handler)
+        try:
+            box.put(record(0))
+        finally:
+            sys.settrace(None)
+        interrupted = next(steps) > moment
+        assert box.unresolved == (3 if interrupted else 1)
+        box.take(wire.Ack(True, False, 1, 0, 0, 0, 9, 10_000, []))
+        frame = box.next_frame()
+        assert frame is not None
+        content = wire.unpack_from_publisher(frame)[1]
+        assert isinstance(content, wire.Data)
+        payloads = [one[4] for one in wire.unpack_records(content)]
+        assert payloads.index(b"1") < payloads.index(b"2") if interrupted else payloads == [b"0"]
+    assert not interrupted, "all steps were interrupted"
