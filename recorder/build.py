@@ -13,7 +13,6 @@ import itertools
 import operator
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -24,7 +23,7 @@ from recorder.bad_rows import BadRow, row_bytes, said_by
 from recorder.batch import Batch, cut_by_partitions, local_times_ns, partition_keys
 from recorder.breather import NEVER
 from recorder.convert import BadColumn, Converter, bad_values, converter
-from recorder.entries import ArrowBlock, Block, Entry, Waiting
+from recorder.entries import ArrowBlock, Block, Entry, Waiting, joined
 from recorder.log import get_logger
 from recorder.redact import Redactor, in_force
 from recorder.redact_columns import ColumnRedactor
@@ -109,7 +108,7 @@ class BatchBuilder:
                 for start in range(0, len(singles), SLICE_ROWS):
                     yield self._add_singles(singles[start : start + SLICE_ROWS])
                 continue
-            for block in _joined(cast(Iterable[Block | ArrowBlock], group)):
+            for block in joined(cast(Iterable[Block | ArrowBlock], group), SLICE_ROWS):
                 if isinstance(block, ArrowBlock):
                     yield self._add_arrow(block)
                 else:
@@ -327,30 +326,6 @@ class _Slice(NamedTuple):
     arrays: list[pa.Array]
     log: int
     seqs: Sequence[int]
-
-
-def _joined(blocks: Iterable[Block | ArrowBlock]) -> list[Block | ArrowBlock]:
-    """Blocks with the small ones of each source put together: a slice costs its columns, however few its rows.
-
-    Rows of one source keep their order; those of several need none among each other.
-    """
-    joined: list[Block | ArrowBlock] = []
-    small: dict[tuple[int, bool], list[Block]] = {}
-    for block in blocks:
-        if isinstance(block, ArrowBlock) or len(block.rows) >= SLICE_ROWS:
-            joined.append(block)
-        else:
-            small.setdefault((block.log, block.fresh), []).append(block)
-    for parts in small.values():
-        if len(parts) == 1:
-            joined.append(parts[0])
-            continue
-        rows = list(itertools.chain.from_iterable(part.rows for part in parts))
-        seqs = list(itertools.chain.from_iterable(part.seqs for part in parts))
-        joined.append(
-            replace(parts[0], rows=rows, seqs=seqs, wide_bytes=sum(part.wide_bytes for part in parts))
-        )
-    return joined
 
 
 def _sequence_array(seqs: Sequence[int]) -> np.ndarray[Any, np.dtype[np.uint64]]:

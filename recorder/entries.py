@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -55,3 +56,28 @@ def rows_in(entries: Sequence[Waiting]) -> int:
     if set(map(type, entries)) <= {tuple}:
         return len(entries)
     return sum(1 if isinstance(entry, tuple) else len(entry.rows) for entry in entries)
+
+
+def joined(blocks: Iterable[Block | ArrowBlock], slice_rows: int) -> list[Block | ArrowBlock]:
+    """Blocks with the ones of each source that are smaller than a slice put together: a slice costs its columns,
+    however few its rows.
+
+    Rows of one source keep their order; those of several need none among each other.
+    """
+    whole: list[Block | ArrowBlock] = []
+    small: dict[tuple[int, bool], list[Block]] = {}
+    for block in blocks:
+        if isinstance(block, ArrowBlock) or len(block.rows) >= slice_rows:
+            whole.append(block)
+        else:
+            small.setdefault((block.log, block.fresh), []).append(block)
+    for parts in small.values():
+        if len(parts) == 1:
+            whole.append(parts[0])
+            continue
+        rows = list(itertools.chain.from_iterable(part.rows for part in parts))
+        seqs = list(itertools.chain.from_iterable(part.seqs for part in parts))
+        whole.append(
+            replace(parts[0], rows=rows, seqs=seqs, wide_bytes=sum(part.wide_bytes for part in parts))
+        )
+    return whole
