@@ -281,5 +281,5 @@ def test_what_handlers_put_in_the_middle_of_a_call_is_taken_by_its_end() -> None
         content = wire.unpack_from_publisher(frame)[1]
         assert isinstance(content, wire.Data)
         payloads = [one[4] for one in wire.unpack_records(content)]
-        assert payloads.index(b"1") < payloads.index(b"2") if interrupted else payloads == [b"0"]
+        assert payloads.index(b"\x01") < payloads.index(b"\x02") if interrupted else payloads == [b"\0"]
     assert not interrupted, "all steps were interrupted"
