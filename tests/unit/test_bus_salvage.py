@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recorder.build import BatchBuilder
 from recorder.bus import wire
 from recorder.bus.base import BusMessage, Encoding
 from recorder.bus.decode import rows_of_message
 from recorder.bus.salvage import salvage
 from recorder.normalise.base import BadMessage
+from recorder.service.rows import MessageRows
+from recorder.service.topics import Route
+from schemas.core.tables import PACK
 
 encode = msgspec.msgpack.encode
 
@@ -111,3 +117,52 @@ def test_any_form_of_array_is_taken_apart() -> None:
         saved = salvage(data(2, body))
         assert saved is not None
         assert [record[4] for record in saved.records] == [one, one]
+
+
+MARK = "hunter2"
+secret = st.text(max_size=40).map(lambda text: MARK + text)
+member = st.tuples(
+    st.sampled_from(["apiKey", "token", "secret", "listenKey", "Authorization"]), secret
+) | st.tuples(st.sampled_from(["symbol", "qty", "e"]), st.text(max_size=8) | st.integers(0, 2**40))
+told = st.recursive(
+    st.lists(member, min_size=1, max_size=4).map(dict),
+    lambda inner: st.lists(inner, max_size=3) | st.fixed_dictionaries({"z": inner, "s": st.text(max_size=4)}),
+    max_leaves=6,
+)
+packed = told.map(encode) | told.map(lambda value: json.dumps(value).encode())
+unreadable = st.one_of(
+    st.tuples(st.integers(-9, -1), st.just("orders"), st.integers(0, 1), st.none(), packed).map(encode),
+    st.tuples(st.just(7), st.just("orders"), st.integers(2, 9), st.none(), packed).map(encode),
+    st.tuples(st.just(7), packed, st.just(0), secret.map(lambda text: f"token={text}"), packed).map(encode),
+    st.tuples(st.just(7), st.just("orders"), told).map(encode),
+    told.map(encode),
+    told.map(lambda value: encode(json.dumps(value))),
+    packed.map(encode),
+    packed.map(lambda data: encode(msgspec.msgpack.Ext(5, data))),
+)
+
+
+def kept(payload: bytes, place: int, encoding: Encoding = Encoding.JSON) -> bytes:
+    """What a dead letter has of a message, as it stands in the batch that goes to the database."""
+    table = PACK.table("dead_letters")
+    maker = MessageRows({}, "zmq://x", "run", open_normaliser=lambda name: None)  # type: ignore[arg-type, return-value]
+    letter = maker.of(
+        BusMessage("orders", payload, encoding, 1, 1, place), Route("orders", table="orders")
+    ).letter
+    assert letter is not None
+    builder = BatchBuilder(table, epoch=1, run_id="r", on_bad=lambda bad: None)
+    assert list(builder.add([(letter.row, 1, None, 100)])) == [1]
+    return bytes(builder.seal()[0].data["payload"][0].as_py())
+
+
+@settings(deadline=None)
+@given(st.lists(unreadable, min_size=1, max_size=3))
+def test_of_a_wrong_record_no_secret_is_kept(records: list[bytes]) -> None:
+    """Whatever its shape and whatever is packed in it: its dead letter has its bytes without the secrets in them."""
+    saved = salvage(data(len(records), array(*records)))
+    assert saved is not None
+    for place in saved.faults:
+        _, _, encoding, _, payload = saved.records[place]
+        assert MARK.encode() not in kept(payload, place, wire.ENCODINGS[encoding])
+    frame = b"CR\x01\x02" + b"\0" * 37 + array(*records)[:-1]
+    assert MARK.encode() not in kept(frame, 0)
