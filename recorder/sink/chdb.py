@@ -157,7 +157,7 @@ class ChdbSink(ClientSink):
 
     def _no_room(self, batch: Batch, error: Exception) -> Retryable:
         """What to say when the engine refused an insert because the disk is too full."""
-        free, kept = self._guard.free_bytes() / (1 << 20), self._keep_free_bytes / (1 << 20)
+        free, kept = self._guard.disk.free_bytes() / (1 << 20), self._keep_free_bytes / (1 << 20)
         return Retryable(
             f"{batch.table}: the disk of {self._path} has {free:.1f} MiB free, and the engine keeps {kept:.1f} MiB "
             f"free; free space there, or lower engine_keep_free_bytes ({str(error).splitlines()[0]})",

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import pathlib
 import shutil
 import threading
@@ -33,14 +32,13 @@ from collections.abc import Callable, Iterable, Iterator
 from clickhouse_connect.driver.client import Client
 
 from recorder.sink import parts
+from recorder.sink.disk_doubt import DiskDoubt
 from recorder.sink.errors import HoldError, Retryable, SinkError
 from recorder.sink.left_parts import LeftParts
 from recorder.sink.parts import Key, Part, Table
 
 log = logging.getLogger(__name__)
 
-LEAST_ROOM_BYTES = 4 << 20
-"""With less than this free the disk is short, however little the engine was told to keep free."""
 SLACK_S = 60.0
 """Parts written so long before the disk was last seen with room are checked too, because clocks are set."""
 AFTER_READ_ERROR_S = 600.0
@@ -61,7 +59,7 @@ def guard_of(path: pathlib.Path, keep_free_bytes: int) -> SoundParts:
         guard = _guards.get(str(path))
         if guard is None:
             guard = _guards[str(path)] = SoundParts(path)
-        guard.expect(keep_free_bytes)
+        guard.disk.expect(keep_free_bytes)
         return guard
 
 
@@ -70,12 +68,8 @@ class SoundParts:
 
     def __init__(self, path: pathlib.Path):
         self._path = path
-        self._enough = LEAST_ROOM_BYTES
+        self.disk = DiskDoubt(path)
         self._lock = threading.RLock()  # whoever has it checks and mends
-        self._state = threading.Lock()  # for the two that tell of doubt, and never while something is asked
-        self._last_short_s = 0.0  # monotonic; what follows is compared with times of files
-        self._doubt_since_s: float | None = None
-        self._last_room_s = time.time()
         self._sound: set[Key] = set()  # parts that were checked since
         # A table is noted as this process's before its call reads whether there is doubt; a part that is not mended
         # because its table was not noted yet is left here before the doubt ends. So whatever the order, the first
@@ -90,11 +84,6 @@ class SoundParts:
         # Parts that were taken out, and the folders of those to put back for them.
         self._restoring: dict[Table, dict[Part, pathlib.Path]] = {}
         self._stopped: dict[Table, str] = {}  # tables whose merges are stopped
-
-    def expect(self, keep_free_bytes: int) -> None:
-        """Take less than half of what the engine keeps free as short: it begins no write that would leave so little,
-        so until then nothing but other programs can have used up the other half."""
-        self._enough = max(self._enough, keep_free_bytes // 2)
 
     def own(self, tables: Iterable[Table]) -> None:
         """Note tables as this process's before their first call, so that none of their parts is left alone."""
@@ -111,17 +100,17 @@ class SoundParts:
             HoldError: the table has a broken part that cannot be replaced.
         """
         self._ours.add(table)
-        if self._doubt_since_s is not None or self._lost or table in self._left:
+        if self.disk.since_s is not None or self._lost or table in self._left:
             self.settle(client, table)
         aside = self._aside.get(table, 0)
         try:
             yield
         except Exception as error:
-            self.look()
+            self.disk.look()
             if getattr(error, "code", None) == NOT_ENOUGH_SPACE:
-                self._doubt(self._last_room_s)
+                self.disk.begin(self.disk.last_room_s)
             raise
-        if not self.look():
+        if not self.disk.look():
             self.settle(client, table)
         if self._aside.get(table, 0) != aside:
             raise Retryable(
@@ -138,7 +127,7 @@ class SoundParts:
             HoldError: the table has a broken part that cannot be replaced.
         """
         self._ours.add(table)
-        if not self.look() or self._lost or table in self._left:
+        if not self.disk.look() or self._lost or table in self._left:
             self.settle(client, table)
         exchanges = self._exchanges.get(table, 0)
         if exchanges % 2:
@@ -148,7 +137,7 @@ class SoundParts:
             yield
         except Exception as error:
             if getattr(error, "code", None) in UNREADABLE:
-                self._doubt(time.time() - AFTER_READ_ERROR_S)
+                self.disk.begin(time.time() - AFTER_READ_ERROR_S)
                 self.settle(client, table)
             if self._exchanges.get(table, 0) == exchanges:
                 raise
@@ -156,32 +145,6 @@ class SoundParts:
             raise Retryable(
                 f"{_name(table)}: broken parts of the table were replaced meanwhile; to be asked again"
             )
-
-    def look(self) -> bool:
-        """Whether the disk has room and is not in doubt."""
-        now_s = time.time()
-        try:
-            disk = os.statvfs(self._path)
-        except OSError:
-            short = True
-        else:
-            short = disk.f_bavail * disk.f_frsize < self._enough
-        if short:
-            self._doubt(self._last_room_s)
-        elif self._doubt_since_s is None:
-            self._last_room_s = now_s
-        return self._doubt_since_s is None
-
-    def free_bytes(self) -> int:
-        """What the disk has free for the engine's user."""
-        disk = os.statvfs(self._path)
-        return disk.f_bavail * disk.f_frsize
-
-    def _doubt(self, since_s: float) -> None:
-        with self._state:
-            earlier = self._doubt_since_s
-            self._last_short_s = time.monotonic()
-            self._doubt_since_s = since_s if earlier is None else min(earlier, since_s)
 
     def recall(self, client: Client) -> None:
         """Take up what a process that ended while it undid a merge has left. Called once the engine is open."""
@@ -193,7 +156,7 @@ class SoundParts:
                     self._ours.add(table)
                     self._stop_merges(client, part)
                     self._restoring.setdefault(table, {})[part] = folder
-                    self._doubt(time.time())
+                    self.disk.begin(time.time())
                 elif folder not in self._staged:  # the engine found the part sound
                     shutil.rmtree(folder)
 
@@ -207,9 +170,9 @@ class SoundParts:
             HoldError: it has a broken part that cannot be replaced.
         """
         with self._lock:
-            if table in self._left and self._doubt_since_s is None:
-                self._doubt(time.time())
-            if self._doubt_since_s is not None:
+            if table in self._left and self.disk.since_s is None:
+                self.disk.begin(time.time())
+            if self.disk.since_s is not None:
                 try:
                     self._settle(client)
                 except SinkError:
@@ -230,19 +193,16 @@ class SoundParts:
         for _ in range(_ROUNDS):
             self._barred.clear()
             began_s, began_at_s = time.monotonic(), time.time()
-            self.look()
+            self.disk.look()
             # Asked before the parts: what is not running any more has left its part.
-            still_writing = parts.writing_for(client, max(0.0, began_s - self._last_short_s - 1.0))
+            still_writing = parts.writing_for(client, max(0.0, began_s - self.disk.last_short_s - 1.0))
             broken = self._broken(client)
             if not broken and not self._restoring:
                 self._start_merges(client)
-                self.look()
-                with self._state:
-                    # Barred are the tables with parts that could not be checked.
-                    if self._last_short_s < began_s and not still_writing and not self._barred:
-                        self._doubt_since_s = None
-                        self._sound.clear()
-                        self._last_room_s = began_at_s
+                self.disk.look()
+                # Barred are the tables with parts that could not be checked.
+                if not still_writing and not self._barred and self.disk.end(began_s, began_at_s):
+                    self._sound.clear()
                 return
             if not self._mend(client, broken):
                 return
@@ -252,8 +212,8 @@ class SoundParts:
     def _broken(self, client: Client) -> dict[Table, list[Part]]:
         """This process's tables' broken parts among those written since the disk is in doubt, or left before, but
         those known to be beyond mending. Bars the tables with a part that cannot be checked."""
-        assert self._doubt_since_s is not None
-        written = parts.written_since(client, self._doubt_since_s - SLACK_S)
+        assert self.disk.since_s is not None
+        written = parts.written_since(client, self.disk.since_s - SLACK_S)
         broken: dict[Table, list[Part]] = {}
         for part in {part.key: part for part in (*self._left.of(self._ours), *written)}.values():
             ours = part.of in self._ours
@@ -303,7 +263,7 @@ class SoundParts:
             except Exception as error:  # noqa: BLE001 - whatever it is, the table waits and the others go on
                 self._barred[table] = Retryable(
                     f"{_name(table)}: parts {_THEN} are broken and are replaced once there is room: free space on "
-                    f"the disk of {self._path} ({_mib(self.free_bytes())} are free; {_short(error)})",
+                    f"the disk of {self._path} ({_mib(self.disk.free_bytes())} are free; {_short(error)})",
                     code=_code(error),
                 )
             finally:
@@ -311,6 +271,7 @@ class SoundParts:
         return again
 
     def _mend_table(self, client: Client, table: Table, broken: list[Part]) -> None:
+        """Take the broken parts out, and put back what merged ones were made of."""
         if broken:
             # A merge of a broken part could pass for sound, and one that began later would hide this one's sources.
             self._stop_merges(client, broken[0])
@@ -333,6 +294,10 @@ class SoundParts:
                     "confirmed before are in that folder alone",
                     _name(table), part.told, _THEN, part.folder / "detached" / part.name,
                 )  # fmt: skip
+        self._put_back(client, table)
+
+    def _put_back(self, client: Client, table: Table) -> None:
+        """In the place of merged parts that were taken out put those they were made of."""
         for part, folder in list(self._restoring.get(table, {}).items()):
             if not folder.exists():  # the table was dropped
                 del self._restoring[table][part]

@@ -127,7 +127,7 @@ def test_an_insert_that_broke_on_the_full_disk_is_not_confirmed(
             print(len(await sink.look_up(batch)), await once(sink, "t", 1000))
             await attempt(sink.insert(batch, timeout_s=30))
             print(len(await sink.look_up(batch)), await once(sink, "t", 5000))
-            print(len(list(disk.glob("db/store/*/*/detached/*"))), sink._guard._doubt_since_s)
+            print(len(list(disk.glob("db/store/*/*/detached/*"))), sink._guard.disk.since_s)
             await sink.close()
         """,
         mount,
@@ -303,7 +303,7 @@ def test_tables_that_the_process_does_not_record_into_are_left_alone(mount: path
             await attempt(sink.look_up(plain("other")))
             filler.unlink()
             await attempt(sink.insert(plain("other"), timeout_s=30))
-            print(sink._guard._doubt_since_s, len(list(disk.glob("db/store/*/*/detached/*"))))
+            print(sink._guard.disk.since_s, len(list(disk.glob("db/store/*/*/detached/*"))))
             print(len(await sink.look_up(plain("t"))))
             print(*[await readable(sink, table) is True for table in ("t", "mine.t")])
             print(*(await sink.query("SELECT database, count() FROM system.detached_parts GROUP BY 1")))

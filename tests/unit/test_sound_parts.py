@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from recorder.sink import parts, sound_parts
+from recorder.sink import disk_doubt, parts, sound_parts
+from recorder.sink.disk_doubt import LEAST_ROOM_BYTES
 from recorder.sink.errors import Retryable
 from recorder.sink.parts import CheckFailedError, Part
-from recorder.sink.sound_parts import LEAST_ROOM_BYTES, SoundParts, guard_of
+from recorder.sink.sound_parts import SoundParts, guard_of
 
 T = ("d", "t")
 CLIENT: Any = None
@@ -60,7 +61,7 @@ class Disk:
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     disk = Disk()
     monkeypatch.setattr(
-        sound_parts.os, "statvfs", lambda _: SimpleNamespace(f_bavail=disk.free // 4096, f_frsize=4096)
+        disk_doubt.os, "statvfs", lambda _: SimpleNamespace(f_bavail=disk.free // 4096, f_frsize=4096)
     )
     monkeypatch.setattr(parts, "fault_of", disk.fault_of)
     monkeypatch.setattr(parts, "written_since", disk.written_since)
@@ -112,15 +113,15 @@ def test_short_is_less_than_half_of_what_is_kept_free(
     guard = guard_of(tmp_path, kept)
     assert guard is guard_of(tmp_path, 0)
     disk.free = enough
-    assert guard.look()
+    assert guard.disk.look()
     disk.free = enough - 4096
-    assert not guard.look()
+    assert not guard.disk.look()
 
 
 def test_doubt_lasts_until_there_is_room_and_all_was_checked(disk: Disk, guard: SoundParts) -> None:
     """Each part is checked once, back to before the disk was last seen with room."""
-    assert guard.look()
-    seen_s = guard._last_room_s
+    assert guard.disk.look()
+    seen_s = guard.disk.last_room_s
     disk.sound = (PART,)
     disk.free = 0
     call(guard)
@@ -128,9 +129,9 @@ def test_doubt_lasts_until_there_is_room_and_all_was_checked(disk: Disk, guard: 
     assert disk.checked == [PART.name]
     assert max(disk.since_s) <= seen_s - sound_parts.SLACK_S
     disk.free = ROOM
-    assert not guard.look()
+    assert not guard.disk.look()
     call(guard)
-    assert guard.look()
+    assert guard.disk.look()
     asked = len(disk.since_s)
     call(guard)
     assert len(disk.since_s) == asked
@@ -142,10 +143,10 @@ def test_what_was_being_written_keeps_the_doubt(disk: Disk, guard: SoundParts) -
     call(guard)
     disk.free = ROOM
     call(guard)
-    assert not guard.look()
+    assert not guard.disk.look()
     disk.writing = 0
     call(guard)
-    assert guard.look()
+    assert guard.disk.look()
 
 
 def test_every_insert_under_way_is_told_of_a_part_set_aside(disk: Disk, guard: SoundParts) -> None:
@@ -159,7 +160,7 @@ def test_every_insert_under_way_is_told_of_a_part_set_aside(disk: Disk, guard: S
         disk.free = ROOM
         with guard.inserting(CLIENT, OTHER):
             pass
-        assert guard.look()
+        assert guard.disk.look()
 
     with pytest.raises(Retryable, match="looked up and sent again"):
         inserting(guard, meanwhile)
@@ -203,14 +204,14 @@ def test_a_refusal_for_want_of_space_is_a_short_disk(disk: Disk, guard: SoundPar
 
     with pytest.raises(FullError), guard.inserting(CLIENT, T):
         raise FullError
-    assert not guard.look()
+    assert not guard.disk.look()
 
 
 def test_a_disk_that_cannot_be_looked_at_is_short(guard: SoundParts, tmp_path: pathlib.Path) -> None:
     """Nothing is known of it."""
-    assert guard.look()
+    assert guard.disk.look()
     os.rmdir(tmp_path)
-    assert not guard.look()
+    assert not guard.disk.look()
 
 
 def test_a_part_that_cannot_be_checked_holds_up_its_table_alone(disk: Disk, guard: SoundParts) -> None:
@@ -227,10 +228,10 @@ def test_a_part_that_cannot_be_checked_holds_up_its_table_alone(disk: Disk, guar
             call(guard)
         disk.free = ROOM
     assert disk.aside == ["202601_1_1_0"]
-    assert not guard.look()
+    assert not guard.disk.look()
     disk.unchecked, disk.sound = (), (PART,)
     call(guard)
-    assert guard.look()
+    assert guard.disk.look()
 
 
 def test_parts_that_break_again_and_again_hold_up_their_table_alone(
@@ -244,7 +245,7 @@ def test_parts_that_break_again_and_again_hold_up_their_table_alone(
         pass
     with pytest.raises(Retryable, match=r"d\.t: .*broken still"):
         call(guard)
-    assert not guard.look()
+    assert not guard.disk.look()
 
 
 def test_a_table_that_nothing_here_uses_is_told_of_and_left_alone(
@@ -257,7 +258,7 @@ def test_a_table_that_nothing_here_uses_is_told_of_and_left_alone(
         disk.free = free
         with guard.inserting(CLIENT, OTHER):
             pass
-    assert guard.look()
+    assert guard.disk.look()
     assert disk.aside == []
     [told] = [record for record in caplog.records if PART.name in record.getMessage()]
     assert told.levelname == "WARNING"
@@ -284,11 +285,11 @@ def test_what_was_left_alone_is_mended_before_the_first_call_for_its_table(
     monkeypatch.setattr(parts, "written_since", lambda *_: [])
     with guard.inserting(CLIENT, OTHER):
         pass
-    assert guard.look()
+    assert guard.disk.look()
     assert disk.aside == []
     use(guard, lambda: disk.aside.append("before the call"))
     assert disk.aside == [PART.name, "before the call"]
-    assert guard.look()
+    assert guard.disk.look()
 
 
 def test_a_table_used_for_the_first_time_while_its_part_is_checked_is_mended_first(
@@ -309,7 +310,7 @@ def test_a_table_used_for_the_first_time_while_its_part_is_checked_is_mended_fir
 
     monkeypatch.setattr(parts, "fault_of", fault_of)
     disk.broken = (PART,)
-    guard._doubt(0.0)  # and the disk has room again
+    guard.disk.begin(0.0)  # and the disk has room again
     with guard.reading(CLIENT, OTHER):
         pass
     threads[0].join(30)
