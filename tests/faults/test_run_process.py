@@ -7,11 +7,13 @@ import json
 import pathlib
 import signal
 import socket
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
 import pytest
+import zmq
 from harness.backends import Backend, Place
 from harness.dev_server import DevServerProcess, Fault
 from harness.ingest_files import run_command
@@ -22,6 +24,8 @@ from harness.running import RunningRecorder
 from recorder import Publisher
 from recorder.bus.base import Encoding
 
+LOST = "rows were lost at shutdown"
+COMES_AGAIN = "messages were not acknowledged: none is lost, their bus delivers them again"
 EXACT = ("inserted", "pending", "shed", "dead_lettered", "duplicates_skipped", "expired")
 
 
@@ -74,7 +78,7 @@ def test_sigterm_loses_no_row(place: Place, tmp_path: pathlib.Path) -> None:
         recorder.ready()
         wait_until(lambda: recorder.rows("orders") > 2_000, "rows")
         assert recorder.stop() == 0
-        assert recorder.events("stopped")[-1]["rows_given_up"] == 0
+        assert recorder.events("stopped")[-1]["rows_lost"] == 0
         recorder.start().ready(2)
         wait_until(lambda: recorder.rows("orders") > 2_000, "rows of the second run")
         published = publishing.finish()
@@ -111,7 +115,7 @@ def test_two_buses_of_which_one_is_dead(place: Place, tmp_path: pathlib.Path) ->
         dead = f"zmq://127.0.0.1:{taken.getsockname()[1]}"
         alive = f"zmq://{tmp_path}/bus.sock"
         with RunningRecorder(tmp_path, bus=(dead, alive), **place.variables) as recorder:
-            recorder.ready()
+            recorder.started()
             with Publisher(alive) as publisher:
                 assert publisher.publish("orders", order(1, client_order_id="1"))
                 assert publisher.flush(60)
@@ -123,7 +127,9 @@ def test_two_buses_of_which_one_is_dead(place: Place, tmp_path: pathlib.Path) ->
             assert told.returncode == 3
             assert "NOT READY" in told.stdout
             taken.close()
+            assert not recorder.events("ready")
             wait_until(lambda: recorder.reasons() == [], "the other bus")
+            recorder.ready()
             with Publisher(dead) as publisher:
                 assert publisher.publish("orders", order(2, client_order_id="2"))
                 assert publisher.flush(60)
@@ -219,7 +225,7 @@ def test_it_starts_before_its_database_and_goes_on_when_that_comes(
     """Nobody answers: it says so, takes rows, acknowledges none, and has them in the table once somebody does."""
     place = Place(server.url, "trading")
     with RunningRecorder(tmp_path, **place.variables) as recorder:
-        recorder.ready()
+        recorder.started()
         assert (
             "127.0.0.1"
             in recorder.wait_event("no contact with the database, trying on; rows wait in memory")["why"]
@@ -234,6 +240,7 @@ def test_it_starts_before_its_database_and_goes_on_when_that_comes(
             server.start()
             assert publisher.flush(60)
         wait_until(lambda: recorder.reasons() == [], "readiness")
+        recorder.ready()
         assert recorder.rows("orders") == 100
         assert recorder.stop() == 0
     assert numbers(tmp_path, place) == list(range(100))
@@ -244,13 +251,62 @@ def test_it_stops_without_ever_having_had_a_database(
 ) -> None:
     """What it took is not acknowledged; it ends at once and with 0."""
     with RunningRecorder(tmp_path, **Place(server.url, "trading").variables) as recorder:
-        recorder.ready()
+        recorder.started()
         with Publisher(recorder.bus_url, close_timeout_s=0.0) as publisher:
             assert publisher.publish("orders", order(1))
             wait_until(lambda: recorder.rows("orders", "pending") == 1, "row taken")
             assert recorder.stop() == 0
             assert publisher.stats().acked == 0
-        assert recorder.events("stopped")[0]["unacknowledged"] == 1
+        assert (
+            recorder.events("stopped")[0]["unacknowledged"],
+            recorder.events("stopped")[0]["rows_lost"],
+        ) == (1, 0)
+        assert recorder.events(COMES_AGAIN)[0]["rows"] == 1
+        assert not recorder.events(LOST), "the bus has it"
+
+
+def test_tables_that_are_not_there_are_one_line_and_hold_up_no_exit(
+    server: DevServerProcess, tmp_path: pathlib.Path
+) -> None:
+    """Migrations were not run: the remedy is told once, by /readyz too; nothing but its own rows waits at the end."""
+    server.start()
+    unmigrated = Place(server.url, "default").variables | {"RECORDER_MIGRATE_ON_START": "false"}
+    with RunningRecorder(tmp_path, RECORDER_SHUTDOWN_TIMEOUT_S="600", **unmigrated) as recorder:
+        recorder.started()
+        wait_until(lambda: bool(recorder.events("tables are held")), "the reason")
+        (reason,) = recorder.reasons() or [""]
+        assert "orders" in reason
+        assert "run recorder migrate up" in reason
+        assert recorder.stop() == 0
+        (told,) = [
+            line
+            for line in recorder.events()
+            if "migrate up" in json.dumps(line) and line["level"] == "error"
+        ]
+        assert {"orders", "fills", "recorder_gaps"} < set(told["tables"])
+        (lost,) = recorder.events("what the recorder had to say of itself was lost at shutdown")
+        assert lost["rows"]["recorder_runs"] == 1
+        assert "migrate up" in lost["why"]
+        assert not recorder.events("ready")
+        (stopped,) = recorder.events("stopped")
+        assert (stopped["rows_lost"], stopped["unacknowledged"]) == (0, 0)
+
+
+def test_it_is_ready_once_its_tables_are_there(server: DevServerProcess, tmp_path: pathlib.Path) -> None:
+    """Somebody runs the migrations beside it: it goes on by itself, and says so then."""
+    server.start()
+    place = Place(server.url, "default")
+    with RunningRecorder(tmp_path, **(place.variables | {"RECORDER_MIGRATE_ON_START": "false"})) as recorder:
+        recorder.started()
+        with Publisher(recorder.bus_url) as publisher:
+            assert publisher.publish("orders", order(1, client_order_id="1"))
+            migrated = run_command("migrate", "up", cwd=tmp_path, **place.variables)
+            assert migrated.returncode == 0, migrated.stderr
+            recorder.ready()
+            assert publisher.flush(60)
+        assert recorder.reasons() == []
+        assert recorder.stop() == 0
+    assert numbers(tmp_path, place) == [1]
 
 
 def test_a_second_signal_ends_the_flush(server: DevServerProcess, tmp_path: pathlib.Path) -> None:
@@ -287,11 +343,69 @@ def test_it_stops_in_its_time_though_an_insert_hangs(
             assert recorder.stop() == 0
             stopped = recorder.events("stopped")[-1]
             assert stopped["unacknowledged"] == publisher.stats().waiting == 10
+            assert (stopped["rows_lost"], recorder.events(COMES_AGAIN)[0]["rows"]) == (0, 10)
+            assert not recorder.events(LOST)
             server.disarm()
             recorder.start().ready(2)
             assert publisher.flush(60)
         assert recorder.stop() == 0
     assert numbers(tmp_path, place) == list(range(10))
+
+
+def test_rows_of_a_bus_that_repeats_nothing_are_lost_at_the_end(
+    server: DevServerProcess, tmp_path: pathlib.Path
+) -> None:
+    """What is not in when time is over nobody has any more: it is told, table by table, and the exit code says so."""
+    server.start()
+    place = Place(server.url, "trading")
+    plain = zmq.Context.instance().socket(zmq.PUB)
+    with contextlib.closing(plain):
+        port = plain.bind_to_random_port("tcp://127.0.0.1")
+        once = f"zmq+sub://127.0.0.1:{port}"
+        again = f"zmq://{tmp_path}/bus.sock"
+        settings = place.variables | {"RECORDER_SHUTDOWN_TIMEOUT_S": "1.5"}
+        with RunningRecorder(tmp_path, bus=(once, again), **settings) as recorder:
+            recorder.ready()
+            server.arm(Fault("before", "hang", table="orders"))
+            with Publisher(again, close_timeout_s=0.0) as publisher:
+                assert publisher.publish("fills", {"no_such_column": 1})
+
+                def taken() -> bool:
+                    plain.send_multipart([b"orders", json.dumps(order(1)).encode()])
+                    return recorder.rows("orders", "pending") >= 5
+
+                wait_until(taken, "rows")
+                assert recorder.stop() == 1
+        (told,) = recorder.events(LOST)
+        (stopped,) = recorder.events("stopped")
+        assert told["table"] == "orders"
+        assert stopped["rows_lost"] == told["rows"] >= 5
+        assert stopped["unacknowledged"] == 0
+        assert not recorder.events(COMES_AGAIN)
+
+
+def test_a_query_over_serve_that_will_not_end_does_not_hold_up_the_exit(tmp_path: pathlib.Path) -> None:
+    """The process ends by itself with its exit code, its log complete, though the interpreter could not."""
+    program = """
+import sys, threading
+from recorder.cli import main
+from recorder.devserver.server import DevServer
+
+close = DevServer.close
+async def stuck(self):
+    await close(self)
+    threading.Thread(target=threading.Event().wait).start()  # the interpreter's exit would wait for it for ever
+    return False
+DevServer.close = stuck
+main()
+"""
+    recorder = RunningRecorder(tmp_path, "--serve", "127.0.0.1:0")
+    recorder.command = (sys.executable, "-c", program)
+    with recorder:
+        recorder.ready()
+        assert recorder.stop() == 0
+        assert recorder.events("stopped")
+        assert "would not end" in recorder.log.read_text()
 
 
 def test_the_supervisor_hears_when_it_is_ready_reloads_and_stops(tmp_path: pathlib.Path) -> None:

@@ -16,6 +16,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from typing import Any, Self
 
 from .dev_server import free_port
@@ -40,6 +41,7 @@ class RunningRecorder:
         self.folder = folder
         self.health = f"http://127.0.0.1:{free_port()}"
         self.bus_url = f"zmq://127.0.0.1:{free_port()}"
+        self.command: Sequence[str] = COMMAND
         self.log = folder / f"run-{self.health.rpartition(':')[2]}.log"
         self._buses = (self.bus_url,) if bus is None else bus
         self._arguments = arguments
@@ -51,7 +53,7 @@ class RunningRecorder:
         addresses = [part for url in self._buses for part in ("--bus", url)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*COMMAND, "--data-dir", str(self.folder / "data"), "run", *addresses,
+                [*self.command, "--data-dir", str(self.folder / "data"), "run", *addresses,
                  "--health-addr", self.health.removeprefix("http://"), *self._arguments],
                 env=child_environment(**self._environment), cwd=self.folder,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
