@@ -1,16 +1,7 @@
 """A sink over clickhouse-connect: all that does not depend on how the server is reached.
 
 A subclass says how to open a client, how one batch travels, and which server it is. Common are the pinned
-settings, the look-up, the classes of errors, the handles, and how an insert that hangs is cut:
-
-1. After `timeout_s` the insert, found by its token in `log_comment`, is killed from another handle.
-2. `InsertTimeout` is raised only when the call has ended *and* the server runs nothing under that token. Then
-   the next look-up is final: no late commit follows it.
-3. If that does not come true within `kill_wait_s`, `InsertStillRunning` is raised. Until the old insert has
-   ended, both `insert` and `look_up` of that batch raise it too, so that a look-up which answers is always
-   final, and a token never runs twice.
-4. An insert that was given up in any other way (cancelled, connection lost) is killed, or seen to be gone,
-   before its batch is looked up or sent again.
+settings, the look-up, the classes of errors, the handles, and how an insert that hangs is cut (`unfinished`).
 
 Invariants: every call is bounded in time and number; what waits longer than its limit for a handle was never
 sent. Inserts, look-ups, queries, commands and kills have handles of their own: none waits for another kind.
@@ -28,7 +19,6 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -40,13 +30,12 @@ from recorder.sink import statements
 from recorder.sink.base import DescribedTable, ServerInfo
 from recorder.sink.codes import sink_error
 from recorder.sink.errors import InsertStillRunning, InsertTimeout, Retryable, SinkError, SinkUnavailable
-from recorder.sink.handles import Handles
+from recorder.sink.handles import Handles, ended, join
+from recorder.sink.unfinished import UnfinishedInserts
+from recorder.sink.uptime import Uptime
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-START_TOLERANCE_S = 3.0
-"""How far a server's uptime and our clock may drift apart between two answers and it is still the same start."""
 
 LONGEST_S = 10 * 365 * 86_400.0
 """The time limit of what has none."""
@@ -76,10 +65,16 @@ class ClientSink(abc.ABC):
         self._queries = Handles("query", lambda: self._open(cut), query_handles)
         self._commands = Handles("command", lambda: self._open({}), command_handles)
         self._kills = Handles("kill", lambda: self._open_for_kills(cut), kill_handles)
+        self._unfinished = UnfinishedInserts(
+            self._kills,
+            kill=self._kill,
+            runs=self._runs,
+            resolved=self._resolved,
+            told=self._told,
+            kill_wait_s=kill_wait_s,
+        )
+        self._uptime = Uptime()
         self._pid = os.getpid()
-        self._running: dict[str, Future[None]] = {}  # token -> its call has not returned
-        self._doubtful: set[str] = set()  # tokens whose call ended without the server's word
-        self._uptime: tuple[int, float, int] | None = None  # uptime, our clock, start then given
         self._closed = False
         self._at_exit = _close_at_exit(weakref.ref(self))
         atexit.register(self._at_exit)
@@ -131,9 +126,8 @@ class ClientSink(abc.ABC):
         answer = client.query(statements.RUNNING, parameters={"comment": token})
         return int(answer.result_rows[0][0]) > 0
 
-    def _resolved(self, token: str) -> None:
+    def _resolved(self, token: str) -> None:  # noqa: B027 - for who keeps something of an insert until then
         """No insert under this token can commit any more."""
-        self._doubtful.discard(token)
 
     # The protocol.
 
@@ -161,10 +155,9 @@ class ClientSink(abc.ABC):
         for handles in working:
             handles.close()
         kill_wait_s = min(self._kill_wait_s, self._close_wait_s)
-        if stuck := _join(working, self._close_wait_s):
-            for token in list(self._running):
-                self._ask_to_stop(token)
-            stuck = _join(working, kill_wait_s)
+        if stuck := join(working, self._close_wait_s):
+            self._unfinished.ask_all_to_stop()
+            stuck = join(working, kill_wait_s)
         self._kills.close()
         stuck += self._kills.join(kill_wait_s)
         if stuck:
@@ -182,17 +175,7 @@ class ClientSink(abc.ABC):
             return version, self._server_uuid(client), int(uptime), int(now)
 
         version, server_uuid, uptime, now = await self._ask(self._look_ups, ask, "target")
-        clock = time.monotonic()
-        started_at_s = now - uptime
-        if self._uptime is not None:
-            # Both are whole seconds, so their difference jitters, and the wall clock may be set. A server whose
-            # uptime grew as our monotonic clock did is the same one, and keeps the start it first had.
-            uptime_then, clock_then, start_then = self._uptime
-            drift_s = (uptime - uptime_then) - (clock - clock_then)
-            if uptime >= uptime_then and abs(drift_s) < START_TOLERANCE_S:
-                started_at_s = start_then
-        self._uptime = (uptime, clock, started_at_s)
-        return ServerInfo(version, server_uuid, started_at_s)
+        return ServerInfo(version, server_uuid, self._uptime.started_at_s(uptime, now, time.monotonic()))
 
     async def describe(self, table: str) -> DescribedTable | None:
         """The table as it is now; None where there is none."""
@@ -225,37 +208,35 @@ class ClientSink(abc.ABC):
             SinkError: what the server said.
         """
         self._check_process()
-        await self._see_it_ended(batch)
+        await self._unfinished.see_ended(batch)
 
         def send(client: Client) -> None:
             settings = statements.insert_settings(batch, timeout_s, client.server_settings)
             self._send(client, batch, settings)
 
         call = self._inserts.submit(send)
-        self._running[batch.token] = call
-        call.add_done_callback(lambda _: self._running.pop(batch.token, None))
+        self._unfinished.began(batch.token, call)
         try:
-            ended = await _ended(call, timeout_s)
+            in_time = await ended(call, timeout_s)
         except asyncio.CancelledError:
             if not call.cancel():  # it runs, and nobody waits for it any more
-                self._doubtful.add(batch.token)
-                self._ask_to_stop(batch.token)
+                self._unfinished.doubt(batch.token)
+                self._unfinished.ask_to_stop(batch.token)
             raise
-        if not ended:
+        if not in_time:
             if call.cancel():
                 raise Retryable(
                     f"{batch.table}: no free handle within {timeout_s:g} s; nothing was sent "
                     f"({self._inserts.opened} inserts are running)"
                 )
-            self._doubtful.add(batch.token)
-            await self._cut(batch, call, timeout_s)
+            await self._unfinished.cut(batch, call, timeout_s)
         error = call.exception()
         if error is None:
             return  # also where the kill came too late: the server said yes
         told = self._told(error, batch.table)
         if isinstance(told, SinkUnavailable) and self._may_have_run(error):
-            self._doubtful.add(batch.token)
-        if not ended and not isinstance(told, InsertTimeout):
+            self._unfinished.doubt(batch.token)
+        if not in_time and not isinstance(told, InsertTimeout):
             told = InsertTimeout(
                 f"{batch.table}: insert of {batch.rows} rows cut after {timeout_s:g} s ({told})",
                 code=told.code,
@@ -270,7 +251,7 @@ class ClientSink(abc.ABC):
                 still commit, so no answer would be worth anything.
         """
         self._check_process()
-        await self._see_it_ended(batch)
+        await self._unfinished.see_ended(batch)
         if batch.from_source and (earlier := await self._earlier_inserts(batch)):
             raise InsertStillRunning(
                 f"{batch.table}: {earlier} inserts that began before this recorder did are running; rows that come "
@@ -309,58 +290,13 @@ class ClientSink(abc.ABC):
         self._check_process()
         limit_s = self._query_timeout_s + 1.0 if timeout_s is None else timeout_s
         call = handles.submit(work)
-        if not await _ended(call, limit_s):
+        if not await ended(call, limit_s):
             call.cancel()
             raise SinkUnavailable(f"{what}: no answer within {limit_s:g} s")
         try:
             return call.result()
         except Exception as error:
             raise self._told(error, what) from error
-
-    async def _cut(self, batch: Batch, call: Future[None], timeout_s: float) -> None:
-        """Kill a running insert; return once it has ended here and on the server."""
-        self._ask_to_stop(batch.token)
-        deadline_s = time.monotonic() + self._kill_wait_s
-        if await _ended(call, self._kill_wait_s):
-            while True:
-                if not await self._why_doubtful(batch.token):
-                    self._resolved(batch.token)
-                    return
-                if time.monotonic() > deadline_s:
-                    break
-                await asyncio.sleep(0.05)
-        how = f"passed its limit of {timeout_s:g} s and could not be killed within {self._kill_wait_s:g} s"
-        raise _still_running(batch, how)
-
-    async def _see_it_ended(self, batch: Batch) -> None:
-        """Return when no insert of this batch can commit any more; else raise `InsertStillRunning`."""
-        if batch.token in self._running:
-            raise _still_running(batch, "is still running")
-        if batch.token in self._doubtful:
-            self._ask_to_stop(batch.token)
-            if why := await self._why_doubtful(batch.token):
-                raise _still_running(batch, f"may still be running ({why})")
-            self._resolved(batch.token)
-
-    async def _why_doubtful(self, token: str) -> str:
-        """Why an insert under this token may yet commit; empty where the server runs none."""
-        answer = self._kills.submit(lambda client: self._runs(client, token))
-        if not await _ended(answer, self._kill_wait_s):
-            answer.cancel()
-            return f"the server did not say within {self._kill_wait_s:g} s"
-        if error := answer.exception():
-            return str(self._told(error, "asking the server"))
-        return "the server runs it" if answer.result() else ""
-
-    def _ask_to_stop(self, token: str) -> None:
-        def kill(client: Client) -> None:
-            try:
-                self._kill(client, token)
-            except Exception as error:  # noqa: BLE001 - whether it runs is asked next, and decides
-                log.debug("%s", self._told(error, f"killing the insert under token {token}"))
-
-        with contextlib.suppress(SinkUnavailable):  # closed meanwhile
-            self._kills.submit(kill)
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
@@ -374,33 +310,6 @@ def _as_arrow(client: Client, sql: str, parameters: Mapping[str, Any] | None) ->
     raw = client.raw_query(sql, parameters=dict(parameters or {}), fmt="ArrowStream")
     with pa.ipc.open_stream(raw) as reader:
         return reader.read_all()
-
-
-def _still_running(batch: Batch, how: str) -> InsertStillRunning:
-    return InsertStillRunning(
-        f"{batch.table}: insert of {batch.rows} rows under token {batch.token} {how}; "
-        "neither looked up nor sent again before it has ended"
-    )
-
-
-def _join(pools: Sequence[Handles], timeout_s: float) -> int:
-    """Wait for all of them together; how many handles are still open after `timeout_s`."""
-    deadline_s = time.monotonic() + timeout_s
-    return sum(handles.join(max(0.0, deadline_s - time.monotonic())) for handles in pools)
-
-
-async def _ended(call: Future[Any], timeout_s: float | None) -> bool:
-    """Wait for a call without cancelling it; whether it ended in time."""
-    waiting = asyncio.wrap_future(call)
-    waiting.add_done_callback(_seen)
-    done, _ = await asyncio.wait({waiting}, timeout=timeout_s)
-    return bool(done)
-
-
-def _seen(waiting: asyncio.Future[Any]) -> None:
-    """Mark an error as seen: it is taken from the call itself, and a call given up has nobody to take it."""
-    if not waiting.cancelled():
-        waiting.exception()
 
 
 def _close_at_exit(sink: weakref.ref[ClientSink]) -> Callable[[], None]:

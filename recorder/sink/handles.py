@@ -9,10 +9,11 @@ Threads are daemons: a call that cannot be ended must not keep the process from 
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -116,3 +117,23 @@ class Handles:
     def _become_free(self) -> None:
         with self._lock:
             self._free += 1
+
+
+def join(pools: Sequence[Handles], timeout_s: float) -> int:
+    """Wait for all of them together; how many handles are still open after `timeout_s`."""
+    deadline_s = time.monotonic() + timeout_s
+    return sum(handles.join(max(0.0, deadline_s - time.monotonic())) for handles in pools)
+
+
+async def ended(call: Future[Any], timeout_s: float | None) -> bool:
+    """Wait for a call without cancelling it; whether it ended in time."""
+    waiting = asyncio.wrap_future(call)
+    waiting.add_done_callback(_seen)
+    done, _ = await asyncio.wait({waiting}, timeout=timeout_s)
+    return bool(done)
+
+
+def _seen(waiting: asyncio.Future[Any]) -> None:
+    """Mark an error as seen: it is taken from the call itself, and a call given up has nobody to take it."""
+    if not waiting.cancelled():
+        waiting.exception()

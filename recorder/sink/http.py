@@ -248,7 +248,6 @@ class HttpSink(ClientSink):
     # What became of an insert.
 
     def _resolved(self, token: str) -> None:
-        super()._resolved(token)
         self._sent.pop(token, None)
 
     def _places(self, client: Client, token: str) -> list[HostClient]:
