@@ -6,8 +6,6 @@ published is received, every received row is accounted for, and the server has e
 
 from __future__ import annotations
 
-import dataclasses
-
 import click
 
 from benchmarks import rig
@@ -98,7 +96,7 @@ def report(result: ServiceResult, what: str, conditions: str, engine: str) -> Re
             Verdict("rows or messages shed", count(shed), "0", shed == 0),
             Verdict("counts agree, each row once", "; ".join(problems) or "all", "all", not problems),
         ],
-        dataclasses.asdict(result),
+        result.as_dict(),
     )
 
 

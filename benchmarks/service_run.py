@@ -72,6 +72,29 @@ class ServiceResult:
         ]
         return found
 
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "elapsed_s": self.elapsed_s,
+            "drain_s": self.drain_s,
+            "publish_s": dict(self.publish),
+            "lateness_max_s": self.lateness_max_s,
+            "acked_s": dict(self.acked),
+            "shed_messages": self.shed_messages,
+            "problems": self.problems(),
+            "cpu_s": dict(self.cpu_s),
+            "rss_bytes": dict(self.rss_bytes),
+            "tables": {
+                table: {
+                    **balance,
+                    "offered_rows": self.offered_rows[table],
+                    "stored_rows": self.stored[table].rows,
+                    "lag": self.status["tables"][table]["lag"],
+                }
+                for table, balance in self.status["balance"].items()
+            },
+        }
+
     @property
     def shed_rows(self) -> int:
         """Rows the recorder shed."""

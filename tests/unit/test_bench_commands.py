@@ -189,3 +189,14 @@ def test_hotpath_accounts_for_every_row_while_the_server_fails() -> None:
     assert set(found["calls_s"]) == {"before", *TROUBLES, "after"}
     assert found["problems"] == []
     assert "--publisher" in run("hotpath", "--faults").stderr
+
+
+def test_the_service_gets_every_row_in_once() -> None:
+    """Publisher, recorder and server as processes: what was published is there, and in the answer."""
+    found = answer("service", "--seconds", "1", "--rate", "2000")
+    counts_agree(found)
+    tables = found["tables"]
+    assert sum(table["offered_rows"] for table in tables.values()) == 2_000
+    assert all(table["stored_rows"] >= table["offered_rows"] for table in tables.values())
+    assert set(found["cpu_s"]) == {"publisher", "recorder", "server"}
+    assert found["acked_s"]["p99"] > 0
