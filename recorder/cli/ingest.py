@@ -104,6 +104,7 @@ def ingest(
         recorder ingest --table fills fills.ndjson
         recorder ingest --table market_data --json day.parquet
     """
+    from recorder.collector import rare_collection
     from recorder.errors import NotDurable
     from recorder.ingest import Format, IngestOptions, WrongUse, run_ingest
     from recorder.ingest.errors import FileTruncated, RowsTooOld
@@ -149,6 +150,7 @@ def ingest(
             open_file(file).close()  # before a database is made for files that are not there
         with (
             _stop_on_terminate(stop),
+            rare_collection(),
             Recorder(settings, packs=packs) as recorder,
             _shown(invocation) as show,
         ):

@@ -50,6 +50,7 @@ def run(invocation: Invocation, bus: tuple[str, ...], serve: str | None, health_
     """
     import asyncio
 
+    from recorder.collector import rare_collection
     from recorder.loop import new_loop
     from recorder.service.service import Service
 
@@ -72,7 +73,7 @@ def run(invocation: Invocation, bus: tuple[str, ...], serve: str | None, health_
             os._exit(code)
         return code
 
-    with asyncio.Runner(loop_factory=new_loop) as runner:
+    with rare_collection(), asyncio.Runner(loop_factory=new_loop) as runner:
         code = runner.run(main())
     click.get_current_context().exit(code)
 
