@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from recorder.devserver import codecs, reply
+from recorder.devserver import codecs, native, reply
 from recorder.devserver.engine import Outcome
 from recorder.devserver.errors import StatementError
 from recorder.devserver.execute import Job
@@ -23,6 +24,9 @@ from recorder.devserver.sessions import Session
 from recorder.devserver.spool import Spool
 
 __all__ = ["Delivery", "Job"]
+
+MOST_HEAD_BYTES = 64 << 20
+"""The most of an answer that is held for the types in its first block; the engine makes blocks of a few megabytes."""
 
 
 class Delivery:
@@ -40,6 +44,7 @@ class Delivery:
             log_comment=job.request.log_comment,
         )
         self._pipe: Pipe | None = None
+        self._session: Session | None = None
         self._done: asyncio.Future[Outcome]
 
     async def begin(self, kept: contextlib.ExitStack) -> None:
@@ -55,7 +60,7 @@ class Delivery:
                 await front.hooks.before(self._statement)
             front.running.begin(job.run, counts=not job.query.looks_at_others)
             undo.callback(front.running.end, job.run)
-            session = self._take_session()
+            session = self._session = self._take_session()
             if session is not None:
                 undo.callback(front.sessions.give_back, session, self._session_s)
             self._pipe = pipe = Pipe()
@@ -97,7 +102,7 @@ class Delivery:
 
     async def _pass_on(self, pipe: Pipe, out: reply.Reply) -> web.StreamResponse:
         hooks = self._front.hooks
-        while piece := await pipe.read():
+        async for piece in self._pieces(pipe):
             await out.write(piece)
         try:
             outcome = await asyncio.shield(self._done)
@@ -108,6 +113,29 @@ class Delivery:
         if hooks is not None:
             await hooks.after(self._statement)
         return await out.finish(outcome)
+
+    async def _pieces(self, pipe: Pipe) -> AsyncIterator[bytes]:
+        """The answer as it comes; one in Native with the time zones of its columns."""
+        job, head = self._job, b""
+        while self._format == "Native" and job.query.answers and (piece := await pipe.read()):
+            head += piece
+            try:
+                if native.has_times(head):
+                    head = native.with_types(head, await self._types())
+            except native.MoreError:
+                if len(head) < MOST_HEAD_BYTES:
+                    continue
+            except native.OtherError:
+                pass
+            break
+        if head:
+            yield head
+        while piece := await pipe.read():
+            yield piece
+
+    async def _types(self) -> list[str]:
+        front, job, session = self._front, self._job, self._session
+        return await on_thread("devserver-types", lambda: front.executor.types(job, session), nice=front.nice)
 
     async def _end_at_output(self, pipe: Pipe) -> None:
         """Nobody waits for the statement any more: it may go on until it has something to say."""
@@ -133,14 +161,18 @@ class Delivery:
             spool = kept.enter_context(
                 Spool(self._front.folder, limit_bytes=self._front.answer_bytes, holds="answer")
             )
-        name = job.query.format or job.request.settings.get("format", "") or job.request.default_format
         return reply.Reply(
             self._http,
             self._front.server,
             job.run,
-            reply.Manner(name, job.query.tells, self._encoding, self._front.send_s(job.request)),
+            reply.Manner(self._format, job.query.tells, self._encoding, self._front.send_s(job.request)),
             spool,
         )
+
+    @property
+    def _format(self) -> str:
+        job = self._job
+        return job.query.format or job.request.settings.get("format", "") or job.request.default_format
 
     @property
     def _encoding(self) -> str | None:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from recorder.devserver.errors import StatementError
+from recorder.devserver.errors import Code, StatementError
 from recorder.sink import engine_config, folder
 from recorder.sink.engine import configured
 
@@ -113,6 +113,18 @@ class Connection:
         """The rows of a short answer."""
         text = self.run(sql.encode(), "TSVRaw").rest.decode("utf-8", "replace")
         return [line.split("\t") for line in text.splitlines()]
+
+    def clear(self) -> None:
+        """Hear what a failed statement left, until the answer is to the question asked (see `clean_client`).
+
+        Raises:
+            StatementError: there is no end of it.
+        """
+        for attempt in range(5):
+            word = f"clean-{id(self)}-{attempt}"
+            if self.ask(f"SELECT '{word}'") == [[word]]:
+                return
+        raise StatementError.ours(Code.STD_EXCEPTION, "The session is broken; begin another one.")
 
     def set(self, settings: Mapping[str, str]) -> None:
         """Set settings of the connection."""

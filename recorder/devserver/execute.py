@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -100,7 +102,31 @@ class Executor:
         self._bring(connection, job)
         if level != "0":
             connection.set({"readonly": level})
+        self._look_ahead(connection, job, own_tables=bool(job.whole.tables))
         return self._run(connection, job, judged, output)
+
+    def types(self, job: Job, session: Session | None) -> list[str]:
+        """The types of the columns that a statement answers with; none where that cannot be said."""
+        if job.run.types is not None:
+            return job.run.types
+        request = job.request
+        settings = {name: value for name, value in request.settings.items() if name != "readonly"}
+        database = request.database or (session.database if session is not None else "") or self._database
+        with contextlib.suppress(StatementError), self._engine.connection() as connection:
+            connection.set({**SERVER_LIKE, **settings, **self._fixed(settings)})
+            if database != "default":
+                connection.use(database)
+            connection.set({"readonly": "1" if self._read_only else "2"})
+            return _types(connection, job)
+        return []
+
+    def _look_ahead(self, connection: Connection, job: Job, *, own_tables: bool) -> None:
+        """Ask for a statement's types while its tables can be seen: other connections have not got them."""
+        if own_tables and job.query.answers and "Native" in (job.query.format, job.request.default_format):
+            try:
+                job.run.types = _types(connection, job)
+            except StatementError:  # the statement itself says why
+                connection.clear()
 
     def _in_session(self, session: Session, job: Job, output: str) -> Outcome:
         connection = session.open(self._connect)
@@ -115,6 +141,7 @@ class Executor:
             judged = self._judge(connection, job)
             self._let_through(judged, job, readonly=level != "0")
             job.run.timezone = job.query.timezone or settings.get("session_timezone", "") or session.timezone
+            self._look_ahead(connection, job, own_tables=bool(job.whole.tables) or session.temporary)
             outcome = self._run(connection, job, judged, output)
             failed = False
             return outcome
@@ -229,6 +256,12 @@ class Executor:
                 pieces += (query.sql[at : token.start], quoted(own).encode())
                 at = token.end
         return query_of(b"".join((*pieces, query.sql[at:]))) if pieces else query
+
+
+def _types(connection: Connection, job: Job) -> list[str]:
+    sql = b"DESCRIBE TABLE (%s\n)" % job.query.sql[: job.query.places[0]]
+    told = connection.run(sql, "JSONCompactEachRow", job.request.parameters).rest.decode("utf-8", "replace")
+    return [json.loads(line)[1] for line in told.split("\n") if line]
 
 
 def _readonly_message(request: Request) -> str:

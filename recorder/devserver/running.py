@@ -22,7 +22,8 @@ _NUMBERS = itertools.count(1)
 class Run:
     """A statement under way. `mark` tells it from all others in the engine's list of processes.
 
-    `timezone` is the one it runs in, once that is known; empty for the server's.
+    `timezone` is the one it runs in, once that is known; empty for the server's. `types` are those of its columns,
+    where they had to be asked for before it ran.
     """
 
     def __init__(self, query_id: str):
@@ -30,6 +31,7 @@ class Run:
         self.mark = f"recorder-{os.getpid()}-{next(_NUMBERS)}"
         self.cancelled = False
         self.timezone = ""
+        self.types: list[str] | None = None
 
     def check(self) -> None:
         """Raise where nobody waits for it any more.

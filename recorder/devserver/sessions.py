@@ -27,6 +27,7 @@ class Session:
         self.busy = True
         self._open = False
         self.until_s = 0.0
+        self.temporary = False  # whether it may have tables of its own
         self._changed: dict[str, str] | None = None
         self._database: str | None = None
         self._dirty = False
@@ -41,6 +42,11 @@ class Session:
             self.connection = connect()
             self._open = True
         return self.connection
+
+    @property
+    def database(self) -> str:
+        """What `USE` said in it; empty for nothing."""
+        return self._database or ""
 
     @property
     def timezone(self) -> str:
@@ -86,17 +92,15 @@ class Session:
                 self.connection.use(self._database)
         if first == "SET":
             self._changed = None
+        if first == "CREATE" and b"TEMPORARY" in sql.upper():
+            self.temporary = True
         if first in ("USE", "DROP"):
             self._database = None
 
     def _clear(self) -> None:
-        """Hear what a failed statement left, until the connection answers what it is asked (see `clean_client`)."""
-        for attempt in range(5):
-            word = f"clean-{id(self)}-{attempt}"
-            if self.connection.ask(f"SELECT '{word}'") == [[word]]:
-                self._dirty = False
-                return
-        raise StatementError.ours(Code.STD_EXCEPTION, "The session is broken; begin another one.")
+        """Hear what a failed statement left."""
+        self.connection.clear()
+        self._dirty = False
 
 
 class Sessions:
