@@ -19,7 +19,7 @@ def execution_report(**changes: Any) -> dict[str, Any]:
         "e": "executionReport", "E": T0 + 1, "s": "ETHBTC", "c": "web_a1", "S": "BUY", "o": "LIMIT", "f": "GTC",
         "q": "1.00000000", "p": "0.10264410", "P": "0.00000000", "F": "0.00000000", "g": -1, "C": "", "x": "NEW",
         "X": "NEW", "r": "NONE", "i": 4293153, "l": "0.00000000", "z": "0.00000000", "L": "0.00000000", "n": "0",
-        "N": None, "T": T0, "t": -1, "I": 8641984, "w": True, "m": False, "M": False, "O": T0 - 3,
+        "N": None, "T": T0, "t": -1, "I": 8641984, "w": True, "m": False, "M": False, "O": T0,
         "Z": "0.00000000", "Y": "0.00000000", "Q": "0.00000000", "W": T0, "V": "NONE",
     } | changes  # fmt: skip
 

@@ -24,6 +24,8 @@ from schemas.core.trading import AccountState, Fill, Order, PositionIntraday
 
 STREAMS_MAX = 256
 """Streams whose venues are remembered; one more takes the place of the one heard first."""
+STREAM_NAME_MAX = 255
+"""Characters of a stream's name that tell it from others."""
 
 TYPES: dict[str, type[Struct]] = {
     "executionReport": messages.ExecutionReport,
@@ -113,6 +115,7 @@ class PrivateStreams:
         Raises:
             BadMessage: its values contradict each other; no state has changed.
         """
+        stream = stream[:STREAM_NAME_MAX]
         if isinstance(event.message, messages.StreamEnd):
             return self._account.stream_end(event.message, ts_local, self._ended(event.name, stream))
         rows = self._makers[event.name](event.message, ts_local, event.body)

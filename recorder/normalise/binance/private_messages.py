@@ -47,7 +47,7 @@ class ExecutionReport(Struct, gc=False):
     p: Amount
     x: Word
     X: Word
-    i: VenueId
+    i: MaybeId
     l: Amount  # noqa: E741 - the venue's name
     z: Amount
     L: Amount
@@ -55,6 +55,8 @@ class ExecutionReport(Struct, gc=False):
     t: MaybeId
     m: bool
     w: bool = False
+    O: VenueTime | None = None  # noqa: E741 - the venue's name
+    """When the order was made; before `T` where something becomes of an order that was there."""
     P: Amount | None = None
     Q: Amount | None = None
     C: ClientId | None = None
@@ -177,7 +179,7 @@ class ListOrder(Struct, gc=False):
     """One order of a list."""
 
     s: Symbol
-    i: VenueId
+    i: MaybeId
     c: ClientId
 
 

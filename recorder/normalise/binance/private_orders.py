@@ -26,13 +26,15 @@ from recorder.normalise.binance.private_messages import (
 )
 from recorder.normalise.binance.private_words import (
     ALGO_STATUSES,
+    LIST_STATUSES,
     RESTING_TIFS,
     STATUSES,
     TRIGGERED,
-    expiry_reason,
     futures_notes,
+    futures_reason,
     reason_of,
     spot_notes,
+    spot_reason,
 )
 from recorder.normalise.binance.rows import LEGS_MAX, Slot
 from recorder.normalise.binance.state import known_time_ns
@@ -79,12 +81,10 @@ class PrivateOrders:
             named = message.C or message.c
         amended = message.x == "REPLACED" and named != message.c
         order = self._order(self._spot, message, message.c, status, ts_local, message.o)
-        order.reject_reason = reason_of(message.r) or expiry_reason(message.eR, status)
+        order.reject_reason = spot_reason(message, status)
         order.notes = spot_notes(message)
-        if message.x == "NEW" and not (message.w and message.o.startswith(_CONDITIONAL)):
-            order.ts_ack = (
-                ts_local  # a conditional order in the book was acknowledged before it was triggered
-            )
+        if message.x == "NEW" and not _acknowledged_before(message):
+            order.ts_ack = ts_local
         rows = [NormalisedRow("orders", Slot.ORDER, order)]
         if amended:
             # One id is one order: the one it had ends here. Its fills stay under it, by the venue's id they are one.
@@ -113,9 +113,7 @@ class PrivateOrders:
         if status == "Expired" and str(found.er) == TRIGGERED:
             status = "Acked"  # under the same ids it goes on as the order that it became
         order = self._order(venue, found, found.c, status, ts_local, found.ot or found.o)
-        order.reject_reason = expiry_reason(found.er, status) or (
-            "self-trade prevention" if found.X == "EXPIRED_IN_MATCH" else None
-        )
+        order.reject_reason = futures_reason(found, status)
         order.notes = futures_notes(found)
         if found.x == "NEW" and found.ot in (None, found.o):
             order.ts_ack = ts_local  # not again when a conditional order becomes what it was to become
@@ -187,13 +185,18 @@ class PrivateOrders:
 
     def list_status(self, message: ListStatus, ts_local: int, _: bytes) -> list[NormalisedRow]:
         """Spot: the orders of a list that was refused. In all else each order of a list speaks for itself: the list
-        does not know whether its orders rest, and a row of it would hide what they said."""
-        if message.L != "REJECT":
+        does not know whether its orders rest, and a row of it would hide what they said. A refusal without a reason
+        may be that of a cancellation: the orders then go on."""
+        if message.L not in LIST_STATUSES:
+            raise BadMessage(
+                "bad_field", f'status "{message.L}" of an order list is none the venue is known for'
+            )
+        reason = reason_of(message.r)
+        if message.L != "REJECT" or reason is None:
             self._ignored[f"listStatus.{message.L}"] += 1
             return []
         if len(message.O) > LEGS_MAX:
             raise BadMessage("too_many_rows", f"a list of {len(message.O)} orders; at most {LEGS_MAX}")
-        reason = reason_of(message.r) or "the order list was refused"
         return [
             NormalisedRow(
                 "orders",
@@ -201,7 +204,7 @@ class PrivateOrders:
                 Order(
                     ts_local=ts_local,
                     client_order_id=leg.c or None,
-                    broker_order_id=str(leg.i),
+                    broker_order_id=_number(leg.i),
                     account_id=self._account_id,
                     symbol=leg.s,
                     venue=self._spot,
@@ -228,7 +231,7 @@ class PrivateOrders:
         return Order(
             ts_local=ts_local,
             client_order_id=client_order_id or None,
-            broker_order_id=str(message.i),
+            broker_order_id=_number(message.i),
             account_id=self._account_id,
             symbol=message.s,
             venue=venue,
@@ -271,7 +274,7 @@ class PrivateOrders:
                 ts_local=ts_local,
                 ts_exchange=known_time_ns(None, time),
                 client_order_id=client_order_id,
-                broker_order_id=str(message.i),
+                broker_order_id=_number(message.i),
                 fill_id=fill_id,
                 account_id=self._account_id,
                 symbol=message.s,
@@ -314,6 +317,19 @@ class PrivateOrders:
         self._full_fills.move_to_end(fill)
         if len(self._full_fills) > FULL_FILLS_MAX:
             self._full_fills.popitem(last=False)
+
+
+def _acknowledged_before(message: ExecutionReport) -> bool:
+    """Whether a NEW is not the first one of its order: a conditional order comes into the book when it is triggered,
+    one that waited for another of its list when that one is filled."""
+    if message.w and message.o.startswith(_CONDITIONAL):
+        return True
+    return message.g >= 0 and message.O is not None and message.O < message.T
+
+
+def _number(order_id: int) -> str | None:
+    """The venue's number of an order; None where it gave none."""
+    return str(order_id) if order_id >= 0 else None
 
 
 def _unless_zero(amount: str) -> str | None:

@@ -28,11 +28,16 @@ ALGO_STATUSES = {
 }
 """Statuses of conditional orders; TRIGGERED and FINISHED depend on what became of the order."""
 
+LIST_STATUSES = frozenset({"EXECUTING", "ALL_DONE", "REJECT"})
+"""Statuses of spot's order lists."""
+
+SELF_TRADE = "self-trade prevention"
+
 RESTING_TIFS = frozenset({"GTC", "GTX", "GTD", "GTE_GTC", "RPI"})
 """Times in force under which an order waits in the book."""
 
 EXPIRY_REASONS = {
-    "1": "self-trade prevention",
+    "1": SELF_TRADE,
     "2": "IOC could not be filled completely",
     "3": "IOC could not be filled completely because of self-trade prevention",
     "4": "knocked out by a reduce-only order of higher priority, or it would have reversed the position",
@@ -62,11 +67,24 @@ def reason_of(word: str | None) -> str | None:
     return word if word and word != "NONE" else None
 
 
-def expiry_reason(code: str | int | None, status: str) -> str | None:
-    """Why an order expired or was cancelled; None where the venue does not say."""
+def _told(code: str | int | None, status: str) -> str | None:
     if status not in ("Expired", "Canceled", "Rejected") or code in (None, "", "0", 0, "NONE"):
         return None
-    return EXPIRY_REASONS.get(str(code), str(code))
+    return str(code)
+
+
+def spot_reason(message: ExecutionReport, status: str) -> str | None:
+    """Why a spot order was refused, expired or was cancelled, in the venue's word; its numbers are not the futures'."""
+    said = reason_of(message.r) or _told(message.eR, status)
+    return said or (SELF_TRADE if message.X == "EXPIRED_IN_MATCH" else None)
+
+
+def futures_reason(order: FuturesOrder, status: str) -> str | None:
+    """Why a futures order expired or was cancelled; None where the venue does not say."""
+    code = _told(order.er, status)
+    if code is not None:
+        return EXPIRY_REASONS.get(code, code)
+    return SELF_TRADE if order.X == "EXPIRED_IN_MATCH" else None
 
 
 def spot_notes(message: ExecutionReport) -> str | None:
@@ -82,7 +100,7 @@ def spot_notes(message: ExecutionReport) -> str | None:
         notes.append("amended")
     if message.x == "TRADE_PREVENTION":
         prevented = f": {message.pl} at {message.pL} not executed" if message.pl and message.pL else ""
-        notes.append(f"self-trade prevention{prevented}")
+        notes.append(f"{SELF_TRADE}{prevented}")
     return "; ".join(notes) or None
 
 
