@@ -7,16 +7,16 @@ import contextlib
 import pathlib
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 import trustme
 from harness.dev_server import DevServerProcess, Fault
+from harness.http_sinks import brought_in, count, looked_up, opened
 from harness.relay import relay
 from harness.sink_tables import create, plain
 from harness.tcp_proxy import TcpProxy
 
-from recorder.batch import Batch
 from recorder.sink.errors import (
     HoldError,
     InsertStillRunning,
@@ -27,28 +27,12 @@ from recorder.sink.errors import (
 )
 from recorder.sink.http import HttpSink
 from recorder.sink.http_access import Access, Tls
-from recorder.target import parse_target
-
-IN_TIME_S = 30.0
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevServerProcess]:
     with DevServerProcess(tmp_path_factory.mktemp("server") / "db") as process:
         yield process
-
-
-@contextlib.asynccontextmanager
-async def opened(url: str, *, start: bool = True, **options: Any) -> AsyncIterator[HttpSink]:
-    """A sink on a target, with short limits."""
-    given = {"kill_wait_s": 1.0, "close_wait_s": 1.0, "query_timeout_s": 5.0, **options}
-    sink = HttpSink(parse_target(url), given.pop("database", "default"), **given)
-    try:
-        if start:
-            await sink.start()
-        yield sink
-    finally:
-        await sink.close()
 
 
 @pytest.fixture
@@ -59,34 +43,6 @@ async def sink(server: DevServerProcess) -> AsyncIterator[HttpSink]:
         await sink.command(create("t"))
         yield sink
         server.disarm()
-
-
-async def count(sink: HttpSink, table: str = "t") -> int:
-    return int((await sink.query(f"SELECT count() FROM {table}"))[0][0])
-
-
-async def looked_up(sink: HttpSink, batch: Batch) -> set[tuple[int, int]]:
-    """The look-up as the flush worker asks it: again until it answers."""
-    deadline_s = time.monotonic() + IN_TIME_S
-    while True:
-        try:
-            return await sink.look_up(batch)
-        except Retryable:
-            assert time.monotonic() < deadline_s
-            await asyncio.sleep(0.05)
-
-
-async def brought_in(sink: HttpSink, batch: Batch) -> None:
-    """Insert as the flush worker does: look up after each failure, send again what is absent."""
-    deadline_s = time.monotonic() + IN_TIME_S
-    while True:
-        try:
-            await sink.insert(batch, timeout_s=5)
-            return
-        except Retryable:
-            assert time.monotonic() < deadline_s
-            if await looked_up(sink, batch):
-                return
 
 
 # -- what nobody repeats ------------------------------------------------------------------------------------------
@@ -380,7 +336,6 @@ async def test_errors_of_calls_are_sink_errors(server: DevServerProcess) -> None
             proxy.cut()
             for call in (
                 sink.server(),
-                sink.describe("t"),
                 sink.query("SELECT 1"),
                 sink.query_arrow("SELECT 1"),
                 sink.command("SELECT 1"),

@@ -15,9 +15,10 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
+from harness.subscribing import PATIENCE_S, next_messages
 
 from recorder import Publisher, correlated
-from recorder.bus.base import BusMessage, Encoding, Subscription
+from recorder.bus.base import BusMessage, Encoding
 from recorder.bus.decode import rows_of_message
 from recorder.bus.errors import BusUnavailable, BusUrlError
 from recorder.bus.inprocess import InProcessBus
@@ -25,8 +26,6 @@ from recorder.bus.open import open_subscription
 from recorder.bus.wire import MAGIC
 from recorder.errors import RecorderClosed, RecorderForked
 from recorder.normalise.base import BadMessage
-
-PATIENCE_S = 20.0
 
 
 @pytest.fixture
@@ -42,16 +41,6 @@ def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         timeout=60,
         check=False,
     )
-
-
-async def next_messages(subscription: Subscription, count: int) -> list[BusMessage]:
-    got: list[BusMessage] = []
-    stream = subscription.messages()
-    async with asyncio.timeout(PATIENCE_S):
-        while len(got) < count:
-            got += await anext(stream)
-    await stream.aclose()  # type: ignore[attr-defined]
-    return got
 
 
 def test_a_trading_process_loads_nothing_heavy(url: str) -> None:

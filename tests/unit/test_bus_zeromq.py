@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from harness.subscribing import PATIENCE_S, next_messages
 
 from recorder import Publisher
 from recorder.bus import zeromq
@@ -15,8 +16,6 @@ from recorder.bus.base import BusMessage
 from recorder.bus.endpoint import parse_zmq_url
 from recorder.bus.options import BusOptions
 from recorder.bus.zeromq import ZmqSubscription
-
-PATIENCE_S = 20.0
 
 
 @pytest.fixture
@@ -40,16 +39,6 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-async def some(subscription: ZmqSubscription, count: int) -> list[BusMessage]:
-    got: list[BusMessage] = []
-    stream = subscription.messages()
-    async with asyncio.timeout(PATIENCE_S):
-        while len(got) < count:
-            got += await anext(stream)
-    await stream.aclose()  # type: ignore[attr-defined]
-    return got
-
-
 async def test_the_window_is_shared_out(url: str) -> None:
     """However many publish, what was received and is unacknowledged stays within the window; all have a share."""
     async with subscribed(url, window_messages=90) as subscription:
@@ -63,7 +52,7 @@ async def test_the_window_is_shared_out(url: str) -> None:
             for _ in range(200):
                 for publisher in publishers:
                     publisher.publish("t", {})
-            out = await some(subscription, 90)
+            out = await next_messages(subscription, 90)
             assert len(out) == 90
             assert {sum(m.log == log for m in out) for log in {m.log for m in out}} == {30}
             await asyncio.sleep(0.1)
@@ -71,7 +60,7 @@ async def test_the_window_is_shared_out(url: str) -> None:
             got = len(out)
             await subscription.ack(out)
             while got < 600:
-                more = await some(subscription, 1)
+                more = await next_messages(subscription, 1)
                 got += len(more)
                 await subscription.ack(more)
             for publisher in publishers:
@@ -92,7 +81,7 @@ async def test_what_cannot_be_taken_any_more_is_asked_for_again(
             assert len(subscription._window.waiting) <= 20 + 256
             got: list[int] = []
             while len(got) < 3_000:
-                more = await some(subscription, 1)
+                more = await next_messages(subscription, 1)
                 got += [int(message.payload) for message in more]
                 await subscription.ack(more)
             assert got == list(range(3_000))
@@ -108,14 +97,14 @@ async def test_a_silent_publisher_is_forgotten_and_welcome_again(
     async with subscribed(url) as subscription:
         with Publisher(url, name="p") as publisher:
             publisher.publish("t", {})
-            (first,) = await some(subscription, 1)
+            (first,) = await next_messages(subscription, 1)
             await asyncio.sleep(0.3)
             assert subscription._peers, "it has a message in hand"
             await subscription.ack([first])
             assert await asyncio.to_thread(publisher.flush, PATIENCE_S)
             await until(lambda: not subscription._peers)
             publisher.publish("t", {})
-            (second,) = await some(subscription, 1)
+            (second,) = await next_messages(subscription, 1)
             assert (second.log, second.position) == (first.log, 1)
             await subscription.ack([second])
             assert await asyncio.to_thread(publisher.flush, PATIENCE_S)
@@ -154,7 +143,7 @@ async def test_there_is_a_bound_to_who_is_known(url: str, monkeypatch: pytest.Mo
             held = []
             for publisher in (first, second):
                 publisher.publish("t", {})
-                held += await some(subscription, 1)
+                held += await next_messages(subscription, 1)
             third.publish("t", {})
             notices = []
 
@@ -167,7 +156,7 @@ async def test_there_is_a_bound_to_who_is_known(url: str, monkeypatch: pytest.Mo
             assert len(subscription._peers) == 2
             assert third.stats().acked == 0
             await subscription.ack(held)
-            (message,) = await some(subscription, 1)
+            (message,) = await next_messages(subscription, 1)
             await subscription.ack([message])
             assert await asyncio.to_thread(third.flush, PATIENCE_S)
             assert len(subscription._peers) == 2
@@ -188,6 +177,6 @@ async def test_reading_goes_on_after_an_error_of_who_takes(url: str, monkeypatch
     async with subscribed(url, window_messages=2**40) as subscription:
         with Publisher(url, name="p") as publisher:
             publisher.publish("t", {})
-            await subscription.ack(await some(subscription, 1))
+            await subscription.ack(await next_messages(subscription, 1))
             assert await asyncio.to_thread(publisher.flush, PATIENCE_S)
     assert len(errors) == 1
