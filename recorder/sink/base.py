@@ -24,14 +24,6 @@ class ServerInfo:
     started_at_s: int
 
 
-@dataclass(frozen=True)
-class DescribedTable:
-    """A table as the server has it: its UUID, and its columns' ClickHouse types by name, in order."""
-
-    uuid: str
-    columns: Mapping[str, str]
-
-
 class Sink(Protocol):
     """Inserts batches, and answers which of a batch's rows are there.
 
@@ -46,9 +38,6 @@ class Sink(Protocol):
 
     async def server(self) -> ServerInfo:
         """Which server answers now."""
-
-    async def describe(self, table: str) -> DescribedTable | None:
-        """The table as it is now; None where there is none."""
 
     async def insert(self, batch: Batch, *, timeout_s: float) -> None:
         """Insert the batch's record batch as one insert under its token, with the pinned settings.

@@ -27,7 +27,7 @@ from clickhouse_connect.driver.client import Client
 
 from recorder.batch import Batch
 from recorder.sink import statements
-from recorder.sink.base import DescribedTable, ServerInfo
+from recorder.sink.base import ServerInfo
 from recorder.sink.codes import sink_error
 from recorder.sink.errors import InsertStillRunning, InsertTimeout, Retryable, SinkError, SinkUnavailable
 from recorder.sink.handles import Handles, ended, join
@@ -176,28 +176,6 @@ class ClientSink(abc.ABC):
 
         version, server_uuid, uptime, now = await self._ask(self._look_ups, ask, "target")
         return ServerInfo(version, server_uuid, self._uptime.started_at_s(uptime, now, time.monotonic()))
-
-    async def describe(self, table: str) -> DescribedTable | None:
-        """The table as it is now; None where there is none."""
-
-        def ask(client: Client) -> DescribedTable | None:
-            of_table = {"table": table}
-            found = client.query(
-                "SELECT toString(uuid) FROM system.tables "
-                "WHERE database = currentDatabase() AND name = {table:String}",
-                parameters=of_table,
-            ).result_rows
-            if not found:
-                return None
-            columns = client.query(
-                "SELECT name, type FROM system.columns "
-                "WHERE database = currentDatabase() AND table = {table:String} ORDER BY position",
-                parameters=of_table,
-            ).result_rows
-            types: dict[str, str] = dict(map(tuple, columns))
-            return DescribedTable(found[0][0], types)
-
-        return await self._ask(self._look_ups, ask, table)
 
     async def insert(self, batch: Batch, *, timeout_s: float) -> None:
         """Insert the batch's record batch as one insert under its token, with the pinned settings.

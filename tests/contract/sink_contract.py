@@ -277,24 +277,6 @@ class SinkContract:
         assert [len(answer) for answer in answers] == [50] * 40
         assert await count(sink, "t") == 2_000
 
-    async def test_it_describes_tables(self, sink: Sink) -> None:
-        """Columns in order with the server's own types; a new table of the old name is another one."""
-        assert await sink.describe("t") is None
-        await sink.command(create("t"))
-        first = await sink.describe("t")
-        assert first is not None
-        assert list(first.columns.items()) == [
-            ("ts_local", "DateTime64(9, 'UTC')"),
-            ("v", "Int64"),
-            ("_log", "UInt64"),
-            ("_seq", "UInt64"),
-        ]
-        await sink.command("DROP TABLE t SYNC")
-        await sink.command(create("t"))
-        second = await sink.describe("t")
-        assert second is not None
-        assert first.uuid != second.uuid
-
     async def test_it_says_which_server_answers(self, sink: Sink) -> None:
         """The same server gives the same answer at any time: its start does not jitter."""
         first = await sink.server()

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from recorder.batch import Batch
-from recorder.sink.base import DescribedTable, ServerInfo, Sink
+from recorder.sink.base import ServerInfo, Sink
 from recorder.sink.errors import InsertTimeout, SinkError, SinkUnavailable
 
 OTHER_LOG = 2**64 - 1
@@ -103,9 +103,6 @@ class FaultySink:
 
     async def server(self) -> ServerInfo:
         return self.server_info or await self.inner.server()
-
-    async def describe(self, table: str) -> DescribedTable | None:
-        return await self.inner.describe(table)
 
     async def insert(self, batch: Batch, *, timeout_s: float) -> None:
         self.attempts.append(batch)
