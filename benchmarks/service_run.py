@@ -7,15 +7,13 @@ milliseconds, with the moment at which as many were acknowledged. The second has
 
 from __future__ import annotations
 
-import threading
 import time
 from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -115,26 +113,38 @@ def messages(reel: Reel, rows_a_message: int) -> Iterator[Message]:
 
 
 class AckWatch:
-    """Measures, on a thread of its own, how long messages wait to be acknowledged."""
+    """Measures how long messages wait to be acknowledged: `look` between the calls of `publish`, on their thread.
+
+    A thread of its own would need the interpreter's lock for each look, and make the calls late that are measured.
+    """
 
     def __init__(self, publisher: Publisher):
         self._publisher = publisher
         self._waits: list[float] = []
         self._marks: deque[tuple[float, int]] = deque()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="ack-watch", daemon=True)
+        self._next_s = 0.0
 
-    def _watch(self) -> None:
-        while not self._stop.wait(SAMPLE_S):
-            self._look()
-
-    def _look(self) -> None:
-        stats, now = self._publisher.stats(), time.perf_counter()
+    def look(self) -> None:
+        """Note which of the marked messages were acknowledged, and mark the last one; every `SAMPLE_S` at most."""
+        now = time.perf_counter()
+        if now < self._next_s:
+            return
+        self._next_s = now + SAMPLE_S
+        stats = self._publisher.stats()
         while self._marks and self._marks[0][1] <= stats.acked:
             began, _ = self._marks.popleft()
             self._waits.append(now - began)
         if stats.waiting and (not self._marks or self._marks[-1][1] != stats.accepted):
             self._marks.append((now, stats.accepted))
+
+    def drain(self, timeout_s: float) -> bool:
+        """Flush, looking meanwhile; whether all was acknowledged in time."""
+        end = time.perf_counter() + timeout_s
+        done = False
+        while not done and time.perf_counter() < end:
+            done = self._publisher.flush(SAMPLE_S)
+            self.look()
+        return done
 
     def waits(self) -> Mapping[str, float]:
         """Quantiles of the waits so far, in seconds."""
@@ -142,34 +152,21 @@ class AckWatch:
             return {}
         return _seconds(np.array(self._waits) * 1e9)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._look()
-
 
 def _seconds(found: Any) -> Mapping[str, float]:
     taken: Nanoseconds = np.asarray(found, dtype=np.int64)
     return {name: value / 1e9 for name, value in quantiles(taken).items()}
 
 
-def timed(publisher: Publisher, costs: array[int]) -> Callable[[str, Any], bool]:
+def timed(publisher: Publisher, costs: array[int], watch: AckWatch) -> Callable[[str, Any], bool]:
     """`publish`, each call's duration noted in ns."""
-    publish, now = publisher.publish, time.perf_counter_ns
+    publish, now, look = publisher.publish, time.perf_counter_ns, watch.look
 
     def record(topic: str, rows: Any) -> bool:
         before = now()
         taken = publish(topic, rows)
         costs.append(now() - before)
+        look()
         return taken
 
     return record
@@ -190,13 +187,13 @@ def run_service(
         parts = {"server": service.server, "recorder": service.recorder}
         with Publisher(service.bus_url, name="bench") as publisher:
             before = {name: part.cpu_s() for name, part in parts.items()} | {"publisher": time.process_time()}
-            with AckWatch(publisher) as watch:
-                sent = drive(messages(reel, rows_a_message), timed(publisher, costs), schedule)
-                for progress in sent:  # noqa: B007 - its last value is what was sent
-                    service.recorder.check()
-                drain_began = time.perf_counter()
-                drained = publisher.flush(DRAIN_S)
-                drain_s = time.perf_counter() - drain_began
+            watch = AckWatch(publisher)
+            sent = drive(messages(reel, rows_a_message), timed(publisher, costs, watch), schedule)
+            for progress in sent:  # noqa: B007 - its last value is what was sent
+                service.recorder.check()
+            drain_began = time.perf_counter()
+            drained = watch.drain(DRAIN_S)
+            drain_s = time.perf_counter() - drain_began
             after = {name: part.cpu_s() for name, part in parts.items()} | {"publisher": time.process_time()}
             stats = publisher.stats()
             if not drained:
