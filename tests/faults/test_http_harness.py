@@ -138,6 +138,18 @@ def test_a_kill_and_a_restart_on_the_same_port_and_folder(
     assert rows(server) == there
 
 
+def test_a_kill_while_the_statement_goes_on(server: DevServerProcess) -> None:
+    """So many seconds after it was received: it has begun by then, and a short one has run."""
+    server.arm(Fault("before", "kill", table="t", seconds=2.0, count=1))
+    assert ask(server, INSERT, b"1\n")[0] == 200
+    server.arm(Fault("before", "hang"))
+    with pytest.raises((ConnectionResetError, http.client.RemoteDisconnected)):
+        ask(server, INSERT, b"2\n")
+    server.wait_gone()
+    server.start()
+    assert rows(server) == 1
+
+
 def test_every_so_many_and_of_one_table_only(server: DevServerProcess) -> None:
     """Every second of the next four inserts into t; others and queries are left alone."""
     assert ask(server, "CREATE OR REPLACE TABLE other (n Int64) ENGINE = MergeTree ORDER BY n")[0] == 200
@@ -158,6 +170,11 @@ def test_inserts_are_counted_as_they_come_and_as_they_have_run(server: DevServer
     ask(server, INSERT, b"1\n")
     told = server.told()
     assert (told.inserts - before.inserts, told.ran - before.ran, told.hanging) == (2, 1, 0)
+    server.arm(Fault("before", "status", count=2, statements="all"))
+    ask(server, "SELECT 1")
+    ask(server, INSERT, b"1\n")
+    after = server.told()
+    assert (after.faults - told.faults, after.insert_faults - told.insert_faults) == (2, 1)
 
 
 def test_stopped_answers_nothing_and_goes_on(server: DevServerProcess) -> None:

@@ -23,11 +23,15 @@ DATABASE = "killed"
 
 
 def kill(server: DevServerProcess, rng: random.Random) -> str:
-    """Kill the server before, in the middle of or after an insert, or anywhere; returns when it has gone."""
-    moment = rng.choice(("before", "middle", "after", "any"))
+    """Kill the server before, in the middle of, while the engine is at, or after an insert, or anywhere; returns when
+    it has gone."""
+    moment = rng.choice(("before", "middle", "at it", "after", "any"))
     if moment == "any":
         time.sleep(rng.uniform(0, 0.2))
         server.kill()
+    elif moment == "at it":
+        server.arm(Fault("before", "kill", table="orders", seconds=rng.uniform(0.0005, 0.01)))
+        server.wait_gone()
     else:
         server.arm(Fault(moment, "kill", table="orders"))  # type: ignore[arg-type]
         server.wait_gone()

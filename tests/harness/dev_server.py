@@ -54,8 +54,9 @@ class Fault(_Options):
     `where` is before a statement runs, in the middle of its body (as the first piece of it comes; an insert's alone),
     or after it ran and before its answer. `what` is a reset or an orderly close of the connection, a hang of
     `seconds` (None: until released), an answer with `status`, `code` of ClickHouse and `text`, or SIGKILL of the
-    server. It holds for the next `count` matching statements (None: until disarmed), of these for every `every`-th,
-    into `table` alone if one is named; `statements="all"` takes queries too.
+    server: `seconds` later, while the statement goes on, if any are given. It holds for the next `count` matching
+    statements (None: until disarmed), of these for every `every`-th, into `table` alone if one is named;
+    `statements="all"` takes queries too.
     """
 
     where: Literal["before", "middle", "after"]
@@ -65,11 +66,12 @@ class Fault(_Options):
 @dataclass(frozen=True)
 class Told:
     """What the server's process has seen since it started: inserts whose request came in whole, and that ran;
-    faults done; statements that hang now."""
+    faults done, and those of them that were done to inserts; statements that hang now."""
 
     inserts: int
     ran: int
     faults: int
+    insert_faults: int
     hanging: int
 
 

@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import sys
+import threading
 from dataclasses import asdict
 from typing import Any
 
@@ -52,12 +53,12 @@ class FaultHooks:
 
     def __init__(self) -> None:
         self.armed: list[Armed] = []
-        self.inserts = self.ran = self.faults = self.hanging = 0
+        self.inserts = self.ran = self.faults = self.insert_faults = self.hanging = 0
         self._released = asyncio.Event()
 
     def told(self) -> Told:
         """See `Told`."""
-        return Told(self.inserts, self.ran, self.faults, self.hanging)
+        return Told(self.inserts, self.ran, self.faults, self.insert_faults, self.hanging)
 
     def release(self) -> None:
         """Let everything that hangs go on."""
@@ -83,11 +84,15 @@ class FaultHooks:
         for armed in self.armed:
             if armed.strikes(where, sql):
                 self.faults += 1
+                self.insert_faults += table_of(sql) is not None
                 await self._do(armed.fault)
                 return
 
     async def _do(self, fault: Fault) -> None:
         match fault.what:
+            case "kill" if fault.seconds:
+                # A thread: the loop may be busy until the statement has run.
+                threading.Timer(fault.seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
             case "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             case "status":

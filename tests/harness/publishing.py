@@ -4,7 +4,8 @@ with PublishingProcess(bus_url, rows_per_s=10_000) as publishing:
     publishing.phase("trouble")        # calls from now on are measured under this name
     published = publishing.finish()    # publishes no more, waits until all is acknowledged, and tells
 
-Each row has its number as `client_order_id`. The child obeys lines on its stdin and ends when that closes.
+Each row has its number as `client_order_id`, and all else in it follows from that. The child obeys lines on its stdin
+and ends when that closes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from typing import Any, Self
 
 TESTS = pathlib.Path(__file__).parents[1]
 FLUSH_S = 120.0
+NS_A_ROW = 100_000
+"""Between the times of two rows."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Published:
 
     `offered` rows were handed to `publish`, messages by messages of `rows_a_message`; `shed` are the numbers of the
     messages that it did not take; `calls` by phase; `acknowledged` says that all it took was, `stats` are its counts.
+    It published for `seconds`; `first_ns` is the time of row 0.
     """
 
     offered: int
@@ -47,6 +51,25 @@ class Published:
     calls: Mapping[str, Calls]
     acknowledged: bool
     stats: Mapping[str, int]
+    seconds: float
+    first_ns: int
+
+    @property
+    def rows_per_s(self) -> float:
+        """The rate that rows were really offered at."""
+        return self.offered / self.seconds
+
+    def wrong_rows(self, table: str, *, timed: bool = True) -> str:
+        """A query of how many rows of a table are not as they were published, whichever of them are there.
+
+        Their times are left out unless they are `timed`, which they are on a clock that does not jump.
+        """
+        times = f"OR toUnixTimestamp64Nano(ts_local) != {self.first_ns} + n * {NS_A_ROW}" if timed else ""
+        return (
+            f"SELECT countIf(symbol != concat('S', toString(n % 7)) OR status != 'Open' "
+            f"OR toDecimal128(qty, 18) != n + toDecimal128('0.000000000000000001', 18) {times}) "
+            f"FROM (SELECT *, toInt64(client_order_id) AS n FROM {table})"
+        )
 
     def accepted(self) -> list[int]:
         """The numbers of all rows that it took, in order."""
@@ -56,10 +79,22 @@ class Published:
 
 
 class PublishingProcess:
-    """See the module. `options` go to `Publisher` by name."""
+    """See the module. `options` go to `Publisher` by name. With `clock_jump_s` its clock is set back and forth by so
+    much all the while, and rows have the time of their message."""
 
-    def __init__(self, url: str, *, rows_per_s: float = 10_000, rows_a_message: int = 10, **options: Any):
-        said = {"url": url, "rows_per_s": rows_per_s, "rows_a_message": rows_a_message, "options": options}
+    def __init__(
+        self,
+        url: str,
+        *,
+        rows_per_s: float = 10_000,
+        rows_a_message: int = 10,
+        clock_jump_s: float = 0.0,
+        **options: Any,
+    ):
+        said = {
+            "url": url, "rows_per_s": rows_per_s, "rows_a_message": rows_a_message, "clock_jump_s": clock_jump_s,
+            "options": options,
+        }  # fmt: skip
         self._process = subprocess.Popen(
             [sys.executable, "-m", "harness.publishing_child", json.dumps(said)],
             env=os.environ | {"PYTHONPATH": str(TESTS)},
@@ -86,6 +121,11 @@ class PublishingProcess:
         told = json.loads(line)
         calls = {name: Calls(**found) for name, found in told.pop("calls").items()}
         return Published(calls=calls, shed=tuple(told.pop("shed")), **told)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._process.kill()
+        self._process.wait()
 
     def close(self) -> None:
         """End it. Idempotent."""
