@@ -12,29 +12,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Iterable, Iterator
-from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
-from recorder.backoff import Backoff
 from recorder.bus.base import Guarantee
-from recorder.bus.open import open_subscription
-from recorder.bus.options import BusOptions
 from recorder.errors import RecorderError, SettingsError
-from recorder.ingest.normalisers import GROUP, open_normaliser
 from recorder.log import get_logger
-from recorder.normalise.base import Normaliser
-from recorder.normalise.order_ids import OrderIds
 from recorder.own_rows import OWN_TABLES
-from recorder.packs import packs_of
 from recorder.recorder import Recorder
 from recorder.service import checks
+from recorder.service.assembly import Assembly
 from recorder.service.consumer import Consumer
 from recorder.service.notify import notify, reloading, watchdog_s
 from recorder.service.orders_before import OrdersBefore
 from recorder.service.readiness import Readiness
 from recorder.service.reload import changes
-from recorder.service.rows import MessageRows
 from recorder.service.topics import TopicMap
 from recorder.settings import Settings
 from recorder.stats import SourceCounts
@@ -50,7 +42,8 @@ LOOK_S = 1.0
 """How often the service sees whether its recorder still lives."""
 READY_LOOK_S = 0.1
 """How often it sees whether it is ready, until it is."""
-BUS_BACKOFF_S = (0.1, 30.0)
+RELOAD_S = 0.2
+"""Signals to reload within this time are one."""
 
 
 class Service:
@@ -72,11 +65,12 @@ class Service:
         self._reread = reread
         self._set_up_log = set_up_log
         self._serve = serve
-        self._topics = TopicMap(settings.topics)
-        self._order_ids = OrderIds(settings.order_ids_max)
+        self._assembly = Assembly(settings)
         self._consumers: list[Consumer] = []
         self._stopped_by: list[signal.Signals] = []
         self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._reload_soon: asyncio.TimerHandle | None = None
         self._failed = ""
         self._readiness = Readiness()
         self._recorder: Recorder | None = None
@@ -93,87 +87,65 @@ class Service:
             RecorderError, SinkError, SchemaError: it cannot start.
         """
         with self._signals():
-            recorder, consumers = self._made()
-            self._recorder = recorder
+            self._topics = self._assembly.topics(self._settings)
+            self._recorder = recorder = self._assembly.recorder()
+            makers = self._assembly.consumers()
             checks.tell_settings(self._settings)
             checks.tell_disk(self._settings)
             try:
-                await asyncio.to_thread(recorder.start)
-                await self._run_with(recorder, consumers)
+                if await self._start(recorder):
+                    await self._run_with(recorder, makers)
             finally:
                 lost = await self._shut(recorder)
         return self._exit_code(lost)
 
-    # -- putting it together ------------------------------------------------------------------------------------
-
-    def _made(self) -> tuple[Recorder, list[Callable[[Recorder], Consumer]]]:
-        """Everything that wrong settings would show in, not started."""
-        settings = self._settings
-        packs = packs_of(settings)
-        tables = {table.name: table for pack in packs for table in pack.tables}
-        self._check_topics(self._topics, tables)
-        for name in self._topics.normalisers:
-            self._open_normaliser(name)  # its settings may be wrong
-        recorder = Recorder(settings, packs=packs, wait_for_database=not settings.target.embedded)
-        makers = [self._consumer_maker(url) for url in settings.bus]
-        return recorder, makers
-
-    def _check_topics(self, topics: TopicMap, tables: Iterable[str]) -> None:
-        topics.check(tables, (entry.name for entry in entry_points(group=GROUP)))
-
-    def _open_normaliser(self, name: str) -> Normaliser:
-        try:
-            # Those of the start: they need a restart, for the normalisers that are open too.
-            return open_normaliser(name, self._started.normalisers.of(name))
-        except Exception as error:
-            raise SettingsError(f"normaliser {name}: {error}") from error
-
-    def _consumer_maker(self, url: str) -> Callable[[Recorder], Consumer]:
-        settings = self._settings
-        options = BusOptions(
-            window_messages=settings.bus_window_messages,
-            window_bytes=settings.bus_window_bytes,
-            allow_remote=settings.bus_allow_remote,
-        )
-        try:
-            subscription = open_subscription(url, options)
-        except RecorderError as error:
-            raise SettingsError(str(error)) from error
-
-        def make(recorder: Recorder) -> Consumer:
-            rows = MessageRows(
-                recorder.tables,
-                subscription.name,
-                recorder.recorder_run_id,
-                open_normaliser=self._open_normaliser,
-                order_ids=self._order_ids,
-            )
-            return Consumer(
-                recorder,
-                subscription,
-                lambda: open_subscription(url, options),
-                rows,
-                self._topics,
-                window=(options.window_messages, options.window_bytes),
-                backoff=Backoff(*BUS_BACKOFF_S),
-            )
-
-        return make
-
     # -- running ------------------------------------------------------------------------------------------------
 
-    async def _run_with(self, recorder: Recorder, makers: list[Callable[[Recorder], Consumer]]) -> None:
+    async def _start(self, recorder: Recorder) -> bool:
+        """Start the recorder; False where the service was told to stop meanwhile.
+
+        A start that will not end then is given up after `shutdown_timeout_s`, or by a second signal: nothing was taken.
+        """
+        starting = asyncio.create_task(asyncio.to_thread(recorder.start))
+        in_time = await self._unless(self._stop, starting) or await self._unless(
+            self._hurry, starting, timeout_s=self._settings.shutdown_timeout_s
+        )
+        if not in_time:
+            log.warning("the start did not end when it was told to; the process ends without waiting for it")
+            self.stuck = True
+            return False
+        await starting
+        return not self._stop.is_set()
+
+    @staticmethod
+    async def _unless(
+        event: asyncio.Event, work: asyncio.Task[Any], *, timeout_s: float | None = None
+    ) -> bool:
+        """Wait for work, an event or the end of a time; whether the work is done."""
+        waiting = asyncio.create_task(event.wait())
+        await asyncio.wait({work, waiting}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        return work.done()
+
+    async def _run_with(
+        self, recorder: Recorder, makers: list[Callable[[Recorder, TopicMap], Consumer]]
+    ) -> None:
         checks.tell_database(self._settings, recorder.status())
         checks.tell_health(recorder)
         if self._serve:
             await self._open_endpoint(self._serve)
         for make in makers:
-            consumer = make(recorder)
+            consumer = make(recorder, self._topics)
             self._consumers.append(consumer)
             recorder.watch(consumer.name, consumer.counts)
-        recorder.watch("order_ids", lambda: SourceCounts(unresolved=self._order_ids.unresolved.copy()))
-        before = OrdersBefore(recorder, self._order_ids, self._settings.database)
-        await before.learn()
+        order_ids = self._assembly.order_ids
+        recorder.watch("order_ids", lambda: SourceCounts(unresolved=order_ids.unresolved.copy()))
+        before = OrdersBefore(recorder, order_ids, self._settings.database)
+        learning = asyncio.create_task(before.learn())
+        if not await self._unless(self._stop, learning):
+            learning.cancel()
+            return
+        await learning
         await asyncio.gather(*(consumer.start() for consumer in self._consumers))
         if not self._consumers:
             log.warning("no bus is subscribed to: nothing will come; give --bus")
@@ -296,10 +268,19 @@ class Service:
             self._stop.set()
         else:
             log.warning("told to stop at once: what memory holds is given up", signal=number.name)
+            self._hurry.set()
             if self._recorder is not None:
                 self._recorder.abort()
 
     def _told_to_reload(self) -> None:
+        """Soon, so that many signals are one reading."""
+        if self._reload_soon is None:
+            self._reload_soon = asyncio.get_running_loop().call_later(RELOAD_S, self._reload_now)
+
+    def _reload_now(self) -> None:
+        self._reload_soon = None
+        if self._stop.is_set():
+            return
         reloading()
         try:
             self._reload()
@@ -317,10 +298,7 @@ class Service:
             )
             return
         new = self._reread()
-        topics = TopicMap(new.topics)
-        self._check_topics(topics, recorder.tables)
-        for name in topics.normalisers:
-            self._open_normaliser(name)
+        topics = self._assembly.topics(new)
         found = changes(self._started, self._settings, new)
         recorder.change(new)
         self._set_up_log(new)

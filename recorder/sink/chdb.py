@@ -30,7 +30,7 @@ from recorder.batch import Batch
 from recorder.sink import carrier, engine_config, folder
 from recorder.sink.client_sink import ClientSink
 from recorder.sink.engine import open_engine
-from recorder.sink.errors import Retryable, SinkUnavailable
+from recorder.sink.errors import Retryable, SinkError, SinkUnavailable
 from recorder.sink.sound_parts import NOT_ENOUGH_SPACE, SoundParts, guard_of
 
 ENGINE_NICE = 10
@@ -112,6 +112,11 @@ class ChdbSink(ClientSink):
             raise
         return client
 
+    def _told(self, error: BaseException, what: str) -> SinkError:
+        if getattr(error, "code", 0) == NOT_ENOUGH_SPACE and not isinstance(error, SinkError):
+            return self._no_room(what, error)
+        return super()._told(error, what)
+
     def _use_database(self, client: Client) -> None:
         name = self._database
         # Asked first: later handles open on a full or read-only disk too.
@@ -141,7 +146,7 @@ class ChdbSink(ClientSink):
                 )
         except DatabaseError as error:
             if error.code == NOT_ENOUGH_SPACE:
-                raise self._no_room(batch, error) from error
+                raise self._no_room(batch.table, error) from error
             raise
 
     def _looking_up(self, client: Client, table: str) -> contextlib.AbstractContextManager[None]:
@@ -155,11 +160,11 @@ class ChdbSink(ClientSink):
     def _guard(self) -> SoundParts:
         return guard_of(self._path, self._keep_free_bytes)
 
-    def _no_room(self, batch: Batch, error: Exception) -> Retryable:
-        """What to say when the engine refused an insert because the disk is too full."""
+    def _no_room(self, what: str, error: BaseException) -> Retryable:
+        """What to say when the engine refused an insert or a statement because the disk is too full."""
         free, kept = self._guard.disk.free_bytes() / (1 << 20), self._keep_free_bytes / (1 << 20)
         return Retryable(
-            f"{batch.table}: the disk of {self._path} has {free:.1f} MiB free, and the engine keeps {kept:.1f} MiB "
+            f"{what}: the disk of {self._path} has {free:.1f} MiB free, and the engine keeps {kept:.1f} MiB "
             f"free; free space there, or lower engine_keep_free_bytes ({str(error).splitlines()[0]})",
             code=NOT_ENOUGH_SPACE,
         )

@@ -13,7 +13,8 @@ from recorder import Recorder
 from recorder.errors import RecorderClosed
 from recorder.flush_worker import WorkerState
 from recorder.normalise.order_ids import OrderIds
-from recorder.service import orders_before, service
+from recorder.service import assembly, orders_before, service
+from recorder.service.assembly import Assembly
 from recorder.service.orders_before import OrdersBefore
 from recorder.service.service import Service
 from recorder.settings import Settings
@@ -139,20 +140,38 @@ async def test_settings_read_again_too_early_are_told(
     tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whoever sent the signal must not believe that it was heard."""
-    made(tmp_path)._told_to_reload()
+    made(tmp_path)._reload_now()
     assert "settings are not read again" in caplog.text
 
 
-async def test_normalisers_are_opened_with_the_settings_of_the_start(
+async def test_a_storm_of_signals_is_one_reading(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And one that comes after it is heard too; after the end nothing is read."""
+    monkeypatch.setattr(service, "RELOAD_S", 0.001)
+    read: list[int] = []
+    one = made(tmp_path)
+    monkeypatch.setattr(one, "_reload", lambda: read.append(1))
+    for count in (1, 2):
+        for _ in range(300):
+            one._told_to_reload()
+        async with asyncio.timeout(30):
+            while one._reload_soon is not None:  # noqa: ASYNC110 - a timer ends it
+                await asyncio.sleep(0.001)
+        assert len(read) == count
+    one._stop.set()
+    one._reload_now()
+    assert len(read) == 2
+
+
+def test_normalisers_are_opened_with_the_settings_of_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """They need a restart: one that is opened later must not differ from those that are open."""
     opened: list[Any] = []
-    monkeypatch.setattr(service, "open_normaliser", lambda name, settings: opened.append(settings))
-    one = made(tmp_path)
-    one._open_normaliser("binance")
-    one._settings = Settings(normalisers={"binance": {"snapshot_interval_s": 4.5}})
-    one._open_normaliser("binance")
+    monkeypatch.setattr(assembly, "open_normaliser", lambda name, settings: opened.append(settings))
+    one = Assembly(Settings())
+    one.open_normaliser("binance")
+    changed = {"binance": {"snapshot_interval_s": 4.5}}
+    one.topics(Settings(topics={"x": "normaliser:binance"}, normalisers=changed))
     assert opened[0] == opened[1]
 
 
