@@ -18,7 +18,7 @@ import os
 import socket as sockets
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -26,6 +26,7 @@ from typing import Any, Self
 from recorder.bus import wire
 from recorder.bus.alarm import make_alarm
 from recorder.bus.base import Encoding
+from recorder.bus.cores import on_cores
 from recorder.bus.encode import encode_rows, plain_parts
 from recorder.bus.endpoint import ZmqEndpoint, import_zmq, parse_zmq_url, prepare
 from recorder.bus.errors import BusUrlError
@@ -121,7 +122,7 @@ class Publisher:
         self._alarm = make_alarm()
         self._idle = False
         self._thread = threading.Thread(target=self._keep, name="recorder-publisher", daemon=True)
-        with _on_cores(cpus):
+        with on_cores(cpus):
             self._open(endpoint)
         atexit.register(self._at_exit)
 
@@ -382,24 +383,3 @@ class Publisher:
 
     def __repr__(self) -> str:
         return f"<Publisher {self.name} to {self.url}, epoch {self.epoch:016x}>"
-
-
-@contextlib.contextmanager
-def _on_cores(cpus: Collection[int] | None) -> Iterator[None]:
-    """Keep the calling thread on these cores for a moment, if any are given.
-
-    Raises:
-        ValueError: this process may not use one of them.
-    """
-    if not cpus:
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    try:
-        os.sched_setaffinity(0, cpus)
-    except OSError as error:
-        raise ValueError(f"cpus {sorted(cpus)}: {error.strerror}; this process may use others") from error
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
