@@ -10,12 +10,12 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO
 
-from recorder.bad_rows import BadRow
-from recorder.identity import UNDATED_NS, letter_log, source_seq
+from recorder.identity import UNDATED_NS, source_seq
 from recorder.ingest.age import OldRows
+from recorder.ingest.blocks import Blocks, Place, Taker
 from recorder.ingest.capture import EARLIEST_NS, CaptureLines, too_long
 from recorder.ingest.compression import Unpacked
 from recorder.ingest.errors import FileDamaged, TableUnknown, WrongUse
@@ -31,37 +31,9 @@ from recorder.normalise.base import BadMessage, Message, NormalisedRow, Normalis
 from recorder.normalise.internal import InternalNormaliser
 from recorder.normalise.order_ids import OrderIds
 from recorder.normalise.slots import clash
-from recorder.own_rows import DEAD_LETTERS, dead_letter_row
 from recorder.source_rows import SourceRow
 from recorder.stats import SourceCounts
 from schemas.table import Table
-
-SUBMIT_ROWS = 4_096
-"""Rows are handed over in blocks of about so many."""
-LETTER_BYTES = 4 * 1024 * 1024
-"""Dead letters go sooner where their payloads are so large together."""
-
-
-class Taker(Protocol):
-    """What a run needs of the recorder."""
-
-    def record_source(self, log: int, entries: list[SourceRow], *, wait: bool = True) -> int:
-        """Take rows that keep their source's identities."""
-
-    @property
-    def recorder_run_id(self) -> str:
-        """The recorder's own run, which its dead letters carry."""
-
-
-class _Place(NamedTuple):
-    """Where in a file a row came from; counted as people count, from 1."""
-
-    source: Source
-    position: int
-
-    def __str__(self) -> str:
-        unit = "row" if self.source.format is Format.PARQUET else "line"
-        return f"{self.source.name}, {unit} {self.position + 1:,}"
 
 
 class Feed:
@@ -91,7 +63,7 @@ class Feed:
         self.bad_records: Counter[str] = Counter()
         self.clock_steps_back = 0
         self.files: list[FileResult] = []
-        self._taker = taker
+        self._blocks = Blocks(taker, options.table or "")
         self._tables = tables
         self._options = options
         self._old = old
@@ -102,11 +74,7 @@ class Feed:
         self._clock = clock
         self._pace = Pace(options.speed) if options.speed is not None else None
         self._time_index = {name: _time_index(table) for name, table in tables.items()}
-        self._entries: list[SourceRow] = []
-        self._letters: list[SourceRow] = []
-        self._letter_bytes = 0
         self._dated_ns = UNDATED_NS  # the last local time in the file so far
-        self._log = 0
         self._messages: Normaliser | None = None
         self._events = InternalNormaliser()
         self._kinds: dict[int, str] = {}
@@ -163,7 +131,8 @@ class Feed:
             IngestError: the file, not one of its records, is at fault. What was recorded before stays.
             RecorderError: the recorder does not take rows.
         """
-        self.file, self.file_bytes, self._log = source.name, 0, source.log
+        self.file, self.file_bytes = source.name, 0
+        self._blocks.begin(source)
         self._dated_ns = UNDATED_NS
         records, rows, bad = self.records, sum(self.rows.values()), sum(self.bad_records.values())
         with open_file(source.path) as file:
@@ -178,7 +147,7 @@ class Feed:
                 if not self._take(source, chunk.records, normalise):
                     break
                 self.file_bytes = chunk.file_bytes
-            self._submit()
+            self._blocks.submit()
             done = not self.stop.is_set() and not self.limited
             self._see_unchanged(source, file, content if done else None, self.records - records)
         cut = source.truncation if done else None
@@ -261,29 +230,13 @@ class Feed:
                 return False
             self.records += 1
             if isinstance(record, BadRecord):
-                self._refuse(source, record)
+                self._refuse(record)
             elif isinstance(record, TableRow):
                 self._await_turn(self._local_time(record.table, record.row))
                 self._row(source, record.position, NormalisedRow(record.table, 0, record.row), from_file=True)
             else:
-                try:
-                    rows = normaliser.normalise(record)
-                except BadMessage as error:
-                    bad = BadRecord(
-                        record.position, error.reason, str(error), record.payload, record.ts_local
-                    )
-                    self._refuse(source, bad)
-                    continue
-                except Exception as error:  # noqa: BLE001 - a normaliser is a plug-in; one message costs one message
-                    detail = f"{type(error).__name__}: {error}"
-                    bad = BadRecord(
-                        record.position, "normaliser_failed", detail, record.payload, record.ts_local
-                    )
-                    self._refuse(source, bad)
-                    continue
-                if fault := clash(rows):
-                    bad = BadRecord(record.position, "bad_slots", fault, record.payload, record.ts_local)
-                    self._refuse(source, bad)
+                rows = self._rows_of(record, normaliser)
+                if rows is None:
                     continue
                 if self._pace is not None:
                     times = (
@@ -294,10 +247,25 @@ class Feed:
                     self._row(
                         source, record.position, row, from_file=not from_capture, payload=record.payload
                     )
-            if len(self._entries) + len(self._letters) >= SUBMIT_ROWS:
-                self._submit()
-        self._submit()
+            if self._blocks.full:
+                self._blocks.submit()
+        self._blocks.submit()
         return not self.limited
+
+    def _rows_of(self, message: Message, normaliser: Normaliser) -> Sequence[NormalisedRow] | None:
+        """What a message makes; None where it was refused."""
+        try:
+            rows = normaliser.normalise(message)
+        except BadMessage as error:
+            reason, detail = error.reason, str(error)
+        except Exception as error:  # noqa: BLE001 - a normaliser is a plug-in; one message costs one message
+            reason, detail = "normaliser_failed", f"{type(error).__name__}: {error}"
+        else:
+            if not (fault := clash(rows)):
+                return rows
+            reason, detail = "bad_slots", fault
+        self._refuse(BadRecord(message.position, reason, detail, message.payload, message.ts_local))
+        return None
 
     def _await_turn(self, ts_local: Any) -> None:
         """Wait, when replaying, until a record of that time is due; what came before it is handed over first."""
@@ -305,7 +273,7 @@ class Feed:
             return
         wait_s = self._pace.wait_s(ts_local, self._clock())
         if wait_s > 0.001:
-            self._submit()
+            self._blocks.submit()
             self.stop.wait(wait_s)
 
     # -- rows out -----------------------------------------------------------------------------------------------
@@ -326,21 +294,21 @@ class Feed:
         if from_file:
             if table not in self._tables:
                 detail = f"no table {table!r}; the loaded packs have {', '.join(sorted(self._tables))}"
-                self._refuse(source, BadRecord(position, "unknown_table", detail, payload), slot)
+                self._refuse(BadRecord(position, "unknown_table", detail, payload), slot)
                 return
             if ts_local is None or ts_local == 0:
                 # Filled in by the clock it would differ in every run, and a second run would not find the row.
                 detail = "a row from a file needs ts_local, the time it was received or made, in ns"
                 raw = payload or repr(content).encode()
-                self._refuse(source, BadRecord(position, "no_local_time", detail, raw), slot)
+                self._refuse(BadRecord(position, "no_local_time", detail, raw), slot)
                 return
         oldest = self._old.oldest_ns.get(table)
         if oldest is not None:
             ts_local = self._local_time(table, content)
             if type(ts_local) is int and 0 < ts_local < oldest:
-                self._old.refuse(table, ts_local, str(_Place(source, position)))
+                self._old.refuse(table, ts_local, str(Place(source, position)))
                 return
-        self._entries.append(SourceRow(table, source_seq(position, slot), content))
+        self._blocks.add(SourceRow(table, source_seq(position, slot), content))
         self.rows[table] += 1
         if not from_file:
             self.kinds[self._kinds.get(slot, f"slot {slot}")] += 1
@@ -358,26 +326,10 @@ class Feed:
             return row[self._time_index[table]]
         return row.get("ts_local") if isinstance(row, Mapping) else getattr(row, "ts_local", None)
 
-    def _submit(self) -> None:
-        if self._entries:
-            entries, self._entries = self._entries, []
-            self._taker.record_source(self._log, entries, wait=True)
-        if self._letters:
-            letters, self._letters, self._letter_bytes = self._letters, [], 0
-            self._taker.record_source(letter_log(self._log, self._options.table or ""), letters, wait=True)
-
-    def _refuse(self, source: Source, bad: BadRecord, slot: int = 0) -> None:
+    def _refuse(self, bad: BadRecord, slot: int = 0) -> None:
+        """Make a record that cannot be a row a dead letter."""
         self.bad_records[bad.reason] += 1
-        seq = source_seq(bad.position, slot)
-        payload_format = "binary" if source.format is Format.PARQUET else "text"
-        row = BadRow(bad.reason, bad.detail, source.log, seq, bad.payload, payload_format)
-        place = str(_Place(source, bad.position))
-        letter = dead_letter_row(self._taker.recorder_run_id, self._options.table or "", row, place)
-        letter["ts_local"] = bad.ts_local or self._dated_ns
-        self._letters.append(SourceRow(DEAD_LETTERS, seq, letter))
-        self._letter_bytes += len(bad.payload)
-        if self._letter_bytes > LETTER_BYTES:
-            self._submit()
+        self._blocks.add_letter(bad, slot, bad.ts_local or self._dated_ns)
 
 
 def _event(line: Line, topic: str) -> Record:
