@@ -53,6 +53,10 @@ def must_exist(folder: pathlib.Path) -> None:
         SinkUnavailable: it cannot be used.
     """
     if not exists(folder):
+        if folder.exists() and not folder.is_dir():
+            raise Failure(
+                f"{folder} is a file, and a database is a folder; name one with --target or --data-dir"
+            )
         raise Failure(
             f'there is no database at {folder}; make one with "recorder demo" or "recorder migrate up", '
             "or name another with --target or --data-dir"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pathlib
 import signal
@@ -149,8 +150,10 @@ def _address(text: str, *, allow_remote: bool) -> Address:
 def _folder(path: pathlib.Path) -> pathlib.Path:
     """The path, absolute; refused where a file stands in its way."""
     folder = path.absolute()
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    if not there.is_dir():
+    with contextlib.suppress(OSError):  # what may not be looked at is said by who opens it
+        there = next(place for place in (folder, *folder.parents) if place.exists())
+        if there.is_dir():
+            return folder
         raise click.UsageError(
             f"--path {path}: {there} is a file; name a folder, which is made where it is missing"
         )

@@ -10,13 +10,14 @@ flushes and closes. A command that handles the signal itself sets its own handle
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 import click
 
@@ -54,6 +55,7 @@ class MainGroup(LazyGroup):
         """Run a command line as click does; exits with its code unless `standalone_mode` is false."""
         invocation = extra.setdefault("obj", Invocation())
         extra.setdefault("prog_name", "recorder")
+        _open_streams()
         run: Any = super().main  # click overloads it by the literal value of standalone_mode
         if not standalone_mode:
             return run(*args, standalone_mode=False, **extra)
@@ -70,6 +72,9 @@ class MainGroup(LazyGroup):
             _stopped(invocation)
             raise
         except Exception as error:  # noqa: BLE001 - the outermost place: every error becomes one line
+            given = args[0] if args else extra.get("args")
+            # Where parsing failed, what stands behind the mistake was not read.
+            invocation.json |= "--json" in (sys.argv[1:] if given is None else given)
             _fail(error, invocation)
         sys.exit(code if isinstance(code, int) and not isinstance(code, bool) else 0)
 
@@ -104,11 +109,34 @@ def _ends_on_terminate() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _open_streams() -> None:
+    """Standard streams that were closed (`>&-`) lead nowhere; else a file that is opened next would get their number,
+    and with it what is printed."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() not in ("utf-8", "utf8"):
+            stream.reconfigure(errors="backslashreplace")  # a locale that lacks a character is no error
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            with contextlib.suppress(OSError):
+                setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - until the end
+                if getattr(sys, name).fileno() == number:
+                    os.set_inheritable(number, True)
+
+
 def _quiet_pipe() -> NoReturn:
+    _give_up_output()
+    sys.exit(EXIT_FAILURE)
+
+
+def _give_up_output() -> None:
     # Whatever is still buffered would raise again when the interpreter closes the stream.
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, sys.stdout.fileno())
-    sys.exit(EXIT_FAILURE)
+
+
+def _asks_for_help(error: Exception) -> TypeGuard[click.UsageError]:
+    """Whether a group was called without a command: its help is what to say."""
+    return isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ()))
 
 
 def _stopped(invocation: Invocation) -> None:
@@ -118,14 +146,24 @@ def _stopped(invocation: Invocation) -> None:
 
 
 def _fail(error: Exception, invocation: Invocation) -> NoReturn:
-    from recorder.cli.output import error_lines, print_error
+    from recorder.cli.output import NO_COMMAND, error_lines, print_error
 
+    if _asks_for_help(error):
+        if not invocation.json:
+            error.show()
+            sys.exit(EXIT_WRONG_USE)
+        path = error.ctx.command_path if error.ctx is not None else "recorder"
+        error = click.UsageError(f'{NO_COMMAND}; see "{path} --help"')
     lines, code = error_lines(error)
     if invocation.debug:
         from recorder.redact import redacted
 
         click.echo(redacted("".join(traceback.format_exception(error))), err=True, nl=False)
     print_error(lines, as_json=invocation.json)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _give_up_output()
     assert code in (EXIT_FAILURE, EXIT_WRONG_USE)
     sys.exit(code)
 

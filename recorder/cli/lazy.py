@@ -18,6 +18,9 @@ from click.shell_completion import CompletionItem
 from recorder.cli.errors import Failure
 from recorder.cli.options import equip
 
+SHORT_HELP = 90
+"""Characters of a command's help in a list of commands."""
+
 
 class Home(NamedTuple):
     """Where a command is found, as `module:attribute`, and what the list of commands says of it."""
@@ -102,7 +105,7 @@ class LazyGroup(click.Group):
         if home is not None:
             return home.help
         command = super().get_command(ctx, name)
-        return command.get_short_help_str() if command is not None else ""
+        return command.get_short_help_str(SHORT_HELP) if command is not None else ""
 
 
 def _there(home: Home) -> bool:

@@ -63,7 +63,9 @@ pass_invocation = click.make_pass_decorator(Invocation, ensure=True)
 
 
 def _sets(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
-    def callback(ctx: click.Context, _parameter: click.Parameter, value: Any) -> None:
+    def callback(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
+        if value == "":  # such as of a variable that is not set: the default would be somebody else's data
+            raise click.UsageError(f"{parameter.opts[0]} is empty; give a value, or leave it out", ctx)
         # A command's own "not given" must not undo what was given before its name.
         if value:
             setattr(ctx.ensure_object(Invocation), name, value)
@@ -98,6 +100,10 @@ def equip(command: C) -> C:
     if "--debug" not in names:
         command.params.append(debug_option())
     return command
+
+
+GLOBAL = ("--profile", "--data-dir", "--target", "--config")
+"""The options of `global_options`."""
 
 
 def global_options(function: F) -> F:

@@ -6,19 +6,22 @@ the answer and nothing more. With `--json` both are JSON: what is on standard er
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from recorder.cli.errors import EXIT_FAILURE, EXIT_WRONG_USE
-from recorder.cli.options import Invocation
+from recorder.cli.errors import EXIT_FAILURE, EXIT_WRONG_USE, Failure
+from recorder.cli.options import GLOBAL, Invocation
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
+NO_COMMAND = "no command is given"
 PIPED_WIDTH = 200
 """Columns of a table that no terminal shows."""
 
@@ -75,9 +78,21 @@ def emit_json(value: Any) -> None:
 
 def write_bytes(data: bytes) -> None:
     """Bytes on standard output as they are."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    with _writing():
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    """Say that it is standard output which cannot be written: the system's error names no file."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Failure(f"standard output: {error.strerror}") from error
 
 
 def _jsonable(value: Any) -> Any:
@@ -110,7 +125,8 @@ def emit_table(
     for row in rows:
         # Text, so that brackets in a value are no markup.
         table.add_row(*(Text(shown(value)) for value in row))
-    console().print(table)
+    with _writing():
+        console().print(table)
 
 
 def shown(value: Any) -> str:
@@ -125,11 +141,15 @@ def shown(value: Any) -> str:
         value = value.decode("utf-8", "backslashreplace")
     if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
         value = ", ".join(value)
-    return "".join(char if char.isprintable() or char == "\n" else _escape(char) for char in str(value))
+    return _visible(str(value))
+
+
+def _visible(text: str) -> str:
+    # A control character of recorded data, or of an argument, must not reach the terminal as one.
+    return "".join(char if char.isprintable() or char == "\n" else _escape(char) for char in text)
 
 
 def _escape(char: str) -> str:
-    # A control character of recorded data must not reach the terminal as one.
     return char.encode("unicode_escape").decode()
 
 
@@ -170,15 +190,14 @@ def error_lines(error: Exception) -> tuple[list[str], int]:
     if isinstance(error, SettingsError):
         return [redacted(problem) for problem in error.problems], EXIT_WRONG_USE
     if isinstance(error, click.UsageError):
-        return [_usage(error)], EXIT_WRONG_USE
+        return [redacted(_usage(error))], EXIT_WRONG_USE
     if isinstance(error, click.ClickException):
         return [_one_line(error.format_message())], EXIT_FAILURE
     text = redacted(_one_line(str(error)))
     if isinstance(error, RecorderError) or _is_ours(error):
         return [text or type(error).__name__], EXIT_FAILURE
     if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
-        return [f"{where}{error.strerror}"], EXIT_FAILURE
+        return [_of_system(error)], EXIT_FAILURE
     return [
         f"unexpected {type(error).__name__}: {text or 'no message'}; "
         "run again with --debug for the traceback, and report it"
@@ -187,11 +206,27 @@ def error_lines(error: Exception) -> tuple[list[str], int]:
 
 def print_error(lines: Sequence[str], *, as_json: bool) -> None:
     """Write an error to standard error."""
+    lines = [_visible(line) for line in lines]
     if as_json:
         click.echo(_json_line({"error": "; ".join(lines)}), err=True)
         return
     for line in lines:
         click.echo(f"error: {line}", err=True)
+
+
+def _of_system(error: OSError) -> str:
+    """What an error of the system is about, also where it does not say so itself."""
+    if error.filename:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    try:
+        os.getcwd()
+    except OSError:
+        return "the current folder is gone; cd to one that is there"
+    try:
+        sys.stdout.flush()  # what could not be written is still waiting
+    except OSError:
+        return f"standard output: {error.strerror}"
+    return str(error.strerror)
 
 
 def _is_ours(error: Exception) -> bool:
@@ -202,6 +237,11 @@ def _is_ours(error: Exception) -> bool:
 
 def _usage(error: click.UsageError) -> str:
     message = _one_line(error.format_message()).rstrip(".")
+    if message == "Missing command":  # click's words where options are given
+        message = NO_COMMAND
+    if isinstance(error, click.NoSuchOption) and error.option_name in GLOBAL and error.ctx is not None:
+        command = error.ctx.command_path.partition(" ")[2]
+        return f"{error.option_name} stands before the command: recorder {error.option_name} … {command}"
     if ";" in message or error.ctx is None:
         return message
     return f'{message}; see "{error.ctx.command_path} --help"'

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
+import re
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -70,7 +72,9 @@ def query(
         echo "SHOW TABLES" | recorder query -
     """
     text = _sql(sql, file)
-    name = format_ or ("json" if invocation.json else TABLE)
+    name = ("json" if invocation.json else TABLE) if format_ is None else format_
+    if not re.fullmatch(r"\w+", name):
+        raise click.UsageError(f"--format {name!r} is no name of a format; see --help")
     clickhouse_format = SHORT_FORMATS.get(name, name)
     if clickhouse_format.startswith(BINARY) and sys.stdout.isatty():
         raise click.UsageError(f"format {name} is not for a terminal; redirect it to a file with >")
@@ -92,15 +96,22 @@ def query(
 def _sql(sql: str | None, file: pathlib.Path | None) -> str:
     if (sql is None) == (file is None):
         raise click.UsageError('give the SQL as one argument, as --file, or "-" for standard input')
-    if file is not None:
-        try:
-            text = file.read_text(encoding="utf-8")
-        except OSError as error:
-            raise click.UsageError(f"{file}: {error.strerror}; name a file with SQL") from None
-        except UnicodeDecodeError as error:
-            raise click.UsageError(f"{file}: is not UTF-8 at byte {error.start}") from None
-    else:
-        text = sys.stdin.read() if sql == "-" else sql or ""
+    given = "-" if file is not None and str(file) == "-" else sql
+    where = "standard input" if given == "-" else str(file) if file is not None else "the SQL"
+    try:
+        # Arguments too are bytes: what they say does not depend on the locale.
+        content = (
+            sys.stdin.buffer.read()
+            if given == "-"
+            else file.read_bytes()
+            if file
+            else os.fsencode(given or "")
+        )
+        text = content.decode()
+    except OSError as error:
+        raise click.UsageError(f"{where}: {error.strerror}; name a file with SQL") from None
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"{where} is not UTF-8 at byte {error.start}") from None
     text = text.strip().rstrip(";").strip()
     if not text:
         raise click.UsageError("there is no SQL; give it as one argument")
@@ -132,6 +143,7 @@ def _show(engine: Reader, sql: str, max_rows: int) -> None:
     lines = _lines(engine.stream(sql, "JSONCompactStringsEachRowWithNamesAndTypes"))
     first = next(lines, None)
     if first is None:
+        note("no rows")
         return
     names, types = _values(first), _values(next(lines))
     rows: list[list[str]] = []

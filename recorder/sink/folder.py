@@ -31,7 +31,7 @@ def check(path: pathlib.Path) -> None:
             pass
     except (FileExistsError, NotADirectoryError) as error:
         raise SinkUnavailable(
-            f"database {path}: {error.filename or path} is a file, not a folder; "
+            f"database {path}: {_no_folder(path)} is a file, not a folder; "
             "name another folder in RECORDER_TARGET or RECORDER_DATA_DIR"
         ) from error
     except OSError as error:
@@ -49,6 +49,13 @@ def check(path: pathlib.Path) -> None:
             "and ask with --target http://127.0.0.1:8123; rows reach it over its bus",
             code=76,
         )
+
+
+def _no_folder(path: pathlib.Path) -> pathlib.Path:
+    """What stands in the way of a folder."""
+    return next(
+        (place for place in (*reversed(path.parents), path) if place.exists() and not place.is_dir()), path
+    )
 
 
 def reason_after(path: pathlib.Path, error: Exception) -> SinkUnavailable:
