@@ -25,7 +25,7 @@ from recorder import NotDurable, Recorder, SourceRow, redact
 from recorder.log import ROOT, configure
 from recorder.redact import Redactor
 from recorder.redact_columns import ColumnRedactor
-from recorder.redact_spans import SpanFinder
+from recorder.redact_spans import SpanFinder, Work
 from recorder.sink.errors import DataError, HoldError
 
 SECRET = "hunter2-s3cr3t-0123456789"
@@ -252,9 +252,9 @@ def test_producers_do_not_wait_for_it(start: Start, monkeypatch: pytest.MonkeyPa
         threads.add(threading.get_ident())
         return redact_columns(self, arrays)
 
-    def watched_spans(self: SpanFinder, data: bytes) -> Any:
+    def watched_spans(self: SpanFinder, data: bytes, work: Work) -> Any:
         threads.add(threading.get_ident())
-        return spans(self, data)
+        return spans(self, data, work)
 
     recorder, _, _ = start()
     monkeypatch.setattr(ColumnRedactor, "redact", watched_columns)
