@@ -29,7 +29,6 @@ A balancer or a name with addresses of several servers defeats 2: name each serv
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -50,7 +49,6 @@ from recorder.sink.http_errors import HostFailed
 from recorder.sink.http_hosts import Follower, Hosts, Replica, server_uuid
 from recorder.target import Target
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 GONE_AFTER_S = 60.0
@@ -117,11 +115,6 @@ class HttpSink(ClientSink):
     async def start(self) -> None:
         """Connect; raise `SinkError` with the remedy where that fails, or where hosts must not stand for each other."""
         self._check_process()
-        if self._access.scheme == "https" and not self._access.tls.verify:
-            log.warning(
-                "tls_verify is off: the server's certificate is not checked, and whoever is in between can read and "
-                "change every row; set tls_ca instead"
-            )
         await self._ask(
             self._commands, lambda _: self._hosts.see_all(), "target", timeout_s=self._query_timeout_s
         )

@@ -29,6 +29,8 @@ from urllib3.util.ssl_ import create_urllib3_context
 from recorder.sink.errors import SinkUnavailable, UnknownError
 from recorder.sink.http_errors import HostFailed
 
+log = logging.getLogger(__name__)
+
 OLDEST_VERSION = (24, 8)
 """Older servers are refused: they lack settings that an insert needs, and nobody tried them."""
 OPENING_S = 5.0
@@ -148,6 +150,12 @@ class Access:
         options: dict[str, Any] = {"maxsize": connections, "num_pools": 1}
         if self.scheme == "https":
             options |= {"verify": tls.verify, "ssl_context": tls.context()}
+            if not tls.verify:
+                log.warning(
+                    "tls_verify is off: the certificate of %s is not checked, and whoever is in between can read and "
+                    "change every row; set tls_ca instead",
+                    name,
+                )
             if tls.server_name:
                 options["server_hostname"] = tls.server_name
             if tls.verify:
