@@ -141,7 +141,7 @@ class ClientSink(abc.ABC):
         Calls that run longer than `close_wait_s` are killed, and have as long again, at most `kill_wait_s`, to end.
 
         Raises:
-            SinkError: a call could not be ended; its handle stays open.
+            SinkError: a call could not be ended; its handle stays open, and the process should end by `os._exit`.
         """
         await asyncio.get_running_loop().run_in_executor(None, self.close_now)
 
@@ -162,8 +162,8 @@ class ClientSink(abc.ABC):
         stuck += self._kills.join(kill_wait_s)
         if stuck:
             raise SinkError(
-                f"{stuck} calls still run {self._close_wait_s + kill_wait_s:g} s after the sink was told "
-                "to close, and could not be killed; end the process with os._exit"
+                f"{stuck} calls of the database still run {self._close_wait_s + kill_wait_s:g} s after they were told "
+                "to end; see what it is busy with (system.processes, its log): what they insert may still get in"
             )
 
     async def server(self) -> ServerInfo:
