@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from recorder import Recorder, Settings
+from recorder.sink.errors import SinkError
 from recorder.sink.open import open_sink
 
 from .backends import Backend
-from .faulty_sink import FaultySink
+from .faulty_sink import Fail, FaultySink
 
 WAIT_S = 60.0
 
@@ -33,6 +35,17 @@ def settings_for(
 def faulty(settings: Settings) -> FaultySink:
     """A real sink for these settings, with room for faults in its way."""
     return FaultySink(open_sink(settings))
+
+
+@contextlib.contextmanager
+def in_trouble(
+    settings: Settings, table: str, error: SinkError
+) -> Iterator[tuple[Recorder, Callable[[], None]]]:
+    """A recorder of whose inserts into a table each fails with an error, until the call beside it mends the table."""
+    sink = faulty(settings)
+    sink.always(table, Fail(error))
+    with Recorder(settings, sink=sink) as recorder:
+        yield recorder, lambda: sink.always(table, None)
 
 
 def rows(recorder: Recorder, sql: str) -> list[tuple[Any, ...]]:

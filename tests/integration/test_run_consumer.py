@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 from harness.backends import Backend
 from harness.consuming import NOW_NS, consuming, publish, until
-from harness.faulty_sink import Fail
-from harness.recorders import WAIT_S, faulty, order, rows, settings_for
+from harness.recorders import WAIT_S, faulty, in_trouble, order, rows, settings_for
 
 from recorder import Recorder
 from recorder.bus.base import BusMessage, BusNotice, Guarantee, Subscription
@@ -34,6 +33,16 @@ def bus() -> InProcessBus:
 def quote(n: int) -> dict[str, Any]:
     """A row of `market_data`."""
     return {"symbol": "BTCUSDT", "bid_px1": float(n)}
+
+
+def _no_column() -> HoldError:
+    """A table that does not fit is held."""
+    return HoldError("no such column", code=16)
+
+
+def _nobody_answers() -> SinkUnavailable:
+    """A database that is away is tried again."""
+    return SinkUnavailable("nobody answers")
 
 
 def _assert_exact(recorder: Recorder) -> None:
@@ -75,9 +84,7 @@ async def test_a_message_waits_until_its_rows_are_in(
 ) -> None:
     """Nothing is acknowledged while its table is held, and everything once it goes on; other tables do not wait."""
     settings = settings_for(backend, database, tmp_path)
-    sink = faulty(settings)
-    sink.always("orders", Fail(HoldError("no such column", code=16)))
-    with Recorder(settings, sink=sink) as recorder:
+    with in_trouble(settings, "orders", _no_column()) as (recorder, mend):
         async with consuming(recorder, bus) as consumer:
             for n in range(50):
                 publish(bus, "orders", order(n))
@@ -90,7 +97,7 @@ async def test_a_message_waits_until_its_rows_are_in(
             assert counts is not None
             assert (counts.messages, counts.rows, counts.unacknowledged) == (100, 100, 50)
             assert counts.oldest_unacknowledged_s > 0
-            sink.always("orders", None)
+            mend()
             await until(lambda: bus.waiting == 0, "acknowledgement of the orders")
         assert recorder.balance()["orders"].inserted == 50
 
@@ -124,15 +131,13 @@ async def test_a_message_under_way_is_not_taken_twice(
 ) -> None:
     """A subscription dies while rows are under way: what the next one delivers again is known, and acknowledged."""
     settings = settings_for(backend, database, tmp_path)
-    sink = faulty(settings)
-    sink.always("orders", Fail(HoldError("no such column", code=16)))
     fragile: list[Fragile] = []
 
     def wrap(subscription: Subscription) -> Subscription:
         fragile.append(Fragile(subscription))
         return fragile[-1]
 
-    with Recorder(settings, sink=sink) as recorder:
+    with in_trouble(settings, "orders", _no_column()) as (recorder, mend):
         async with consuming(recorder, bus, wrap=wrap) as consumer:
             for n in range(10):
                 publish(bus, "orders", order(n))
@@ -146,7 +151,7 @@ async def test_a_message_under_way_is_not_taken_twice(
             await until(again, "ten known again, through a subscription that is up")
             publish(bus, "orders", order(10))
             await until(lambda: consumer.pending == 11, "the message after it")
-            sink.always("orders", None)
+            mend()
             await until(lambda: bus.waiting == 0, "acknowledgement through the new one")
         assert recorder.balance()["orders"].received == 11
         assert await _rows(recorder, "SELECT count() FROM orders") == [(11,)]
@@ -222,9 +227,7 @@ async def test_rows_that_a_full_queue_sheds_are_counted_and_their_messages_let_g
         backend, database, tmp_path,
         tables={"market_data": {"queue_rows": 10, "batch_rows": 5, "overflow": "drop_oldest"}},
     )  # fmt: skip
-    sink = faulty(settings)
-    sink.always("market_data", Fail(HoldError("no such column", code=16)))
-    with Recorder(settings, sink=sink) as recorder:
+    with in_trouble(settings, "market_data", _no_column()) as (recorder, mend):
         async with consuming(recorder, bus):
             for n in range(200):
                 publish(bus, "market_data", quote(n))
@@ -234,7 +237,7 @@ async def test_rows_that_a_full_queue_sheds_are_counted_and_their_messages_let_g
             balance = recorder.balance()["market_data"]
             assert balance.shed > 100
             await until(lambda: bus.waiting == recorder.balance()["market_data"].pending, "acknowledgement")
-            sink.always("market_data", None)
+            mend()
             await until(lambda: bus.waiting == 0, "acknowledgement of the rest")
         balance = recorder.balance()["market_data"]
         assert (balance.inserted + balance.shed, balance.pending) == (200, 0)
@@ -249,15 +252,13 @@ async def test_nothing_is_shed_while_the_database_is_away(
     """A queue of far fewer rows than were published: the rest stays on the bus until rows go in again."""
     tables = {"orders": {"queue_rows": 100, "batch_rows": 10}}
     settings = settings_for(backend, database, tmp_path, tables=tables)
-    sink = faulty(settings)
-    sink.always("orders", Fail(SinkUnavailable("nobody answers")))
-    with Recorder(settings, sink=sink) as recorder:
+    with in_trouble(settings, "orders", _nobody_answers()) as (recorder, mend):
         async with consuming(recorder, bus) as consumer:
             for n in range(1_000):
                 publish(bus, "orders", order(n))
             await until(lambda: recorder.balance()["orders"].received >= 50, "rows")
             await until(lambda: recorder.state_of("orders").value == "retrying", "trouble")
-            sink.always("orders", None)
+            mend()
             await until(lambda: bus.waiting == 0, "acknowledgement")
             assert consumer.pending == 0
         balance = recorder.balance()["orders"]
@@ -269,9 +270,7 @@ async def test_a_held_table_does_not_use_up_the_window(
 ) -> None:
     """With most of the window waiting for a held table, rows of the others still come, and the held one's are shed."""
     settings = settings_for(backend, database, tmp_path)
-    sink = faulty(settings)
-    sink.always("orders", Fail(HoldError("no such column", code=16)))
-    with Recorder(settings, sink=sink) as recorder:
+    with in_trouble(settings, "orders", _no_column()) as (recorder, mend):
         async with consuming(recorder, bus, window=40):
             for n in range(200):
                 publish(bus, "orders", order(n))
@@ -280,7 +279,7 @@ async def test_a_held_table_does_not_use_up_the_window(
             balance = recorder.balance()["orders"]
             assert 20 <= balance.pending < 40
             assert balance.shed == 200 - balance.pending
-            sink.always("orders", None)
+            mend()
             await until(lambda: bus.waiting == 0, "acknowledgement")
 
 
@@ -325,9 +324,7 @@ async def test_messages_whose_letters_found_no_room_are_taken_again_when_there_i
         backend, database, tmp_path,
         tables={"dead_letters": {"queue_rows": 4, "batch_rows": 1, "overflow": "drop_oldest"}},
     )  # fmt: skip
-    sink = faulty(settings)
-    sink.always("dead_letters", Fail(HoldError("no such column", code=16)))
-    with Recorder(settings, sink=sink) as recorder:
+    with in_trouble(settings, "dead_letters", _no_column()) as (recorder, mend):
         async with consuming(recorder, bus) as consumer:
             consumer._room.allowed = lambda: 1  # as when the pause came too late
             for n in range(20):
@@ -338,7 +335,7 @@ async def test_messages_whose_letters_found_no_room_are_taken_again_when_there_i
             _assert_exact(recorder)
             publish(bus, "orders", order(1))
             await until(lambda: recorder.balance()["orders"].inserted == 1, "a good row after them")
-            sink.always("dead_letters", None)
+            mend()
             await until(lambda: bus.waiting == 0, "acknowledgement of everything")
             counts = consumer.counts()
             assert counts.bus is not None
@@ -355,9 +352,7 @@ async def test_what_is_taken_again_waits_while_there_is_no_room(
     """While the letters' queue is full nothing is tried, and so nothing more is shed."""
     tables = {"dead_letters": {"queue_rows": 4, "batch_rows": 1}}
     settings = settings_for(backend, database, tmp_path, tables=tables)
-    sink = faulty(settings)
-    sink.always("dead_letters", Fail(HoldError("no such column", code=16)))
-    with Recorder(settings, sink=sink) as recorder:
+    with in_trouble(settings, "dead_letters", _no_column()) as (recorder, mend):
         async with consuming(recorder, bus, topics=topics) as consumer:
             consumer._room.allowed = lambda: 1
             for _ in range(20):
@@ -370,7 +365,7 @@ async def test_what_is_taken_again_waits_while_there_is_no_room(
                 consumer._wake.set()
                 await until(lambda: not consumer._wake.is_set(), "a round")
             assert recorder.balance()["dead_letters"].shed == shed
-            sink.always("dead_letters", None)
+            mend()
             await until(lambda: bus.waiting == 0, "acknowledgement of everything")
         assert recorder.balance()["dead_letters"].inserted == 20
         _assert_exact(recorder)
@@ -381,9 +376,7 @@ async def test_nothing_is_kept_of_messages_that_nobody_acknowledges(
 ) -> None:
     """Of a bus that promises at-most-once: their payloads would fill memory for nothing."""
     settings = settings_for(backend, database, tmp_path)
-    sink = faulty(settings)
-    sink.always("orders", Fail(HoldError("no such column", code=16)))
-    with Recorder(settings, sink=sink) as recorder:
+    with in_trouble(settings, "orders", _no_column()) as (recorder, mend):
         async with consuming(recorder, bus, wrap=OnlyOnce) as consumer:
             for n in range(50):
                 publish(bus, "orders", order(n))
@@ -393,7 +386,7 @@ async def test_nothing_is_kept_of_messages_that_nobody_acknowledges(
             assert consumer.pending == 0
             kept = sum(isinstance(found, BusMessage) for found in gc.get_objects())
             assert kept < 10, "only what came last is still in hand"
-            sink.always("orders", None)
+            mend()
             await until(lambda: recorder.balance()["orders"].inserted == 50, "rows in")
 
 
@@ -403,15 +396,13 @@ async def test_reading_waits_for_room_for_dead_letters(
     """Their queue brakes as those of the bus's own tables do: what it has no room for stays with the publisher."""
     tables = {"dead_letters": {"queue_rows": 200, "batch_rows": 10}}
     settings = settings_for(backend, database, tmp_path, tables=tables)
-    sink = faulty(settings)
-    sink.always("dead_letters", Fail(SinkUnavailable("nobody answers")))
-    with Recorder(settings, sink=sink) as recorder:
+    with in_trouble(settings, "dead_letters", _nobody_answers()) as (recorder, mend):
         async with consuming(recorder, bus):
             for _ in range(1_000):
                 assert bus.publish("orders", b"{nonsense", ts_ns=NOW_NS)
             await until(lambda: recorder.balance()["dead_letters"].received >= 100, "letters")
             await until(lambda: recorder.state_of("dead_letters").value == "retrying", "trouble")
-            sink.always("dead_letters", None)
+            mend()
             await until(lambda: bus.waiting == 0, "acknowledgement")
         balance = recorder.balance()["dead_letters"]
         assert (balance.inserted, balance.shed) == (1_000, 0)
