@@ -66,7 +66,6 @@ MAX_MESSAGES = 4_096
 """In one frame, so that taking it stays short."""
 MAX_FRAME_BYTES = 16 * 1024 * 1024 + 64 * 1024
 """What a recorder takes at all; ZeroMQ ends the connection of who sends more."""
-U64 = 2**64
 MAX_POSITION = 2**51
 """Positions stay below this, so that `position x 4,096 + slot` is a u64 and a double holds it."""
 
