@@ -5,6 +5,7 @@ ClickHouse's own block compression (`compress=1`, `decompress=1`) is another thi
 
 from __future__ import annotations
 
+import bz2
 import lzma
 import sys
 import zlib
@@ -69,6 +70,17 @@ class _Zstd:
         return bytes(self._stream.flush(self._stream.FLUSH_FRAME))
 
 
+class _Bz2:
+    def __init__(self) -> None:
+        self._stream = bz2.BZ2Compressor(1)
+
+    def compress(self, data: bytes) -> bytes:
+        return self._stream.compress(data)
+
+    def finish(self) -> bytes:
+        return self._stream.flush()
+
+
 class _Xz:
     def __init__(self) -> None:
         self._stream = lzma.LZMACompressor(preset=1)
@@ -86,6 +98,7 @@ _COMPRESSORS: dict[str, Callable[[], Compressor]] = {
     "gzip": lambda: _Zlib(31),
     "deflate": lambda: _Zlib(15),
     "xz": _Xz,
+    "bz2": _Bz2,
 }
 
 
@@ -192,6 +205,7 @@ _DECOMPRESSORS: dict[str, Callable[[], Any]] = {
     "x-gzip": lambda: _ZlibReader(31),
     "deflate": lambda: _ZlibReader(15),
     "xz": lzma.LZMADecompressor,
+    "bz2": bz2.BZ2Decompressor,
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator
 
 from aiohttp import web
@@ -116,22 +117,37 @@ class Delivery:
 
     async def _pieces(self, pipe: Pipe) -> AsyncIterator[bytes]:
         """The answer as it comes; one in Native with the time zones of its columns."""
-        job, head = self._job, b""
-        while self._format == "Native" and job.query.answers and (piece := await pipe.read()):
-            head += piece
+        if self._format == "Native" and self._job.query.answers and (head := await pipe.read()):
             try:
                 if native.has_times(head):
                     head = native.with_types(head, await self._types())
             except native.MoreError:
-                if len(head) < MOST_HEAD_BYTES:
-                    continue
+                head = await self._long_head(pipe, head)
             except native.OtherError:
                 pass
-            break
-        if head:
             yield head
         while piece := await pipe.read():
             yield piece
+
+    async def _long_head(self, pipe: Pipe, head: bytes) -> bytes:
+        """The same for a first block of many pieces: read to its end only where there is a zone to say in it."""
+        types = await self._types()
+        if not any(map(native.has_zone, types)):
+            return head
+        held, more = bytearray(head), True
+        while more and len(held) < MOST_HEAD_BYTES:
+            wanted = 2 * len(held)  # so that all readings together are as long as two of the whole
+            while len(held) < wanted and (more := bool(piece := await pipe.read())):
+                held += piece
+            whole = bytes(held)
+            with contextlib.suppress(native.MoreError):
+                try:
+                    return await on_thread(
+                        "devserver-head", functools.partial(native.with_types, whole, types)
+                    )
+                except native.OtherError:
+                    break
+        return bytes(held)
 
     async def _types(self) -> list[str]:
         front, job, session = self._front, self._job, self._session

@@ -42,6 +42,11 @@ class OtherError(Exception):
     """A type whose bytes are not known here."""
 
 
+def has_zone(kind: str) -> bool:
+    """Whether a type has a time zone that the engine leaves out."""
+    return kind.startswith("DateTime(")
+
+
 def has_times(data: bytes) -> bool:
     """Whether the first block has a column that may lack its zone.
 
@@ -61,7 +66,7 @@ def with_types(data: bytes, kinds: Sequence[str]) -> bytes:
     pieces: list[bytes] = []
     at = 0
     for (start, end, kind), full in zip(_heads(data), kinds, strict=False):
-        if kind == _PLAIN.decode() and full.startswith("DateTime("):
+        if kind == _PLAIN.decode() and has_zone(full):
             pieces += (data[at:start], _text(full.encode()))
             at = end
     return b"".join((*pieces, data[at:]))

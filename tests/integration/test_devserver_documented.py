@@ -133,6 +133,17 @@ def test_the_zone_of_a_column_survives_whatever_stands_before_it(
     assert len(result.result_rows) == rows
 
 
+@pytest.mark.parametrize(("zone", "named"), [(", 'Asia/Tokyo'", "DateTime('Asia/Tokyo')"), ("", "DateTime")])
+def test_the_zone_of_a_column_behind_a_first_block_of_megabytes(
+    client: Client, zone: str, named: str
+) -> None:
+    """It is read to its end where there is a zone to tell; nothing changes where there is none."""
+    sql = f"SELECT repeat('x', 400) AS s, toDateTime(number{zone}) AS t FROM numbers(200000)"
+    with client.query_column_block_stream(sql) as blocks:
+        assert [kind.name for kind in blocks.source.column_types] == ["String", named]
+        assert sum(len(block[1]) for block in blocks) == 200_000
+
+
 def test_behind_types_of_any_length_times_are_in_utc(client: Client) -> None:
     """The answer is as it was; only the zone is missing."""
     row = client.query("SELECT '{\"a\": 1}'::JSON, toDateTime(0, 'Asia/Tokyo')").first_row

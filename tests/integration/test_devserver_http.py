@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import bz2
 import gzip
 import http.client
 import json
@@ -269,6 +270,7 @@ def test_bytes_survive(server: Started, table: str) -> None:
 COMPRESSED = {
     "gzip": (gzip.compress, gzip.decompress),
     "deflate": (zlib.compress, zlib.decompress),
+    "bz2": (bz2.compress, bz2.decompress),
     "lz4": (lz4.frame.compress, lz4.frame.decompress),
     "zstd": (zstd.compress, zstd.decompress),
 }

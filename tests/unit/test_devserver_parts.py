@@ -17,7 +17,7 @@ from recorder.devserver.running import Run, Running
 from recorder.devserver.sessions import Sessions
 from recorder.devserver.spool import Spool
 
-ENCODINGS = ("lz4", "zstd", "gzip", "deflate", "xz")
+ENCODINGS = ("lz4", "zstd", "gzip", "deflate", "xz", "bz2")
 
 
 def compressed(encoding: str, data: bytes, piece: int = 1 << 16) -> bytes:
