@@ -39,9 +39,10 @@ def run(invocation: Invocation, bus: tuple[str, ...], serve: str | None, health_
     \b
     Exit codes:
         0    stopped: what was taken is durable, or will be delivered again
-        1    could not start (port in use, login refused, folder in use), or failed later; one line says why
+        1    could not start (port in use, login refused, folder in use), or failed later, or lost rows of a bus that
+             promises at-most-once; one line says why
         2    wrong use, or settings that cannot be
-        130  a second SIGINT ended the flush; 143 a second SIGTERM
+        130  a second SIGINT ended the flush, or the first one a start; 143 SIGTERM
 
     \b
     Example:

@@ -307,6 +307,10 @@ class Service:
             consumer.change(topics)
         log.info(
             "settings read again",
-            changed={key: f"{before} → {after}" for key, (before, after) in found.live.items()},
+            changed={key: f"{_said(before)} → {_said(after)}" for key, (before, after) in found.live.items()},
             needs_restart=found.restart,
         )
+
+
+def _said(value: object) -> object:
+    return "not set" if value is None else value
