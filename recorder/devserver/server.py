@@ -56,6 +56,8 @@ KEEP_ALIVE_S = 60.0
 FIRST_REQUEST_S = 30.0
 """How long a connection may be open without a request."""
 MAX_URL_BYTES = 1 << 20
+MAX_HEADER_BYTES, READ_ONLY_HEADER_BYTES = 128 << 10, 16 << 10
+"""Of one header; there may be 128."""
 SWEEP_S = 1.0
 END_EVERY_S = 0.25
 CLOSE_WAIT_S = 5.0
@@ -185,7 +187,7 @@ class DevServer:
                 keepalive_timeout=KEEP_ALIVE_S,
                 logger=silent(),
                 max_line_size=MAX_URL_BYTES,
-                max_field_size=MAX_URL_BYTES,
+                max_field_size=READ_ONLY_HEADER_BYTES if self._read_only else MAX_HEADER_BYTES,
                 read_bufsize=1 << 18,
             )
             await self._runner.setup()
