@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
@@ -11,6 +12,7 @@ from recorder.bus.errors import BusUnavailable, BusUrlError
 if TYPE_CHECKING:
     import zmq
 
+_HOST = re.compile(r"[^\s\x00-\x1f\x7f]+")
 MAX_PATH_BYTES = 107
 """Of a Unix domain socket's path, on Linux."""
 
@@ -55,7 +57,7 @@ def parse_zmq_url(url: str, *allowed: str) -> ZmqEndpoint:
         raise BusUrlError(f"bus {url}: no such option: {', '.join(unknown)}{choices}")
     options = {name: ",".join(values) for name, values in found.items()}
     if parts.netloc:
-        if not host or port is None or parts.path not in ("", "/"):
+        if not _HOST.fullmatch(host) or port is None or parts.path not in ("", "/"):
             raise BusUrlError(f"bus {url}: names no host and port; {example}")
         return ZmqEndpoint(url, host, port, "", options)
     if not parts.path.strip("/") or parts.path.endswith("/"):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recorder.cli.options import Invocation, pass_invocation
+from recorder.cli.options import Invocation, Number, pass_invocation
 from recorder.cli.output import emit_json, progress
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, default=1, show_default=True, help="Another seed, another session.")
 @click.option(
     "--minutes",
-    type=click.FloatRange(min=0.2, max=30),
+    type=Number(min=0.2, max=30),
     default=4.0,
     show_default=True,
     help="Simulated length of the session.",

@@ -6,6 +6,7 @@ or behind the command's name; `equip` adds them to commands that do not have the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -60,6 +61,17 @@ class Invocation:
 
 pass_invocation = click.make_pass_decorator(Invocation, ensure=True)
 """Hands the `Invocation` to a command as its first argument."""
+
+
+class Number(click.FloatRange):
+    """A number within a range; NaN and infinity are none, although every comparison would let NaN through."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number", param, ctx)
+        return number
 
 
 def _sets(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from recorder.cli.errors import EXIT_FAILURE, EXIT_INTERRUPTED, Failure, Terminated
-from recorder.cli.options import Invocation, pass_invocation
+from recorder.cli.line_splitter import MAX_LINE_BYTES, LineSplitter
+from recorder.cli.options import Invocation, Number, pass_invocation
 from recorder.cli.output import counted, emit_json, note, note_bad_line, notes, progress
 
 if TYPE_CHECKING:
     from recorder.bus.publisher import Publisher
 
 TOPIC_CHARACTERS = 255
-MAX_LINE_BYTES = 1 << 20
 MESSAGE_BYTES = 1 << 20
 """A message goes at this size, however few its rows."""
 READ_BYTES = 1 << 16
@@ -56,41 +56,6 @@ class Totals:
         return time.monotonic() - self.began_s
 
 
-class LineSplitter:
-    """Bytes to numbered lines; one that is too long is None. At most `max_bytes` are kept."""
-
-    def __init__(self, max_bytes: int = MAX_LINE_BYTES):
-        self._max_bytes = max_bytes
-        self._rest = b""
-        self._number = 0
-        self._skipping = False
-
-    def feed(self, data: bytes) -> Iterator[tuple[int, bytes | None]]:
-        """The lines that these bytes end."""
-        *ended, rest = data.split(b"\n")
-        for line in ended:
-            yield self._end(line)
-        self._keep(rest)
-
-    def finish(self) -> Iterator[tuple[int, bytes | None]]:
-        """The last line, where no line break ends it."""
-        if self._rest or self._skipping:
-            yield self._end(b"")
-
-    def _end(self, line: bytes) -> tuple[int, bytes | None]:
-        self._keep(line)
-        whole, too_long = self._rest, self._skipping
-        self._rest, self._skipping = b"", False
-        self._number += 1
-        return self._number, None if too_long else whole
-
-    def _keep(self, part: bytes) -> None:
-        if self._skipping or len(self._rest) + len(part) > self._max_bytes:
-            self._rest, self._skipping = b"", True
-        else:
-            self._rest += part
-
-
 @click.command()
 @click.argument("file", type=click.File("rb"), default="-", metavar="[FILE|-]")
 @click.option(
@@ -108,7 +73,7 @@ class LineSplitter:
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     default=30.0,
     show_default=True,
     metavar="S",
@@ -135,14 +100,8 @@ def publish(
     from recorder.bus.errors import BusError
     from recorder.bus.publisher import Publisher
 
-    if not topic.strip():
-        raise click.UsageError(
-            '--topic is empty; name the table, or what the recorder\'s "topics" map to one'
-        )
-    if len(topic) > TOPIC_CHARACTERS:
-        raise click.UsageError(
-            f"--topic has {len(topic):,} characters; at most {TOPIC_CHARACTERS}, and the topic names a table"
-        )
+    _check_topic(topic)
+    _check_bus(bus)
     invocation.settings()  # sets up the log
     try:
         publisher = Publisher(bus, buffer_bytes=BUFFER_BYTES)
@@ -177,6 +136,40 @@ def publish(
         )
     if totals.bad_lines or totals.shed_messages:
         click.get_current_context().exit(EXIT_FAILURE)
+
+
+def _check_topic(topic: str) -> None:
+    """Refuse what names no table, and what cannot be sent."""
+    if not topic.strip():
+        raise click.UsageError(
+            '--topic is empty; name the table, or what the recorder\'s "topics" map to one'
+        )
+    if len(topic) > TOPIC_CHARACTERS:
+        raise click.UsageError(
+            f"--topic has {len(topic):,} characters; at most {TOPIC_CHARACTERS}, and the topic names a table"
+        )
+    if not topic.isprintable():
+        raise click.UsageError("--topic has characters that are no text; give the name of a table, or alike")
+
+
+def _check_bus(url: str) -> None:
+    """Refuse what no publisher can connect to."""
+    from recorder.bus.endpoint import parse_zmq_url
+    from recorder.bus.errors import BusUrlError
+
+    if not url.startswith("zmq://"):
+        raise click.UsageError(
+            f"--bus {url!r}: rows are published to zmq://; write what the recorder listens at, such as "
+            "zmq://127.0.0.1:5570"
+        )
+    try:
+        endpoint = parse_zmq_url(url)
+    except BusUrlError as error:
+        raise click.UsageError(str(error)) from error
+    if not endpoint.path and (endpoint.port == 0 or endpoint.host == "*"):
+        raise click.UsageError(
+            f"--bus {url}: names no place to connect to; give the host and port that the recorder listens at"
+        )
 
 
 class _Show:

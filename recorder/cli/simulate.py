@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from recorder.cli.options import Invocation, pass_invocation
+from recorder.cli.options import Invocation, Number, pass_invocation
 from recorder.cli.output import emit_json, emit_table, note, progress
 
 if TYPE_CHECKING:
@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed makes the same session.")
-@click.option(
-    "--minutes", type=click.FloatRange(min=0, min_open=True), help="Simulated length.  [default: 5]"
-)
+@click.option("--minutes", type=Number(min=0, min_open=True), help="Simulated length.  [default: 5]")
 @click.option("--rows", type=click.IntRange(min=1), help="End after about so many rows.")
 @click.option(
     "--rate",
@@ -60,7 +58,7 @@ def simulate(
 
     try:
         schedule = Schedule.parse(f"{rate},{burst}" if burst else rate)
-        names = tuple(part.strip() for part in symbols.split(",")) if symbols else DEFAULT_SYMBOLS
+        names = tuple(part.strip() for part in symbols.split(",")) if symbols is not None else DEFAULT_SYMBOLS
         instruments(names)
         if minutes is None and rows is None and schedule.total_rows is not None:
             rows = schedule.total_rows

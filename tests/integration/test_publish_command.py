@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from recorder.bus.base import BusMessage
 from recorder.bus.decode import rows_of_message
 from recorder.bus.open import open_subscription
-from recorder.cli.publish import LineSplitter
+from recorder.cli.line_splitter import LineSplitter
 
 
 class Listener:
@@ -162,6 +162,13 @@ async def test_what_is_not_acknowledged_in_time_is_an_error(tmp_path: pathlib.Pa
         (("--bus", "carrier-pigeon://loft", "--topic", "orders"), "carrier-pigeon"),
         (("--bus", "zmq://127.0.0.1:5570", "--topic", "orders", "no-such-file"), "no-such-file"),
         (("--bus", "zmq://127.0.0.1:5570", "--topic", ""), "--topic is empty"),
+        (("--bus", "zmq://127.0.0.1:5570", "--topic", "a\x07"), "--topic has characters that are no text"),
+        (("--bus", "", "--topic", "orders"), "--bus '': rows are published to zmq://"),
+        (("--bus", "zmq+sub://127.0.0.1:1", "--topic", "orders"), "rows are published to zmq://"),
+        (("--bus", "zmq://127.0.0.1:0", "--topic", "orders"), "names no place to connect to"),
+        (("--bus", "zmq://*:5570", "--topic", "orders"), "names no place to connect to"),
+        (("--bus", "zmq://bad host:1", "--topic", "orders"), "names no host and port"),
+        (("--bus", "zmq://127.0.0.1:5570", "--topic", "orders", "--timeout", "nan"), "'nan' is no number"),
         (("--bus", "zmq://127.0.0.1:5570", "--topic", "  "), "--topic is empty"),
     ],
 )
