@@ -63,7 +63,7 @@ def run(invocation: Invocation, bus: tuple[str, ...], serve: str | None, health_
         return invocation.settings(base=base, set_up_log=set_up_log, bus=bus or None, health_addr=health_addr)
 
     settings = read(set_up_log=True)
-    if serve:
+    if serve is not None:
         _check_serve(serve, settings)
 
     async def main() -> int:

@@ -494,6 +494,7 @@ def test_a_health_port_in_use_is_one_line_and_exit_code_1(place: Place, tmp_path
         (("--bus", "zmq://127.0.0.1:1", "--bus", "zmq://127.0.0.1:1"), {}, ("bus", "twice")),
         (("--bus", "zmq://0.0.0.0:5570"), {}, ("zmq://0.0.0.0:5570", "other machines", "bus_allow_remote = true")),
         (("--serve", "nonsense"), {}, ("--serve", "no address")),
+        (("--serve", ""), {}, ("--serve: '' is no address",)),
         (("--serve", "off"), {}, ("--serve", "no address; write host:port as in 127.0.0.1:9477\n")),
         (("--serve", "0.0.0.0:8123"), {}, ("--serve 0.0.0.0:8123", "other machines", "use 127.0.0.1:8123, and a")),
         ((), {"RECORDER_TOPICS": '{"a.*": "oders"}'}, ("topics", "'oders'", 'did you mean "orders"?')),
