@@ -54,13 +54,15 @@ Trouble = Callable[[Road], AbstractContextManager[None]]
 
 
 def armed(*faults: Fault) -> Trouble:
-    """The server does these faults for as long as the trouble lasts."""
+    """The server does these faults for as long as the trouble lasts, of which one at least hits an insert."""
 
     @contextlib.contextmanager
     def trouble(road: Road) -> Iterator[None]:
+        before = road.server.told().insert_faults
         road.server.arm(*faults)
         try:
             yield
+            assert road.server.told().insert_faults > before, "the trouble hit no insert"
         finally:
             road.server.disarm()
 
@@ -108,21 +110,24 @@ def on_the_way(begin: Callable[[TcpProxy], object]) -> Trouble:
     return trouble
 
 
-def again_and_again(cut: Callable[[TcpProxy], object]) -> Trouble:
-    """The network does this every few milliseconds."""
+def again_and_again(cut: Callable[[TcpProxy], int | None]) -> Trouble:
+    """The network does this every few milliseconds, and hits a connection at least once."""
 
     @contextlib.contextmanager
     def trouble(road: Road) -> Iterator[None]:
         over = threading.Event()
+        before, hits = road.proxy.cuts, 0
 
         def repeat() -> None:
+            nonlocal hits
             while not over.wait(0.02):
-                cut(road.proxy)
+                hits += cut(road.proxy) or 0
 
         thread = threading.Thread(target=repeat)
         thread.start()
         try:
             yield
+            assert hits or road.proxy.cuts > before, "the trouble hit no connection"
         finally:
             over.set()
             thread.join()
