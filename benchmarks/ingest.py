@@ -172,9 +172,19 @@ def _table_names(
     return values or (BENCH_TICKS.name,)
 
 
+def _not_empty(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    if value == "":
+        raise click.BadParameter("it is empty; name a server, or leave it out")
+    return value
+
+
 @click.command("ingest")
 @click.option(
-    "--rows", default=500_000, show_default=True, type=click.IntRange(min=1), help="Rows a side and round."
+    "--rows",
+    default=500_000,
+    show_default=True,
+    type=click.IntRange(min=1, max=1_000_000_000),
+    help="Rows a side and round.",
 )
 @click.option(
     "--batch-rows", default=10_000, show_default=True, type=click.IntRange(min=1), help="Rows an insert."
@@ -188,7 +198,10 @@ def _table_names(
     help="Table, may be given again; the plain bench_ticks where none is.",
 )
 @click.option(
-    "--target", metavar="URL", help="A server, such as http://127.0.0.1:8123; else a fresh embedded database."
+    "--target",
+    metavar="URL",
+    callback=_not_empty,
+    help="A server, such as http://127.0.0.1:8123; else a fresh embedded database.",
 )
 @switch_interval_option(1e-3, "sys.setswitchinterval beside the recorder, as recorder ingest sets it.")
 @gc_option()

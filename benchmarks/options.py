@@ -9,6 +9,7 @@ import click
 
 from benchmarks.gcstate import STATES
 from benchmarks.steps import WAITS
+from recorder.cli.options import Number
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -27,7 +28,7 @@ def seconds_option(default: float, help_text: str, *, least_s: float = 0.05) -> 
         "seconds_",
         default=default,
         show_default=True,
-        type=click.FloatRange(min=least_s),
+        type=Number(min=least_s),
         help=help_text,
     )
 
@@ -45,7 +46,7 @@ def rate_option(default: float | None, help_text: str) -> Option:
         "--rate",
         default=default,
         show_default=default is not None,
-        type=click.FloatRange(min=1),
+        type=Number(min=1),
         help=help_text,
     )
 
@@ -56,7 +57,7 @@ def switch_interval_option(default: float, help_text: str) -> Option:
         "--switch-interval",
         default=default,
         show_default=True,
-        type=click.FloatRange(min=0, min_open=True, max=1),
+        type=Number(min=0, min_open=True, max=1),
         help=help_text,
     )
 

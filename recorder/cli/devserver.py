@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from recorder.cli.options import Invocation, pass_invocation
+from recorder.cli.options import Invocation, PathName, pass_invocation
 
 if TYPE_CHECKING:
     from recorder.devserver.server import DevServer
@@ -24,7 +24,7 @@ EXIT_STUCK = 1
 @click.command()
 @click.option(
     "--path",
-    type=click.Path(path_type=pathlib.Path),
+    type=PathName(path_type=pathlib.Path),
     help="Folder of the database; by default devserver in the data folder.",
 )
 @click.option(
@@ -42,20 +42,20 @@ EXIT_STUCK = 1
 )
 @click.option(
     "--password-file",
-    type=click.Path(path_type=pathlib.Path),
+    type=PathName(path_type=pathlib.Path),
     help="File with the password on its first line.",
 )
 @click.option(
-    "--tls-cert", type=click.Path(path_type=pathlib.Path), help="Serve HTTPS with this certificate (PEM)."
+    "--tls-cert", type=PathName(path_type=pathlib.Path), help="Serve HTTPS with this certificate (PEM)."
 )
 @click.option(
     "--tls-key",
-    type=click.Path(path_type=pathlib.Path),
+    type=PathName(path_type=pathlib.Path),
     help="Key of the certificate, if not in the same file.",
 )
 @click.option(
     "--tls-client-ca",
-    type=click.Path(path_type=pathlib.Path),
+    type=PathName(path_type=pathlib.Path),
     help="Ask clients for a certificate of this authority.",
 )
 @click.option("--allow-remote", is_flag=True, help="Listen beyond this machine; needs a password.")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from recorder.cli.errors import EXIT_INTERRUPTED, Failure
-from recorder.cli.options import Invocation, pass_invocation
+from recorder.cli.options import Invocation, PathName, pass_invocation
 from recorder.cli.output import emit_json, emit_table, note, notes, progress
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Speed(click.ParamType["float | None"]):
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=pathlib.Path))
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=PathName(path_type=pathlib.Path))
 @click.option(
     "--format", "file_format", type=click.Choice(FORMATS), help="What the files hold; told by content."
 )

@@ -74,6 +74,16 @@ class Number(click.FloatRange):
         return number
 
 
+class PathName(click.Path):
+    """A path; an empty one is none, and not the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path."""
+        if value == "":
+            self.fail("it is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def _sets(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
     def callback(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
         if value == "":  # such as of a variable that is not set: the default would be somebody else's data

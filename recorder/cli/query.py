@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recorder.cli.options import Invocation, pass_invocation
+from recorder.cli.options import Invocation, PathName, pass_invocation
 from recorder.cli.output import emit_table, note, write_bytes
 from recorder.cli.reader import open_reader
 
@@ -47,7 +47,7 @@ BINARY = (
 @click.command()
 @click.argument("sql", required=False)
 @click.option(
-    "--file", "-f", "file", type=click.Path(dir_okay=False, path_type=pathlib.Path), help="Read the SQL here."
+    "--file", "-f", "file", type=PathName(dir_okay=False, path_type=pathlib.Path), help="Read the SQL here."
 )
 @click.option(
     "--format", "format_", metavar="NAME", help="table (default), json, jsonl, csv, tsv, md, arrow, parquet, or any "

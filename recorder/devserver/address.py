@@ -55,6 +55,10 @@ def tls_context(
     for path in (certificate, key, client_ca):
         if path is not None:
             _readable(pathlib.Path(path))
+    if key is None and b"PRIVATE KEY-----" not in pathlib.Path(certificate).read_bytes():
+        raise DevServerError(
+            f"TLS certificate {certificate}: the file holds no key; name that of its key too (--tls-key)"
+        )
     try:
         context.load_cert_chain(certificate, key, password=_no_password)
     except (ssl.SSLError, ValueError) as error:

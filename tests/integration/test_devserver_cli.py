@@ -186,6 +186,7 @@ def test_a_password_from_a_file(tmp_path: pathlib.Path) -> None:
         (["--password-file", "/dev/null"], "has no password on its first line"),
         (["--password-file", "/dev/null", "--password-env", "P"], "not by both"),
         (["--tls-key", "/x"], "give that too"),
+        (["--path", ""], "'--path': it is empty"),
         (["--allow-remote"], "needs a password; give --password-env or --password-file"),
         (
             ["--allow-remote", "--addr", "0.0.0.0:0"],
@@ -210,6 +211,10 @@ def test_certificates_that_cannot_be(tmp_path: pathlib.Path) -> None:
         (["--tls-cert", str(tmp_path / "none"), "--tls-key", key], "none: cannot be read: No such file"),
         (["--tls-cert", text, "--tls-key", key], f"TLS certificate {text} with key {key}: cannot be used"),
         (["--tls-cert", cert, "--tls-key", wrong], "KEY_VALUES_MISMATCH"),
+        (
+            ["--tls-cert", cert],
+            f"TLS certificate {cert}: the file holds no key; name that of its key too (--tls-key)",
+        ),
         (
             ["--tls-cert", cert, "--tls-key", key, "--tls-client-ca", text],
             f"TLS client CA {text}: cannot be used",
