@@ -109,9 +109,13 @@ class MessageRows:
         rows: list[NormalisedRow] = []
         for route, normaliser in self.normalisers.items():
             interval_s = getattr(normaliser, "snapshot_interval_s", None)
-            if not interval_s or now_ns < self._next_snapshot_ns.get(route, 0):
+            if not interval_s:
                 continue
-            self._next_snapshot_ns[route] = now_ns + int(interval_s * 1e9)
+            interval_ns = int(interval_s * 1e9)
+            # One that is further away than an interval is of a clock that was set back since.
+            if now_ns < self._next_snapshot_ns.get(route, 0) <= now_ns + interval_ns:
+                continue
+            self._next_snapshot_ns[route] = now_ns + interval_ns
             try:
                 rows += [
                     NormalisedRow(*row)
