@@ -57,7 +57,6 @@ BROKEN = {
     "huge length": b"POST / HTTP/1.1\r\n%bContent-Length: 99999999999999999999\r\n\r\nSELECT 1",
     "no number": b"POST / HTTP/1.1\r\n%bContent-Length: abc\r\n\r\nSELECT 1",
     "many headers": b"GET / HTTP/1.1\r\n%b" + b"".join(b"X-%d: y\r\n" % n for n in range(100_000)) + b"\r\n",
-    + b"".join(b"X-%d: %b\r\n" % (n, b"y" * 200_000) for n in range(100)),
     "many trailers": b"POST / HTTP/1.1\r\n%bTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: y\r\n" * 300_000,
     "no host": b"GET / HTTP/1.1\r\n\r\n",
     "of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
