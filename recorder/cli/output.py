@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 NO_COMMAND = "no command is given"
 PIPED_WIDTH = 200
 """Columns of a table that no terminal shows."""
+LEAST_COLUMN = 8
+"""What a column of a table has at least, if what is in it is that long."""
 
 
 def console() -> Console:
@@ -113,6 +115,8 @@ def emit_table(
 ) -> None:
     """A table on standard output; the columns named in `right` are aligned to the right."""
     from rich import box
+    from rich.cells import cell_len
+    from rich.console import ConsoleDimensions
     from rich.table import Table
     from rich.text import Text
 
@@ -120,13 +124,22 @@ def emit_table(
     table = Table(
         title=title, caption=caption, box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left"
     )
-    for column in columns:
-        table.add_column(Text(column), justify="right" if column in numbers else "left", overflow="fold")
-    for row in rows:
+    texts = [[shown(value) for value in row] for row in rows]
+    least = [
+        min(LEAST_COLUMN, max(map(cell_len, cells)))
+        for cells in zip(map(shown, columns), *texts, strict=True)
+    ]
+    for column, width in zip(columns, least, strict=True):
+        justify: Literal["left", "right"] = "right" if column in numbers else "left"
+        table.add_column(Text(shown(column)), justify=justify, overflow="fold", min_width=width)
+    for row_texts in texts:
         # Text, so that brackets in a value are no markup.
-        table.add_row(*(Text(shown(value)) for value in row))
+        table.add_row(*map(Text, row_texts))
+    out = console()
+    # A terminal that is too narrow breaks the lines; columns without room would lose what is in them.
+    out.size = ConsoleDimensions(max(out.width, sum(least) + 3 * len(least) + 2), out.height)
     with _writing():
-        console().print(table)
+        out.print(table)
 
 
 def shown(value: Any) -> str:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import pty
+import select
 import subprocess
 import sys
 
 import pytest
+
+from recorder.cli.output import emit_table
 
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "LANG": "C.UTF-8"}
 ASCII = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -134,3 +138,22 @@ def test_a_locale_of_ascii_is_no_error(tmp_path: pathlib.Path, command: list[str
     run = recorder(tmp_path, *map(os.fsencode, command), **ASCII)
     assert b"unexpected" not in run.stderr
     assert run.returncode == {"config": 0, "--help": 0, "query": 1}.get(command[0], 2)
+
+
+@pytest.mark.parametrize("width", ["0", "1", "20", "x"])
+def test_a_narrow_terminal_loses_nothing(monkeypatch: pytest.MonkeyPatch, width: str) -> None:
+    """Columns keep room for what they hold, and long values are broken; the terminal breaks the lines."""
+    master, slave = pty.openpty()
+    monkeypatch.setenv("COLUMNS", width)
+    monkeypatch.setenv("TERM", "xterm")
+    values = [f"{n:02}" * 4 for n in range(12)]
+    with os.fdopen(slave, "w") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        emit_table([f"c{n}" for n in range(12)], [values])
+        terminal.flush()
+        monkeypatch.undo()
+        shown = b""
+        while values[-1].encode() not in shown and select.select([master], [], [], 5.0)[0]:
+            shown += os.read(master, 1 << 16)
+    os.close(master)
+    assert all(value in shown.decode() for value in values)
