@@ -14,7 +14,7 @@ import click
 
 from recorder.cli.errors import EXIT_INTERRUPTED, Failure
 from recorder.cli.options import Invocation, PathName, pass_invocation
-from recorder.cli.output import emit_json, emit_table, note, notes, progress
+from recorder.cli.output import counted, emit_json, emit_table, note, notes, progress
 
 if TYPE_CHECKING:
     from recorder.ingest import IngestResult, Progress
@@ -275,7 +275,10 @@ def _print(result: IngestResult) -> None:
     else:
         click.echo("no rows")
     kinds = _counts(result.kinds)
-    click.echo(f"{result.records:,} records of {len(result.files)} files" + (f": {kinds}" if kinds else ""))
+    click.echo(
+        f"{counted(result.records, 'record')} of {counted(len(result.files), 'file')}"
+        + (f": {kinds}" if kinds else "")
+    )
     for what, counts in (
         ("filtered", result.filtered),
         ("ignored", result.ignored),

@@ -13,7 +13,7 @@ import click
 from recorder.cli.database import client_of
 from recorder.cli.lazy import LazyGroup
 from recorder.cli.options import Invocation, pass_invocation
-from recorder.cli.output import emit_json, emit_table, note
+from recorder.cli.output import counted, emit_json, emit_table, note
 
 if TYPE_CHECKING:
     from schemas.manager import Manager, PlannedStatement
@@ -65,7 +65,7 @@ def plan(invocation: Invocation) -> None:
         click.echo(
             f"-- {step.label}, statement {step.statement} of {step.total}\n{step.sql.strip().rstrip(';')};\n"
         )
-    note(f"{len(steps)} statements" if steps else "nothing to do: the database is up to date")
+    note(counted(len(steps), "statement") if steps else "nothing to do: the database is up to date")
 
 
 @migrate.command()
@@ -87,7 +87,11 @@ def up(invocation: Invocation, no_ttl: bool) -> None:
     if invocation.json:
         emit_json({"applied": [_step(step) for step in steps]})
     else:
-        note(f"applied {len(steps)} statements" if steps else "nothing to do: the database is up to date")
+        note(
+            f"applied {counted(len(steps), 'statement')}"
+            if steps
+            else "nothing to do: the database is up to date"
+        )
 
 
 @migrate.command()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from recorder.cli.options import Invocation, PathName, pass_invocation
-from recorder.cli.output import emit_table, note, write_bytes
+from recorder.cli.output import counted, emit_table, note, write_bytes
 from recorder.cli.reader import open_reader
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def _show(engine: Reader, sql: str, max_rows: int) -> None:
     ]
     emit_table(names, rows, right=numbers)
     if cut:
-        note(f"the first {max_rows:,} rows; --max-rows shows more, --format csv all")
+        note(f"the first {counted(max_rows, 'row')}; --max-rows shows more, --format csv all")
 
 
 def _values(line: bytes) -> list[str]:
