@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import pathlib
@@ -15,6 +16,8 @@ import pytest
 import requests
 from harness.dev_server import DevServerProcess
 from harness.dev_server_command import Started, dev_server
+
+import recorder.devserver.server as server_module
 
 STEP_S = 30.0
 HEAD = b"Host: 127.0.0.1\r\n"
@@ -201,6 +204,26 @@ def held(server: Started) -> tuple[int, int]:
             threads.append((thread / "comm").read_text())
     ours = [link for link in links if link.startswith(("socket:", "pipe:", "/memfd:")) or "(deleted)" in link]
     return len(ours), sum(name.startswith("python") for name in threads)
+
+
+async def test_connections_that_say_nothing_are_closed(
+    chdb_path: pathlib.Path, engine: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those without a whole request since they were opened; one that has asked stays."""
+    monkeypatch.setattr(server_module, "FIRST_REQUEST_S", 1.0)
+    async with server_module.DevServer(chdb_path, read_only=True) as server:
+        port = server.address.port
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        silent[1][1].write(b"GET /ping HTTP/1.1\r\nHost: 127")
+        asks, says = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(2):
+            says.write(b"GET /ping HTTP/1.1\r\n" + HEAD + b"\r\n")
+            answer = await asyncio.wait_for(asks.readuntil(b"Ok.\n"), STEP_S)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            for reader, _ in silent:
+                assert await asyncio.wait_for(reader.read(), STEP_S) == b""
+        for _, writer in [*silent, (asks, says)]:
+            writer.close()
 
 
 def test_nothing_is_left_of_bad_clients(server: Started) -> None:
