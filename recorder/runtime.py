@@ -23,7 +23,7 @@ from recorder.contact import Contact
 from recorder.door import Door, key_of
 from recorder.flush_policy import FlushPolicy
 from recorder.flush_worker import FlushWorker, WorkerPolicy, WorkerState
-from recorder.given_up import GivenUp, given_up
+from recorder.given_up import GivenUp, given_up_of, tell_lost
 from recorder.health import HealthServer
 from recorder.housekeeping import Housekeeping
 from recorder.identity import new_epoch
@@ -34,7 +34,6 @@ from recorder.own_rows import DEAD_LETTERS, EVENTS, GAPS, OWN_TABLES, RUNS
 from recorder.own_writer import OwnWriter
 from recorder.pipeline import TablePipeline
 from recorder.queue import TableQueue
-from recorder.reasons import by_reason
 from recorder.recorded_table import RecordedTable, enabled
 from recorder.schema_start import SchemaStart
 from recorder.settings import ResolvedTable, Settings
@@ -271,7 +270,7 @@ class Runtime:
         await self.settling.close()
         await asyncio.gather(*(pipeline.close(SETTLE_S) for pipeline in self.pipelines.values()))
         self._observer.tell()
-        self._tell_given_up()
+        tell_lost(self.given_up(), lambda table: self.contact.why or self.pipelines[table].why_held)
         if self._health_server is not None:
             await self._health_server.close()
         try:
@@ -282,29 +281,7 @@ class Runtime:
 
     def given_up(self) -> dict[str, GivenUp]:
         """Of tables that had rows to give up at the end: what is lost, and what comes again."""
-        return {
-            name: given_up(
-                pipeline.lost_rows,
-                comes_again=self.settling.waiting_rows(name, comes_again=True),
-                comes_no_more=self.settling.waiting_rows(name, comes_again=False),
-            )
-            for name, pipeline in self.pipelines.items()
-            if pipeline.lost_rows
-        }
-
-    def _tell_given_up(self) -> None:
-        rows = self.given_up()
-        own = {name: found.lost for name, found in rows.items() if found.lost and name in OWN_TABLES}
-        for name, found in rows.items():
-            if found.lost and name not in own:
-                log.error("rows were lost at shutdown", table=name, rows=found.lost)
-        if own:
-            log.warning(
-                "what the recorder had to say of itself was lost at shutdown",
-                rows=own,
-                why=self.contact.why
-                or "; ".join(by_reason({name: self.pipelines[name].why_held for name in own})),
-            )
+        return given_up_of(self.pipelines, self.settling)
 
     # -- waiting for rows -------------------------------------------------------------------------------------------
 
