@@ -12,9 +12,15 @@ _PEAK = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
 
 
 def peak_bytes(pid: int | str = "self") -> int:
-    """The peak of what the process held since it started, or since `forget_peak`."""
+    """The peak of what the process held since it started, or since `forget_peak`.
+
+    Raises:
+        OSError: this system does not tell.
+    """
     found = _PEAK.search(Path(f"/proc/{pid}/status").read_text())
-    return int(found[1]) * 1024 if found else 0
+    if found is None:
+        raise OSError(f"/proc/{pid}/status has no VmHWM")
+    return int(found[1]) * 1024
 
 
 def forget_peak(pid: int | str = "self") -> int:

@@ -21,7 +21,7 @@ LOOKS = (20, 50)
 
 @contextlib.contextmanager
 def rare_collection() -> Iterator[None]:
-    """Let the collector of this process look rarely while the context lasts; as it was before, afterwards."""
+    """Let the collector of this process look rarely while the context lasts; afterwards it looks as often as before."""
     before = gc.get_threshold()
     gc.collect()
     gc.freeze()

@@ -84,11 +84,12 @@ class LookingAlarm:
         """See `Alarm`."""
         while True:
             due_ns = self._due_ns
-            left_ns = due_ns - time.monotonic_ns()
-            if due_ns != self._gone_off_ns and left_ns <= 0:
+            if due_ns != self._gone_off_ns and time.monotonic_ns() >= due_ns:
                 self._gone_off_ns = due_ns
                 return
-            time.sleep(min(LOOK_S, left_ns / 1e9) if left_ns > 0 else LOOK_S)
+            time.sleep(
+                LOOK_S
+            )  # not until it is due: it is put off all the time, and each look takes the lock
 
     def close(self) -> None:
         """See `Alarm`."""

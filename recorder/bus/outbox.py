@@ -53,6 +53,8 @@ class Outbox:
         self._out_bytes = 0
         self._told: deque[tuple[int, int]] = deque()
         """What the recorder said is resolved, and is not settled yet."""
+        self._told_before: frozenset[tuple[int, int]] = frozenset()
+        """The ranges of the last answer: the next one says most of them again."""
         self._told_end = 0
         """It is believed of what had been sent by then, whatever it says."""
         self._follows = 0
@@ -204,7 +206,10 @@ class Outbox:
             return
         self.settle()
         self._told.append((0, answer.resolved))
-        self._told.extend(answer.ranges)
+        # Only what is new: looking at hundreds of ranges again with each answer would leave the calls behind for good.
+        told = frozenset(answer.ranges)
+        self._told.extend(told - self._told_before)
+        self._told_before = told
         self._told_end = self.sent_to
         self.window_messages = answer.window_messages
         self.window_bytes = answer.window_bytes

@@ -43,12 +43,14 @@ SETTLE_A_CALL = 8
 """Messages that the recorder said are safe, let go of in a call of `publish`: more than the one that it takes, so that
 none are left over, and few, so that it stays short."""
 KEEP_NS = 5_000_000
-"""The thread serves the socket so long after the last call that did, and this often while there is more to send."""
+"""The thread serves the socket so long after the last call that did, and this often while there is more to do."""
 ANSWERS_NS = 50_000_000
 """While nothing can be sent and something is unresolved, this often: for answers."""
 IDLE_NS = 250_000_000
 """While nothing is unresolved: for heartbeats, and a hello to a recorder that comes back."""
 HEARTBEAT_NS = 1_000_000_000
+HELLO_NS = 20_000_000
+"""So long after a hello its answer is looked for as if there were something to send."""
 SILENCE_NS = 5 * HEARTBEAT_NS
 """Without a word from the recorder for so long, everything begins with a hello again."""
 TELL_NS = 100_000_000
@@ -119,7 +121,6 @@ class Publisher:
         self._told_shed = 0
         self._events, self._noblock, self._again = zmq.EVENTS, zmq.NOBLOCK, zmq.Again
         self._in, self._out = zmq.POLLIN, zmq.POLLOUT
-        self._alarm = make_alarm()
         self._idle = False
         self._thread = threading.Thread(target=self._keep, name="recorder-publisher", daemon=True)
         with on_cores(cpus):
@@ -137,7 +138,12 @@ class Publisher:
         self._socket.setsockopt(zmq.SNDHWM, 64)
         self._socket.setsockopt(zmq.RCVHWM, 64)
         self._socket.connect(endpoint.address)
-        self._thread.start()
+        self._alarm = make_alarm()
+        try:
+            self._thread.start()
+        except BaseException:
+            self._alarm.close()
+            raise
 
     # -- publishing ----------------------------------------------------------------------------------------------
 
@@ -228,17 +234,20 @@ class Publisher:
             self._served_ns = now
 
     def _serve(self) -> bool:
-        """Read what has come, send what may go; whether there is more to send."""
+        """Read what has come, send what may go; whether there is more to do soon."""
         now = self._served_ns = time.monotonic_ns()
-        socket = self._socket
+        socket, more = self._socket, False
         for _ in range(FRAMES_A_TURN):
             if not socket.getsockopt(self._events) & self._in:
                 break
             self._hear(socket.recv(self._noblock), now)
+        else:
+            more = True
         self._outbox.settle()
         if socket.getsockopt(self._events) & self._out:
-            return all(self._send_one(now) for _ in range(FRAMES_A_TURN))
-        return False
+            more = all(self._send_one(now) for _ in range(FRAMES_A_TURN)) or more
+        # Who has just said hello is about to be answered, and messages wait for that.
+        return more or (not self._outbox.welcome and now - self._said_ns < HELLO_NS)
 
     def _send_one(self, now: int) -> bool:
         """Send the next frame; False if there is none, or nobody takes it."""

@@ -488,3 +488,12 @@ def test_its_threads_keep_off_the_cores_of_a_pinned_thread(url: str) -> None:
     with pytest.raises(ValueError, match=r"cpus \[4095\]: Invalid argument"):
         Publisher(url, cpus=[4_095])
     assert os.sched_getaffinity(0) == before
+
+
+def test_a_publisher_that_cannot_be_made_leaves_nothing_open(url: str) -> None:
+    """However often somebody tries."""
+    before = set(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        with pytest.raises(ValueError, match="cpus"):
+            Publisher(url, cpus=[4_095])
+    assert len(set(os.listdir("/proc/self/fd"))) <= len(before)

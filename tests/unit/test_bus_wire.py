@@ -283,3 +283,23 @@ def test_what_handlers_put_in_the_middle_of_a_call_is_taken_by_its_end() -> None
         payloads = [one[4] for one in wire.unpack_records(content)]
         assert payloads.index(b"\x01") < payloads.index(b"\x02") if interrupted else payloads == [b"\0"]
     assert not interrupted, "all steps were interrupted"
+
+
+def test_what_answers_say_again_costs_no_call_anything() -> None:
+    """However many ranges are repeated, what is new in an answer is settled by as many steps as it has messages."""
+    box = Outbox(EPOCH, "p", 10_000_000)
+    for n in range(2_000):
+        box.put(record(n % 200))
+    answer = wire.Ack(True, False, 1, 0, 0, 0, 5_000, 10_000_000, [])
+    box.take(answer)
+    while box.next_frame() is not None:
+        pass
+    scattered = [(n, n + 1) for n in range(1, 1_000, 2)]
+    answer = answer._replace(welcome=False, ranges=scattered)
+    box.take(answer)
+    box.settle()
+    for at in range(1_100, 1_900, 8):
+        box.take(answer._replace(ranges=[*scattered, (1_100, at + 8)]))
+        box.settle(8 + 2)  # and a look at what is resolved from 0 on, and at the range that grew
+        assert not box.unsettled
+        assert box.resolved.total == len(scattered) + at + 8 - 1_100
