@@ -60,6 +60,11 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    item.config.stash[WATCH].look(item.nodeid)
+
+
 @pytest.hookimpl(trylast=True)  # after the fixtures of the session were ended
 def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
@@ -78,6 +83,7 @@ def pytest_testnodedown(node: Any) -> None:
     left += getattr(node, "workeroutput", {}).get("left", [])
 
 
+@pytest.hookimpl(trylast=True)  # near the end of what is printed, where one looks for why it failed
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if left := config.stash.get(LEFT, []):
         terminalreporter.section("left behind by the tests", red=True)

@@ -33,11 +33,20 @@ class Watch:
         os.environ["TMPDIR"] = tempfile.tempdir = str(self._folder)
         self.folders = [self._folder]
         """Where mounts of this session would be."""
+        self._since: dict[pathlib.Path, str] = {}
+
+    def look(self, test: str) -> None:
+        """After a test: what is in the folder now for the first time is from it."""
+        there = set(self._folder.iterdir())
+        self._since = {path: self._since.get(path, test) for path in there}
 
     def end(self) -> list[str]:
         """What is left, each in a few words. Temporary files are removed then; the rest is for a person to see."""
         left = [*self._processes(), *self._mounts()]
-        left += [f"temporary file {path}" for path in sorted(self._folder.iterdir())]
+        left += [
+            f"temporary file {path}, there since {self._since.get(path, 'the end of the session')}"
+            for path in sorted(self._folder.iterdir())
+        ]
         if not self._mounts():  # whatever is mounted in there would go too
             shutil.rmtree(self._folder, ignore_errors=True)
         return left
