@@ -1,4 +1,7 @@
-"""`recorder devserver` as a person starts it, in a process of its own, for one test or a module of them."""
+"""`recorder devserver` as a person starts it, in a process of its own, for one test or a module of them.
+
+A module whose tests share one takes the fixtures: `server, client = module_server, module_client`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import clickhouse_connect
+import pytest
 import requests
+from clickhouse_connect.driver.client import Client
 
 from .backends import WITH_PARENT
 
@@ -61,6 +67,20 @@ def dev_server(
         yield Started(process, ready["url"], log, ready)
     finally:
         end(process)
+
+
+@pytest.fixture(scope="module")
+def module_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
+    """A server for all tests of a module, which calls it `server`."""
+    with dev_server(tmp_path_factory.mktemp("devserver")) as started:
+        yield started
+
+
+@pytest.fixture
+def module_client(server: Started) -> Iterator[Client]:
+    """clickhouse-connect on the module's `server`, unchanged."""
+    with clickhouse_connect.get_client(dsn=server.url) as opened:
+        yield opened
 
 
 def launch(

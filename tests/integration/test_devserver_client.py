@@ -19,21 +19,11 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 from clickhouse_connect.driver.external import ExternalData
 from clickhouse_connect.driver.tools import insert_file
-from harness.dev_server_command import Started, dev_server
+from harness.dev_server_command import Started, dev_server, module_client, module_server
 
 PASSWORD = "p:ä&=%2B \\'\""
 
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
-    with dev_server(tmp_path_factory.mktemp("devserver")) as started:
-        yield started
-
-
-@pytest.fixture
-def client(server: Started) -> Iterator[Client]:
-    with clickhouse_connect.get_client(dsn=server.url) as opened:
-        yield opened
+server, client = module_server, module_client
 
 
 @pytest.fixture

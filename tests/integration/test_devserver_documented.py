@@ -29,22 +29,12 @@ from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 from clickhouse_connect.driver.external import ExternalData
 from clickhouse_connect.driver.summary import QuerySummary
 from clickhouse_connect.driver.tools import insert_file
-from harness.dev_server_command import Started, dev_server
+from harness.dev_server_command import Started, module_client, module_server
 
 UTC = datetime.UTC
 NOON = datetime.datetime(2024, 7, 1, 12, tzinfo=UTC)
 
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
-    with dev_server(tmp_path_factory.mktemp("devserver")) as started:
-        yield started
-
-
-@pytest.fixture
-def client(server: Started) -> Iterator[Client]:
-    with clickhouse_connect.get_client(dsn=server.url) as opened:
-        yield opened
+server, client = module_server, module_client
 
 
 @pytest.fixture

@@ -20,16 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import requests
-from harness.dev_server_command import Started, dev_server
+from harness.dev_server_command import Started, module_server
 
 from recorder.devserver import codecs
 from recorder.devserver.codecs import zstd
 
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
-    with dev_server(tmp_path_factory.mktemp("devserver")) as started:
-        yield started
+server = module_server
 
 
 @pytest.fixture

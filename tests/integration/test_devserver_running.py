@@ -10,22 +10,17 @@ import socket
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterator
 
 import psutil
 import pytest
 import requests
 from harness.dev_server import DevServerProcess, Fault
-from harness.dev_server_command import Started, dev_server, end, launch
+from harness.dev_server_command import Started, end, launch, module_server
 
 SLOW = "SELECT sleepEachRow(0.05) FROM numbers(2000) SETTINGS max_block_size = 1"
 STEP_S = 30.0
 
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
-    with dev_server(tmp_path_factory.mktemp("devserver")) as started:
-        yield started
+server = module_server
 
 
 def count_of(comment: str) -> str:
