@@ -13,6 +13,8 @@ import pathlib
 import re
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -304,6 +306,8 @@ def test_others_in_the_process_hear_of_certificates_as_ever(caplog: pytest.LogCa
     assert "Certificate did not match" in caplog.text
 
 
+# The driver tells urllib3 not to warn, and pytest has warnings of its own: what else the process says is below.
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
 @pytest.mark.parametrize("how", ["trusted", "named", "unverified"])
 async def test_certificates_that_will_do(
     authority: trustme.CA, ca: pathlib.Path, how: str, caplog: pytest.LogCaptureFixture
@@ -319,6 +323,27 @@ async def test_certificates_that_will_do(
         error = await refusal(f"https://127.0.0.1:{port}", **options[how])
     assert "HTTP status 503" in str(error)  # so the connection was made
     assert ("tls_verify is off" in caplog.text) == (how == "unverified")
+
+
+UNVERIFIED = """
+import sys
+from recorder.sink.http_access import Access, Tls
+
+pool = Access("https", tls=Tls(verify=False)).pool("127.0.0.1", 1)
+print(*(pool.request("GET", sys.argv[1]).status for _ in range(3)))
+"""
+
+
+def test_that_certificates_are_not_looked_at_is_said_once(authority: trustme.CA) -> None:
+    """By the recorder's own warning, however many connections there are; urllib3 would warn of each."""
+    with front(503, tls=context(authority.issue_cert("127.0.0.1")), Connection="close") as port:
+        done = subprocess.run(
+            [sys.executable, "-c", UNVERIFIED, f"https://127.0.0.1:{port}"],
+            capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+    assert done.stdout.split() == ["503"] * 3
+    (line,) = done.stderr.splitlines()
+    assert "tls_verify is off" in line
 
 
 async def test_client_certificates(authority: trustme.CA, ca: pathlib.Path, tmp_path: pathlib.Path) -> None:
