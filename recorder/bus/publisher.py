@@ -1,67 +1,65 @@
 """`Publisher`: rows from a trading process to a recorder in another one, over ZeroMQ.
 
-`publish` encodes, puts the message into a bounded buffer and returns: no waiting, no answer, no exception because of
-load. What the buffer cannot take is shed, counted, and told to the recorder. What was taken is sent until the recorder
-says that it is safe; it is lost only with this process. The protocol is in `recorder.bus.wire`, the bookkeeping in
-`recorder.bus.outbox`; here are the socket and who serves it.
-
-The socket is served in the calls of `publish` themselves, a few microseconds at a time and never by two threads at
-once, and by a thread that looks after it while nobody publishes. ZeroMQ's own thread does what touches the network; it
-needs no lock of the interpreter's. Measurements in docs/bus.md.
+`publish` encodes, copies the message into a bounded ring and returns: no waiting, no answer, no call of the system, no
+exception because of load. What the ring cannot take is shed, counted, and told to the recorder. The ring is memory that
+a process of its own shares (`recorder.bus.sender`), which sends what was taken until the recorder says that it is safe:
+beside the trading process, so that nothing it does takes the interpreter's lock from a call, and a message that was
+taken outlives whoever published it. Measurements in docs/bus.md.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import importlib.util
+import logging
 import os
-import socket as sockets
+import select
+import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
+from multiprocessing.spawn import get_executable
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
+
 from recorder.bus import wire
-from recorder.bus.alarm import make_alarm
 from recorder.bus.base import Encoding
 from recorder.bus.cores import on_cores
 from recorder.bus.encode import encode_rows, plain_parts
-from recorder.bus.endpoint import ZmqEndpoint, import_zmq, parse_zmq_url, prepare
-from recorder.bus.errors import BusUrlError
-from recorder.bus.outbox import Outbox
+from recorder.bus.endpoint import parse_zmq_url
+from recorder.bus.errors import BusUnavailable, BusUrlError
+from recorder.bus.ring import RingWriter, Word
+from recorder.bus.sender import READY, Config
 from recorder.correlation import correlation_id as current_correlation_id
 from recorder.errors import RecorderClosed, RecorderForked
 from recorder.identity import new_epoch
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """A larger message is refused in the call."""
-FRAMES_A_TURN = 8
-"""Sent, and read, at most, each time the thread serves the socket; a call of `publish` does one of either."""
-SETTLE_A_CALL = 8
-"""Messages that the recorder said are safe, let go of in a call of `publish`: more than the one that it takes, so that
-none are left over, and few, so that it stays short."""
-KEEP_NS = 5_000_000
-"""The thread serves the socket so long after the last call that did, and this often while there is more to do."""
-ANSWERS_NS = 50_000_000
-"""While nothing can be sent and something is unresolved, this often: for answers."""
-IDLE_NS = 250_000_000
-"""While nothing is unresolved: for heartbeats, and a hello to a recorder that comes back."""
-HEARTBEAT_NS = 1_000_000_000
-HELLO_NS = 20_000_000
-"""So long after a hello its answer is looked for as if there were something to send."""
-SILENCE_NS = 5 * HEARTBEAT_NS
-"""Without a word from the recorder for so long, everything begins with a hello again."""
-TELL_NS = 100_000_000
-"""A shed count that no message carries is told this often at most."""
+START_S = 30.0
+"""How long its sender may take to start."""
+END_S = 2.0
+"""How long its sender may take to end when everything is safe."""
+LOOK_S = 0.002
+"""Whoever waits for acknowledgements looks this often."""
+AGAIN_S = 1.0
+"""A sender that ended by itself has a successor so much later, at the soonest, than the last one."""
+
+log = logging.getLogger("recorder.publisher")
 
 
 @dataclass(frozen=True)
 class PublisherStats:
     """Counts of messages since the start: `accepted = acked + waiting`, and beside them what was `shed`.
 
-    `sent` were handed to the socket at least once; `waiting_bytes` is what the buffer holds.
+    `sent` were handed to the socket at least once; `waiting_bytes` is what they take in the ring.
     """
 
     accepted: int
@@ -76,16 +74,19 @@ class Publisher:
     """Messages to the recorder that listens at `url`: `zmq://host:port` or `zmq:///path.sock`.
 
     `name` says who publishes, for logs and for the identity of rows (beside a random number drawn at each start);
-    `buffer_bytes` bounds what waits or is not acknowledged; `linger_ms` is how long a message waits for company;
-    `close_timeout_s` is what closing at the interpreter's exit waits at most. `cpus` are the cores its own threads may
-    run on: without it those of the thread that makes it, so a trading thread that is pinned to a core names others. For
-    use from any thread, and from coroutines: `publish` never waits. `flush` and `close` do; a coroutine calls them by
+    `buffer_bytes` bounds what waits or is not acknowledged: so much memory is taken at the start; `linger_ms` is how
+    long a message waits for company; `close_timeout_s` is what closing at the interpreter's exit waits at most, and
+    `outlive_s` for how long what is not acknowledged by then, or when this process is killed, is still sent. `cpus` are
+    the cores its sender may run on: without it those of the thread that makes it, so a trading thread that is pinned to
+    a core names others. For use from any thread, and from coroutines: `publish` never waits. Making it waits until its
+    sender has started, a quarter of a second; `flush` and `close` wait, too. A coroutine calls these by
     `asyncio.to_thread`.
 
     Raises:
         BusUrlError: the URL names no such address.
-        BusUnavailable: ZeroMQ is not installed.
-        ValueError: `cpus` names a core that this process may not use.
+        BusUnavailable: ZeroMQ is not installed, or the sender does not start.
+        OSError: there is no memory for the buffer.
+        ValueError: `cpus` names a core that this process may not use, or the buffer has no bytes.
     """
 
     def __init__(
@@ -96,54 +97,46 @@ class Publisher:
         buffer_bytes: int = 64 * 1024 * 1024,
         linger_ms: float = 2.0,
         close_timeout_s: float = 2.0,
+        outlive_s: float = 30.0,
         cpus: Collection[int] | None = None,
     ):
         if not url.startswith("zmq://"):
             raise BusUrlError(
                 f"bus {url.partition('://')[0]}://: a Publisher speaks zmq://host:port or zmq:///path"
             )
-        zmq = import_zmq()
-        endpoint = parse_zmq_url(url)
+        parse_zmq_url(url)
+        if buffer_bytes < 1:
+            raise ValueError(f"a buffer of {buffer_bytes} bytes takes no message")
+        if importlib.util.find_spec("zmq") is None:
+            raise BusUnavailable("ZeroMQ is not installed; pip install 'coldpath-recorder[zmq]'")
         self.url = url
-        self.name = name or f"{sockets.gethostname()}-{os.getpid()}"
+        self.name = name or f"{socket.gethostname()}-{os.getpid()}"
         self.epoch = new_epoch()
-        self._outbox = Outbox(self.epoch, self.name, buffer_bytes)
         self._pid = os.getpid()
-        self._linger_ns = int(linger_ms * 1e6)
         self._close_timeout_s = close_timeout_s
-        self._closed = False
-        self._serving = threading.Lock()
-        self._served_ns = 0
-        self._pending: bytes | None = None
-        self._restarts = 0
-        self._said_ns = 0
-        self._heard_ns = time.monotonic_ns()
-        self._told_shed = 0
-        self._events, self._noblock, self._again = zmq.EVENTS, zmq.NOBLOCK, zmq.Again
-        self._in, self._out = zmq.POLLIN, zmq.POLLOUT
-        self._idle = False
-        self._thread = threading.Thread(target=self._keep, name="recorder-publisher", daemon=True)
-        with on_cores(cpus):
-            self._open(endpoint)
-        atexit.register(self._at_exit)
-
-    def _open(self, endpoint: ZmqEndpoint) -> None:
-        """Make the socket, and start all threads: they run on the cores of who starts them."""
-        zmq = import_zmq()
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
-        prepare(self._socket, endpoint)
-        # Nothing waits inside ZeroMQ for a recorder that is not there: what is sent again is ours to know.
-        self._socket.setsockopt(zmq.IMMEDIATE, 1)
-        self._socket.setsockopt(zmq.SNDHWM, 64)
-        self._socket.setsockopt(zmq.RCVHWM, 64)
-        self._socket.connect(endpoint.address)
-        self._alarm = make_alarm()
+        self._cpus = cpus
+        self._closed = threading.Event()
+        self._closing = threading.RLock()
+        self._last: PublisherStats | None = None
+        self._ring = RingWriter(buffer_bytes)
+        self._config = Config(
+            url,
+            self.epoch,
+            self.name,
+            self._ring.fd,
+            buffer_bytes,
+            self._pid,
+            int(linger_ms * 1e6),
+            int(outlive_s * 1e9),
+        )
         try:
-            self._thread.start()
+            self._sender = self._start()
         except BaseException:
-            self._alarm.close()
+            self._ring.close()
             raise
+        self._thread = threading.Thread(target=self._watch, name="recorder-publisher", daemon=True)
+        self._thread.start()
+        atexit.register(self._at_exit)
 
     # -- publishing ----------------------------------------------------------------------------------------------
 
@@ -189,130 +182,82 @@ class Publisher:
         if len(topic) > 255 or (correlation_id is not None and len(correlation_id) > 1_024):
             raise ValueError("a topic has at most 255 characters, a correlation id 1,024")
         number = wire.ENCODING_NUMBERS[encoding]
-        taken = self._outbox.put(wire.record(time.time_ns(), topic, number, correlation_id, payload))
-        due = time.monotonic_ns() - self._served_ns >= self._linger_ns
-        if (due or self._outbox.unsettled) and self._serving.acquire(False):
-            try:
-                if not self._closed:
-                    self._outbox.settle(SETTLE_A_CALL)
-                    if due:
-                        self._serve_a_little()
-                        self._alarm.set(KEEP_NS)
-            finally:
-                self._serving.release()
-        if self._idle:
-            self._idle = False
-            self._alarm.set(KEEP_NS)
-        return taken
+        return self._ring.put(wire.record(time.time_ns(), topic, number, correlation_id, payload))
 
     def _check_usable(self) -> None:
         if self._pid != os.getpid():
             raise RecorderForked(
                 f"publisher {self.name}: the process forked after it was made; make another one in the child"
             )
-        if self._closed:
+        if self._closed.is_set():
             raise RecorderClosed(f"publisher {self.name}: is closed; make another one")
 
     def stats(self) -> PublisherStats:
-        """Counts of messages since the start."""
-        box = self._outbox
-        acked, accepted = box.resolved.total, box.accepted
-        return PublisherStats(accepted, box.sent_to, acked, accepted - acked, box.shed, box.held_bytes)
+        """Counts of messages since the start; of a closed publisher, as they were then."""
+        with self._closing:
+            return self._last or self._stats()
 
-    # -- the socket: whoever holds `_serving` ----------------------------------------------------------------------
+    def _stats(self) -> PublisherStats:
+        ring = self._ring
+        acked, accepted = ring.word(Word.RESOLVED), ring.accepted
+        return PublisherStats(
+            accepted, ring.word(Word.SENT_TO), acked, accepted - acked, ring.shed, ring.used_bytes
+        )
 
-    def _serve_a_little(self) -> None:
-        """Read one frame or send one: what a call of `publish` may cost."""
-        now = time.monotonic_ns()
-        events = self._socket.getsockopt(self._events)
-        # What it said last is settled first: there is no hurry, and two answers in one call would take too long.
-        if events & self._in and not self._outbox.unsettled:
-            self._hear(self._socket.recv(self._noblock), now)
-            return
-        # With more waiting than a frame holds, the next call sends again.
-        if not (events & self._out and self._send_one(now) and self._outbox.fills_a_frame):
-            self._served_ns = now
+    # -- the sender ------------------------------------------------------------------------------------------------
 
-    def _serve(self) -> bool:
-        """Read what has come, send what may go; whether there is more to do soon."""
-        now = self._served_ns = time.monotonic_ns()
-        socket, more = self._socket, False
-        for _ in range(FRAMES_A_TURN):
-            if not socket.getsockopt(self._events) & self._in:
-                break
-            self._hear(socket.recv(self._noblock), now)
-        else:
-            more = True
-        self._outbox.settle()
-        if socket.getsockopt(self._events) & self._out:
-            more = all(self._send_one(now) for _ in range(FRAMES_A_TURN)) or more
-        # Who has just said hello is about to be answered, and messages wait for that.
-        return more or (not self._outbox.welcome and now - self._said_ns < HELLO_NS)
+    @property
+    def sender_pid(self) -> int:
+        """The process that sends."""
+        return self._sender.pid
 
-    def _send_one(self, now: int) -> bool:
-        """Send the next frame; False if there is none, or nobody takes it."""
-        if self._pending is None or self._restarts != self._outbox.restarts:
-            self._pending = self._next(now)
-            self._restarts = self._outbox.restarts
-            if self._pending is None:
-                return False
-        try:
-            self._socket.send(self._pending, self._noblock)
-        except self._again:
-            return False
-        self._pending = None
-        self._said_ns = now
-        return True
+    def _start(self) -> subprocess.Popen[bytes]:
+        """A sender that has said that it can begin."""
+        with on_cores(self._cpus):  # a process runs where the thread does that starts it
+            sender = subprocess.Popen(
+                # -P: nothing in the working directory is taken for a module.
+                [
+                    get_executable(),
+                    "-P",
+                    "-m",
+                    "recorder.bus.sender",
+                    msgspec.json.encode(self._config).decode(),
+                ],
+                stdin=subprocess.DEVNULL,
+                # Not the process's own: whoever reads these to their end would wait for the sender's.
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=[self._ring.fd],
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
+                start_new_session=True,
+            )
+        assert sender.stdout is not None
+        with sender.stdout as pipe:
+            answers = select.poll()
+            answers.register(pipe, select.POLLIN)
+            said = pipe.readline() if answers.poll(START_S * 1_000) else b"it does not answer"
+        if said != READY:
+            sender.kill()
+            why = said.decode(errors="replace").strip() or _end_of(sender)
+            raise BusUnavailable(f"publisher {self.name}: its sender did not start: {why}")
+        return sender
 
-    def _next(self, now: int) -> bytes | None:
-        box = self._outbox
-        if box.welcome and now - self._heard_ns > SILENCE_NS:
-            box.forget()
-        frame = box.next_frame()
-        if frame is not None:
-            self._told_shed = box.shed
-            return frame
-        since = now - self._said_ns
-        if not box.welcome:
-            return box.hello() if since >= HEARTBEAT_NS // 4 else None
-        if since >= HEARTBEAT_NS or (box.shed != self._told_shed and since >= TELL_NS):
-            self._told_shed = box.shed
-            return box.ping()
-        return None
-
-    def _hear(self, frame: bytes, now: int) -> None:
-        try:
-            epoch, answer = wire.unpack_from_recorder(frame)
-        except wire.WireError:
-            return  # not from a recorder; what it may have meant will be asked again
-        if epoch != self.epoch:
-            return
-        self._heard_ns = now
-        known = self._outbox.welcome
-        self._outbox.take(answer)
-        if known and not self._outbox.welcome:
-            self._said_ns = 0  # say hello at once
-
-    # -- the thread that looks after it ----------------------------------------------------------------------------
-
-    def _keep(self) -> None:
-        """Serve the socket while nobody publishes: until then, each call puts the alarm off."""
-        more = False
-        while not self._closed:
-            accepted = self._outbox.accepted
-            with self._serving:
-                if not self._closed:
-                    more = self._serve()
-            # In this order: whoever publishes meanwhile sees that it is idle, or what was published is seen here.
-            self._idle = True
-            self._alarm.set(ANSWERS_NS if self._outbox.unresolved else IDLE_NS)
-            if more or self._outbox.accepted != accepted:
-                self._idle = False
-                self._alarm.set(KEEP_NS)
-            if not self._closed:
-                self._alarm.wait()
-            self._idle = False
-        self._alarm.close()
+    def _watch(self) -> None:
+        """Wait for the sender's end; if nobody asked for it, start another one."""
+        while True:
+            why = _end_of(self._sender)
+            if self._closed.wait(AGAIN_S):
+                return
+            apart = self._ring.word(Word.APART)
+            log.warning(
+                "publisher %s: its sender ended by itself: %s; another one goes on%s",
+                self.name,
+                why,
+                f", without {apart} messages of which the recorder may not have all" if apart else "",
+            )
+            # Should it be closed meanwhile, the new one is told so by the ring.
+            with contextlib.suppress(OSError, BusUnavailable):
+                self._sender = self._start()
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
@@ -328,53 +273,37 @@ class Publisher:
 
     def _drain(self, timeout_s: float) -> bool:
         end = time.monotonic() + timeout_s
-        while self._outbox.unresolved:
-            # Not for ever: a signal handler that flushes may have interrupted the very thread that serves.
-            if self._serving.acquire(timeout=0.02):
-                try:
-                    if self._closed:
-                        break
-                    self._serve()
-                finally:
-                    self._serving.release()
+        self._ring.tell()
+        while not self._closed.is_set():
             left = end - time.monotonic()
-            if left <= 0:
+            if left <= 0 or not self._stats().waiting:
                 break
-            time.sleep(min(0.002, left))
-        return not self._outbox.unresolved
+            time.sleep(min(LOOK_S, left))
+        return not self.stats().waiting
 
     def close(self, timeout_s: float | None = None) -> bool:
-        """Wait as `flush` does, at most so long, and let go of the socket; False if not everything was acknowledged.
+        """Wait as `flush` does, at most so long, and let go; False if not everything was acknowledged.
 
-        Without a time it is `close_timeout_s`. What is not acknowledged by then is lost to this process; `stats` still
-        says how much. Idempotent; in a forked child it does nothing.
+        Without a time it is `close_timeout_s`. What is not acknowledged by then its sender goes on with for
+        `outlive_s`; `stats` says how much that is. Idempotent; in a forked child it does nothing.
         """
-        if self._closed or self._pid != os.getpid():
-            return not self._outbox.unresolved
-        done = self._drain(self._close_timeout_s if timeout_s is None else timeout_s)
-        mine = self._serving.acquire(timeout=1.0)
-        if self._closed:
-            if mine:
-                self._serving.release()
-            return done
-        self._closed = True
-        self._alarm.set(1)
+        if self._closed.is_set() or self._pid != os.getpid():
+            return not self.stats().waiting
+        self._drain(self._close_timeout_s if timeout_s is None else timeout_s)
+        with self._closing:
+            if self._last is not None:
+                return not self._last.waiting
+            self._ring.end()
+            self._last = self._stats()
+            self._ring.close()
+            self._closed.set()
         atexit.unregister(self._at_exit)
-        if not mine:
-            # A signal handler, in the middle of a call that serves: that call ends with what it does, and the socket
-            # with the process.
-            return done
-        try:
-            if done and self._outbox.welcome:
-                with contextlib.suppress(self._again):
-                    self._socket.send(wire.pack_bye(self.epoch), self._noblock)
-            self._socket.close(linger=200)
-        finally:
-            self._serving.release()
-        if threading.current_thread() is not self._thread:
-            self._thread.join(1.0)
-        self._context.term()
-        return done
+        if not self._last.waiting or not self._config.outlive_ns:
+            self._thread.join(END_S)
+            if self._thread.is_alive():
+                self._sender.kill()
+                self._thread.join(END_S)
+        return not self._last.waiting
 
     def _at_exit(self) -> None:
         self.close()
@@ -392,3 +321,13 @@ class Publisher:
 
     def __repr__(self) -> str:
         return f"<Publisher {self.name} to {self.url}, epoch {self.epoch:016x}>"
+
+
+def _end_of(sender: subprocess.Popen[bytes]) -> str:
+    """Wait for it, and say how it came."""
+    assert sender.stderr is not None
+    text = "" if sender.stderr.closed else sender.stderr.read().decode(errors="replace").strip()
+    sender.stderr.close()
+    code = sender.wait()
+    how = signal.Signals(-code).name if code < 0 else f"code {code}"
+    return f"{how}, {text.splitlines()[-1]}" if text else how

@@ -178,7 +178,13 @@ def pack_hello(epoch: int, hello: Hello) -> bytes:
 
 
 def pack_data(
-    epoch: int, *, redelivered: bool, follows: int, first: int, shed: int, records: Sequence[bytes]
+    epoch: int,
+    *,
+    redelivered: bool,
+    follows: int,
+    first: int,
+    shed: int,
+    records: Sequence[bytes | memoryview],
 ) -> bytes:
     """DATA of encoded records."""
     count = len(records)

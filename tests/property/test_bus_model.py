@@ -1,4 +1,4 @@
-"""Publisher and recorder as the protocol has them, joined by a wire that loses, cuts and restarts at will."""
+"""Publisher, its sender and recorder as the protocol has them: the wire loses and cuts, and each may be killed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from recorder.bus import outbox, wire
+from recorder.bus import feed, outbox, wire
 from recorder.bus.base import BusMessage
-from recorder.bus.outbox import RECORD_COST, Outbox
+from recorder.bus.feed import Feed
 from recorder.bus.ranges import Ranges
+from recorder.bus.ring import RingReader, RingWriter, Word
 from recorder.bus.stream import PublisherStream
 
 EPOCH = 7
@@ -63,9 +64,16 @@ class BusModel(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.small_frames = mock.patch.object(outbox, "FRAME_RECORDS", 3)
-        self.small_frames.start()
-        self.outbox = Outbox(EPOCH, "p", BUFFER)
+        self.small = [
+            mock.patch.object(outbox, "FRAME_RECORDS", 3),
+            mock.patch.object(feed, "AHEAD_RECORDS", 6),
+        ]
+        for patch in self.small:
+            patch.start()
+        self.ring = RingWriter(BUFFER)
+        self.feed = self.sender()
+        self.lost: set[int] = set()
+        """What a killed sender alone had, and no other one knows of."""
         self.recorder = Recorder(1)
         self.to_recorder: list[bytes] = []
         self.to_publisher: list[bytes] = []
@@ -74,6 +82,13 @@ class BusModel(RuleBasedStateMachine):
         self.safe: set[int] = set()
         self.handed_before: set[int] = set()
 
+    def sender(self) -> Feed:
+        return Feed(RingReader(self.ring.fd, BUFFER), EPOCH, "p")
+
+    @property
+    def outbox(self) -> outbox.Outbox:
+        return self.feed.outbox
+
     # -- the world ---------------------------------------------------------------------------------------------
 
     @rule(size=st.integers(0, 60), times=st.integers(1, 20))
@@ -81,20 +96,36 @@ class BusModel(RuleBasedStateMachine):
         for _ in range(times):
             self.offered += 1
             payload = self.offered.to_bytes(4, "big") + bytes(size)
-            if self.outbox.put(wire.record(1, "t", 0, None, payload)):
+            if self.ring.put(wire.record(1, "t", 0, None, payload)):
                 self.taken[len(self.taken)] = payload
 
     @rule(most=st.integers(1, 5))
     def send(self, most: int) -> None:
+        self.feed.fill()
         for _ in range(most):
-            if (frame := self.outbox.next_frame()) is not None:
+            frame = self.outbox.next_frame()
+            self.feed.about_to_send()
+            if frame is not None:
                 self.to_recorder.append(frame)
 
-    @rule(most=st.integers(1, 30))
-    def settle(self, most: int) -> None:
-        before = self.outbox.resolved.total
-        self.outbox.settle(most)
-        assert self.outbox.resolved.total - before <= most, "a call lets go of no more than it has time for"
+    @rule()
+    def tell(self) -> None:
+        """What is safe, or copied, is let go of."""
+        self.feed.tell()
+
+    @rule(sent=st.booleans())
+    def kill_the_sender(self, sent: bool) -> None:
+        """Another one goes on. The frame that it was about to send may never have left."""
+        self.feed.fill()
+        frame = self.outbox.next_frame()
+        self.feed.about_to_send()
+        if frame is not None and sent:
+            self.to_recorder.append(frame)
+        first = self.ring.word(Word.FIRST)
+        lost = {n for n in range(first) if n not in self.resolved()}
+        assert len(lost) <= self.ring.word(Word.APART)
+        self.lost |= lost
+        self.feed = self.sender()
 
     @rule()
     def hello_or_ping(self) -> None:
@@ -192,7 +223,7 @@ class BusModel(RuleBasedStateMachine):
             assert message.position > last, "in order, each once a run"
             assert message.payload == self.taken[message.position], "the publisher's bytes"
             between = set(range(last + 1, message.position))
-            assert between <= self.safe, "only what is safe is left out"
+            assert between <= self.safe | self.lost, "only what is safe is left out"
             assert message.position not in self.resolved(), (
                 "what the publisher knows to be safe never comes again"
             )
@@ -205,17 +236,14 @@ class BusModel(RuleBasedStateMachine):
 
     @invariant()
     def only_what_is_safe_is_resolved(self) -> None:
-        assert self.resolved() <= self.safe
+        assert self.resolved() <= self.safe | self.lost
 
     @invariant()
     def counts_agree(self) -> None:
-        box = self.outbox
-        assert self.offered == box.accepted + box.shed
-        assert box.accepted == len(self.taken)
-        assert box.accepted == box.resolved.total + box.unresolved
-        held = [self.taken[n] for n in self.taken if n not in self.resolved()]
-        assert box.held_bytes == sum(len(wire.record(1, "t", 0, None, p)) + RECORD_COST for p in held)
-        assert box.held_bytes <= BUFFER
+        assert self.offered == self.ring.accepted + self.ring.shed
+        assert self.ring.accepted == len(self.taken)
+        assert self.outbox.accepted == self.outbox.resolved.total + self.outbox.unresolved <= len(self.taken)
+        assert 0 <= self.ring.used_bytes <= BUFFER
 
     @invariant()
     def the_window_holds(self) -> None:
@@ -226,7 +254,9 @@ class BusModel(RuleBasedStateMachine):
         try:
             self.heal()
         finally:
-            self.small_frames.stop()
+            for patch in self.small:
+                patch.stop()
+            self.ring.close()
 
     def heal(self) -> None:
         self.restart()
@@ -239,11 +269,13 @@ class BusModel(RuleBasedStateMachine):
                 self.recorder.stream.resolve(message.position for message in self.recorder.delivered)
                 self.to_publisher.append(self.recorder.ack())
             self.answer(1_000)
-            self.outbox.settle()
-            if not self.outbox.unresolved and self.outbox.shed_seen == self.outbox.shed:
+            self.feed.tell()
+            if self.feed.done and self.outbox.shed_seen == self.ring.shed:
                 break
-        assert self.outbox.unresolved == 0
-        assert self.outbox.shed_seen == self.outbox.shed
+        assert self.feed.done
+        assert self.safe | self.lost >= set(self.taken)
+        assert (self.ring.word(Word.RESOLVED), self.ring.used_bytes) == (self.ring.accepted, 0)
+        assert self.outbox.shed_seen == self.ring.shed == self.ring.word(Word.SHED_SEEN)
 
 
 TestBusModel = BusModel.TestCase

@@ -6,19 +6,23 @@ import asyncio
 import gc
 import os
 import pathlib
+import shutil
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing import spawn
 
 import msgspec
+import psutil
 import pytest
 from harness.subscribing import PATIENCE_S, next_messages
 
 from recorder import Publisher, correlated
-from recorder.bus.base import BusMessage, Encoding
+from recorder.bus.base import BusMessage, Encoding, Subscription
 from recorder.bus.decode import rows_of_message
 from recorder.bus.errors import BusUnavailable, BusUrlError
 from recorder.bus.inprocess import InProcessBus
@@ -49,10 +53,10 @@ def test_a_trading_process_loads_nothing_heavy(url: str) -> None:
         """
         import sys
         from recorder import Publisher
-        publisher = Publisher(sys.argv[1], name="p")
+        publisher = Publisher(sys.argv[1], name="p", outlive_s=0)
         assert publisher.publish("t", {"a": 1})
         publisher.close(0)
-        heavy = ("pyarrow", "chdb", "clickhouse_connect", "pydantic", "numpy", "aiohttp", "structlog", "uvloop")
+        heavy = ("pyarrow", "chdb", "clickhouse_connect", "pydantic", "numpy", "aiohttp", "structlog", "uvloop", "zmq")
         print([name for name in heavy if name in sys.modules])
         """,
         url,
@@ -112,7 +116,7 @@ async def test_publishing_inside_an_event_loop_never_waits(url: str) -> None:
 def test_no_load_makes_it_raise_or_wait(url: str) -> None:
     """With nobody there its buffer fills and it sheds, from many threads; the counts are exact and its bound holds."""
     results: list[bool] = []
-    with Publisher(url, name="p", buffer_bytes=1_000_000, close_timeout_s=0) as publisher:
+    with Publisher(url, name="p", buffer_bytes=1_000_000, close_timeout_s=0, outlive_s=0) as publisher:
 
         def publish() -> None:
             own = [publisher.publish_raw("t", bytes(1_000)) for _ in range(1_000)]
@@ -154,7 +158,7 @@ def test_it_says_what_it_cannot_be(url: str, tmp_path: pathlib.Path) -> None:
             Publisher(wrong)
         assert "\n" not in str(caught.value)
         assert "secret" not in str(caught.value)
-    with Publisher(url, name="p", close_timeout_s=0) as publisher:
+    with Publisher(url, name="p", close_timeout_s=0, outlive_s=0) as publisher:
         for arguments, error in (
             (("t", object()), TypeError),
             (("x" * 256, {}), ValueError),
@@ -189,8 +193,10 @@ def test_without_zeromq_it_says_how_to_get_it() -> None:
                     print(error)
         """
     )
-    line = "ZeroMQ is not installed (import of zmq halted; None in sys.modules); pip install 'coldpath-recorder[zmq]'"
-    assert done.stdout.splitlines() == [line] * 2, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2, done.stderr
+    assert all(line.startswith("ZeroMQ is not installed") for line in lines)
+    assert all(line.endswith("; pip install 'coldpath-recorder[zmq]'") for line in lines)
 
 
 def test_a_forked_child_is_told_and_the_parent_goes_on(url: str) -> None:
@@ -261,7 +267,7 @@ def test_a_program_ends_in_bounded_time_with_nobody_there(url: str) -> None:
         """
         import sys
         from recorder import Publisher
-        publisher = Publisher(sys.argv[1], name="p", close_timeout_s=0.2)
+        publisher = Publisher(sys.argv[1], name="p", close_timeout_s=0.2, outlive_s=0)
         publisher.publish("t", {})
         """,
         url,
@@ -271,16 +277,17 @@ def test_a_program_ends_in_bounded_time_with_nobody_there(url: str) -> None:
 
 
 def test_threads_and_descriptors_are_given_back(url: str) -> None:
-    """A hundred publishers, one after the other, leave nothing behind."""
+    """Ten publishers, one after the other, leave nothing behind, and no process."""
 
-    def count() -> tuple[int, int]:
+    def count() -> tuple[int, int, int]:
         gc.collect()
-        return threading.active_count(), len(os.listdir("/proc/self/fd"))
+        children = len(psutil.Process().children())
+        return threading.active_count(), len(os.listdir("/proc/self/fd")), children
 
-    Publisher(url).close(0)
+    Publisher(url, outlive_s=0).close(0)
     before = count()
-    for _ in range(100):
-        publisher = Publisher(url)
+    for _ in range(10):
+        publisher = Publisher(url, outlive_s=0)
         publisher.publish("t", {})
         publisher.close(0)
     assert count() == before
@@ -329,7 +336,7 @@ async def test_unreadable_messages_of_a_publisher_are_told_and_it_goes_on(url: s
     """A body that is none costs that frame, whose bytes are in a notice; the publisher's next messages arrive."""
     subscription = open_subscription(url)
     with Publisher(url, name="p") as publisher:
-        publisher._outbox.put(b"\xc1 no record")
+        publisher._ring.put(b"\xc1 no record")
         publisher.publish("t", {"n": 1})
         await subscription.start()
         # All that is published before there is a welcome goes in one frame.
@@ -362,7 +369,7 @@ def test_what_is_no_message_is_refused_in_the_call(
     url: str, topic: str, payload: bytes, correlation_id: str, says: str
 ) -> None:
     """Of a wrong type: the recorder could not read it, and nobody would be told who can mend it."""
-    with Publisher(url, name="p", close_timeout_s=0) as publisher:
+    with Publisher(url, name="p", close_timeout_s=0, outlive_s=0) as publisher:
         with pytest.raises(TypeError, match=says):
             publisher.publish_raw(topic, payload, Encoding.JSON, correlation_id)
         assert publisher.stats().accepted == 0
@@ -398,7 +405,7 @@ async def test_one_wrong_record_costs_itself_and_not_its_frame(url: str) -> None
     with Publisher(url, name="p") as publisher:
         # All that is published before there is a welcome goes in one frame.
         publisher.publish("t", {"n": 0})
-        publisher._outbox.put(wrong)
+        publisher._ring.put(wrong)
         publisher.publish("t", {"n": 2})
         await subscription.start()
         messages = await next_messages(subscription, 3)
@@ -438,7 +445,7 @@ def test_a_signal_handler_may_publish_and_close(url: str) -> None:
         """
         import signal, sys
         from recorder import Publisher
-        publisher = Publisher(sys.argv[1], name="p", close_timeout_s=0)
+        publisher = Publisher(sys.argv[1], name="p", close_timeout_s=0, outlive_s=0)
         offered = interruptions = 0
         def handle(*_):
             global interruptions
@@ -471,20 +478,15 @@ def test_a_signal_handler_may_publish_and_close(url: str) -> None:
     assert (done.stdout.strip(), done.stderr, done.returncode) == ("ended", "", 0)
 
 
-def test_its_threads_keep_off_the_cores_of_a_pinned_thread(url: str) -> None:
-    """What is pinned to a core names others for the publisher's threads; its own cores stay as they were."""
+def test_its_sender_keeps_off_the_cores_of_a_pinned_thread(url: str) -> None:
+    """What is pinned to a core names others for the sender; its own cores stay as they were."""
     before = os.sched_getaffinity(0)
     cores = {max(before)}
-
-    def threads() -> set[int]:
-        return set(map(int, os.listdir("/proc/self/task")))
-
-    others = threads()
-    with Publisher(url, name="p", cpus=cores, close_timeout_s=0):
+    with Publisher(url, name="p", cpus=cores, close_timeout_s=0, outlive_s=0) as publisher:
         assert os.sched_getaffinity(0) == before
-        own = threads() - others
-        assert len(own) >= 2
-        assert all(os.sched_getaffinity(thread) == cores for thread in own)
+        threads = list(map(int, os.listdir(f"/proc/{publisher.sender_pid}/task")))
+        assert threads
+        assert all(os.sched_getaffinity(thread) == cores for thread in threads)
     with pytest.raises(ValueError, match=r"cpus \[4095\]: Invalid argument"):
         Publisher(url, cpus=[4_095])
     assert os.sched_getaffinity(0) == before
@@ -497,3 +499,143 @@ def test_a_publisher_that_cannot_be_made_leaves_nothing_open(url: str) -> None:
         with pytest.raises(ValueError, match="cpus"):
             Publisher(url, cpus=[4_095])
     assert len(set(os.listdir("/proc/self/fd"))) <= len(before)
+
+
+def test_a_sender_that_does_not_start_is_said_with_its_reason(url: str, tmp_path: pathlib.Path) -> None:
+    """An interpreter that is none, one that ends at once: no publisher, and nothing left open."""
+    before = set(os.listdir("/proc/self/fd"))
+    real = spawn.get_executable()
+    try:
+        spawn.set_executable(shutil.which("false"))
+        with pytest.raises(BusUnavailable, match="its sender did not start: code 1"):
+            Publisher(url, name="p")
+        spawn.set_executable(str(tmp_path / "none"))
+        with pytest.raises(FileNotFoundError):
+            Publisher(url, name="p")
+    finally:
+        spawn.set_executable(real)
+    with pytest.raises(ValueError, match="a buffer of 0 bytes"):
+        Publisher(url, buffer_bytes=0)
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_nothing_in_the_working_directory_is_taken_for_a_module(
+    url: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trading process may be started anywhere."""
+    for name in ("zmq", "recorder", "msgspec", "signal"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(7)")
+    monkeypatch.chdir(tmp_path)
+    with Publisher(url, name="p", close_timeout_s=0, outlive_s=0) as publisher:
+        assert publisher.publish("t", {})
+
+
+async def take(subscription: Subscription, count: int) -> list[BusMessage]:
+    """So many messages, each acknowledged."""
+    got: list[BusMessage] = []
+    while len(got) < count:
+        more = await next_messages(subscription, 1)
+        await subscription.ack(more)
+        got += more
+    return got
+
+
+async def test_a_killed_sender_has_a_successor_that_goes_on(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever it had in hand: each message comes once to this run of the recorder, in order; and it is logged."""
+    subscription = open_subscription(url)
+    await subscription.start()
+    got: list[BusMessage] = []
+    with Publisher(url, name="p") as publisher:
+        for kill in range(3):
+            for number in range(2_000):
+                assert publisher.publish("t", {"n": number})
+            got += await take(subscription, 500)
+            pid = publisher.sender_pid
+            os.kill(pid, signal.SIGKILL)
+            for number in range(1_000):
+                assert publisher.publish("t", {"n": number})
+            got += await take(subscription, 3_000 * (kill + 1) - len(got))
+            assert await asyncio.to_thread(publisher.flush, PATIENCE_S)
+            assert publisher.sender_pid != pid
+        stats = publisher.stats()
+        assert (stats.accepted, stats.acked, stats.waiting_bytes) == (9_000, 9_000, 0)
+    assert [m.position for m in got] == list(range(9_000))
+    assert len({m.log for m in got}) == 1
+    assert "its sender ended by itself: SIGKILL; another one goes on" in caplog.text
+    await subscription.close()
+
+
+async def test_what_a_killed_process_had_published_arrives(url: str) -> None:
+    """SIGKILL takes the trading process; what it published its sender still delivers, and then ends."""
+    code = """
+        import os, signal, sys
+        from recorder import Publisher
+        publisher = Publisher(sys.argv[1], name="p", outlive_s=60)
+        for number in range(5_000):
+            assert publisher.publish("t", {"n": number})
+        print(publisher.sender_pid, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+        """
+    done = await asyncio.to_thread(run, code, url)
+    assert done.returncode == -signal.SIGKILL
+    sender = psutil.Process(int(done.stdout))
+    subscription = open_subscription(url)
+    await subscription.start()
+    got = await take(subscription, 5_000)
+    assert [rows_of_message(m)[0].row["n"] for m in got] == list(range(5_000))
+    await until(lambda: not sender.is_running() or sender.status() == psutil.STATUS_ZOMBIE)
+    assert not subscription.take_notices()
+    await subscription.close()
+
+
+async def test_what_is_not_acknowledged_when_it_is_closed_is_still_sent(url: str) -> None:
+    """For `outlive_s`; closing says that it is not there yet."""
+    publisher = Publisher(url, name="p", outlive_s=60)
+    sender = psutil.Process(publisher.sender_pid)
+    for number in range(3_000):
+        assert publisher.publish("t", {"n": number})
+    assert not publisher.close(0)
+    assert publisher.stats().waiting == 3_000
+    subscription = open_subscription(url)
+    await subscription.start()
+    assert len(await take(subscription, 3_000)) == 3_000
+    await until(lambda: not sender.is_running())
+    await subscription.close()
+
+
+def test_a_sender_lives_no_longer_than_it_may(url: str) -> None:
+    """With nobody there: of a closed publisher, and of a process that was killed."""
+    publisher = Publisher(url, name="p", outlive_s=0.3)
+    sender = psutil.Process(publisher.sender_pid)
+    publisher.publish("t", {})
+    began = time.monotonic()
+    assert not publisher.close(0)
+    sender.wait(PATIENCE_S)
+    assert time.monotonic() - began >= 0.3
+
+
+def test_what_ends_its_process_group_does_not_end_a_sender(url: str) -> None:
+    """Ctrl-C, or the end of a service, is sent to all at once: who publishes says when its sender ends."""
+    with Publisher(url, name="p", close_timeout_s=0, outlive_s=0) as publisher:
+        pid = publisher.sender_pid
+        assert os.getpgid(pid) != os.getpgid(0)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(pid, number)
+        publisher.publish("t", {})
+        time.sleep(0.2)
+        assert publisher.sender_pid == pid
+        assert psutil.pid_exists(pid)
+
+
+def test_a_sender_that_stands_still_costs_its_process_nothing(url: str) -> None:
+    """Publishing goes on until the buffer is full, and then sheds; closing ends it all the same."""
+    publisher = Publisher(url, name="p", buffer_bytes=100_000, close_timeout_s=0, outlive_s=0)
+    os.kill(publisher.sender_pid, signal.SIGSTOP)
+    taken = sum(publisher.publish_raw("t", bytes(1_000)) for _ in range(1_000))
+    assert 90 <= taken <= 100
+    stats = publisher.stats()
+    assert (stats.accepted, stats.shed) == (taken, 1_000 - taken)
+    assert not publisher.close()
+    assert not psutil.pid_exists(publisher.sender_pid)

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import struct
-import sys
 import tracemalloc
-from types import FrameType
-from typing import Any
 
 import msgspec
 import pytest
@@ -216,7 +212,7 @@ def test_the_same_publisher_and_epoch_are_the_same_log() -> None:
 
 def test_an_answer_beyond_what_was_sent_resolves_nothing() -> None:
     """A publisher believes no acknowledgement of what it has not sent, from whoever it comes."""
-    box = Outbox(EPOCH, "p", 10_000)
+    box = Outbox(EPOCH, "p")
     for n in range(10):
         box.put(record(n))
     welcome = wire.Ack(True, False, 1, 0, 0, 0, 4, 10_000, [])
@@ -224,11 +220,10 @@ def test_an_answer_beyond_what_was_sent_resolves_nothing() -> None:
     assert box.next_frame() is not None
     assert box.next_frame() is None
     assert box.sent_to == 4
-    too_much = welcome._replace(window_messages=8, resolved=10**9, ranges=[(7, 10**12), (3, 2)], shed_seen=99)
+    too_much = welcome._replace(resolved=10**9, ranges=[(7, 10**12), (3, 2)], shed_seen=99)
     box.take(too_much._replace(welcome=False))
-    frame = box.next_frame()  # sent after the answer, and before what it says is settled
+    frame = box.next_frame()
     assert frame is not None
-    box.settle()
     assert (box.resolved.total, box.unresolved, box.shed_seen) == (4, 6, 0)
     box.take(welcome._replace(welcome=False, resend=True, expected=10**9))
     assert box.sent_to == 8
@@ -239,7 +234,7 @@ def test_an_answer_beyond_what_was_sent_resolves_nothing() -> None:
 
 def test_what_is_larger_than_the_window_goes_alone() -> None:
     """One message may always be out, whatever the window says."""
-    box = Outbox(EPOCH, "p", 10_000_000)
+    box = Outbox(EPOCH, "p")
     for size in (10, 500_000, 10, 500_000):
         box.put(wire.record(1, "t", 0, None, bytes(size)))
     box.take(wire.Ack(True, False, 1, 0, 0, 0, 0, 0, []))
@@ -248,46 +243,12 @@ def test_what_is_larger_than_the_window_goes_alone() -> None:
         assert box.next_frame() is None
         assert box.sent_to == sent
         box.take(wire.Ack(False, False, 1, sent, sent, 0, 0, 0, []))
-        box.settle()
-    assert box.held_bytes == 0
+    assert box.unresolved == 0
 
 
-def test_what_handlers_put_in_the_middle_of_a_call_is_taken_by_its_end() -> None:
-    """Whichever step of it they interrupt; in the order in which they came, and counted as all are."""
-    put = Outbox.put.__code__, Outbox._count_late.__code__, Outbox._count.__code__
-    for moment in range(1, 40):
-        box = Outbox(EPOCH, "p", 10_000)
-        steps = itertools.count(1)
-
-        def handler(
-            frame: FrameType, _event: str, _argument: object, moment: int = moment, box: Outbox = box
-        ) -> Any:
-            if frame.f_code in put and next(steps) == moment:  # noqa: B023 - this round's
-                sys.settrace(None)
-                box.put(record(1))
-                box.put(record(2))
-            return handler
-
-        sys.settrace(handler)
-        try:
-            box.put(record(0))
-        finally:
-            sys.settrace(None)
-        interrupted = next(steps) > moment
-        assert box.unresolved == (3 if interrupted else 1)
-        box.take(wire.Ack(True, False, 1, 0, 0, 0, 9, 10_000, []))
-        frame = box.next_frame()
-        assert frame is not None
-        content = wire.unpack_from_publisher(frame)[1]
-        assert isinstance(content, wire.Data)
-        payloads = [one[4] for one in wire.unpack_records(content)]
-        assert payloads.index(b"\x01") < payloads.index(b"\x02") if interrupted else payloads == [b"\0"]
-    assert not interrupted, "all steps were interrupted"
-
-
-def test_what_answers_say_again_costs_no_call_anything() -> None:
-    """However many ranges are repeated, what is new in an answer is settled by as many steps as it has messages."""
-    box = Outbox(EPOCH, "p", 10_000_000)
+def test_an_answer_that_says_again_what_is_known_lets_go_of_what_is_new() -> None:
+    """With hundreds of ranges repeated, and one that grew."""
+    box = Outbox(EPOCH, "p")
     for n in range(2_000):
         box.put(record(n % 200))
     answer = wire.Ack(True, False, 1, 0, 0, 0, 5_000, 10_000_000, [])
@@ -295,11 +256,50 @@ def test_what_answers_say_again_costs_no_call_anything() -> None:
     while box.next_frame() is not None:
         pass
     scattered = [(n, n + 1) for n in range(1, 1_000, 2)]
-    answer = answer._replace(welcome=False, ranges=scattered)
-    box.take(answer)
-    box.settle()
     for at in range(1_100, 1_900, 8):
-        box.take(answer._replace(ranges=[*scattered, (1_100, at + 8)]))
-        box.settle(8 + 2)  # and a look at what is resolved from 0 on, and at the range that grew
-        assert not box.unsettled
+        box.take(answer._replace(welcome=False, ranges=[*scattered, (1_100, at + 8)]))
         assert box.resolved.total == len(scattered) + at + 8 - 1_100
+
+
+def test_a_successor_sends_again_marked_what_may_have_been_sent() -> None:
+    """And nothing that the recorder has: the hello says up to where, the answer what came of it."""
+    box = Outbox(EPOCH, "p", first=3, sent_to=6)
+    for n in range(3, 8):
+        box.put(record(n))
+    hello = wire.unpack_from_publisher(box.hello())[1]
+    assert hello == wire.Hello(3, 6, 0, 0, "p")
+    box.take(wire.Ack(True, False, 1, 3, 3, 0, 9, 10_000, [(4, 5)]))
+    sent = []
+    while (frame := box.next_frame()) is not None:
+        content = wire.unpack_from_publisher(frame)[1]
+        assert isinstance(content, wire.Data)
+        sent.append((content.first, content.messages, content.redelivered))
+    assert sent == [(3, 1, True), (5, 1, True), (6, 2, False)]
+
+
+def test_what_keeps_the_rest_is_copied_where_that_gains_anything() -> None:
+    """A few records among many that are safe: their memory is not needed any more, and they are still sent again."""
+    memory = bytearray(record(7))
+    box = Outbox(EPOCH, "p")
+    for _ in range(10):
+        box.put(memoryview(memory))
+    welcome = wire.Ack(True, False, 1, 0, 0, 0, 10, 10_000, [])
+    box.take(welcome)
+    box.next_frame()
+    box.take(welcome._replace(welcome=False, ranges=[(1, 5)]))
+    box.keep_apart(2)
+    assert (box.needed_from, box.apart) == (2, 1), "half of what is below is safe"
+    box.keep_apart(10)
+    assert (box.needed_from, box.apart) == (2, 1), "most of what is below is not"
+    box.take(welcome._replace(welcome=False, ranges=[(1, 9)]))
+    box.keep_apart(10)
+    assert (box.needed_from, box.apart) == (10, 2)
+    memory[:] = bytes(len(memory))
+    box.take(welcome._replace(run=2))
+    frame = box.next_frame()
+    assert frame is not None
+    content = wire.unpack_from_publisher(frame)[1]
+    assert isinstance(content, wire.Data)
+    assert [one[4] for one in wire.unpack_records(content)] == [b"\x07"]
+    box.take(welcome._replace(run=2, resolved=10))
+    assert (box.apart, box.unresolved) == (0, 0)

@@ -47,8 +47,12 @@ async def test_the_window_is_shared_out(url: str) -> None:
                 stack.enter_context(Publisher(url, name=f"p{n}", close_timeout_s=0)) for n in range(3)
             ]
             await until(lambda: len(subscription._peers) == 3 and subscription._shares == 3)
+            # What acknowledges a message says what its share is now.
             for publisher in publishers:
-                await until(lambda publisher=publisher: publisher._outbox.window_messages == 30)  # type: ignore[misc]
+                publisher.publish("t", {})
+            await subscription.ack(await next_messages(subscription, 3))
+            for publisher in publishers:
+                assert await asyncio.to_thread(publisher.flush, PATIENCE_S)
             for _ in range(200):
                 for publisher in publishers:
                     publisher.publish("t", {})
@@ -74,10 +78,12 @@ async def test_what_cannot_be_taken_any_more_is_asked_for_again(
     monkeypatch.setattr(zeromq.ZmqSubscription, "_share", lambda self: (10_000, 2**30))
     async with subscribed(url, window_messages=20) as subscription:
         with Publisher(url, name="p") as publisher:
-            await until(lambda: publisher._outbox.welcome)
+            publisher.publish("t", {})
+            await subscription.ack(await next_messages(subscription, 1))
+            assert await asyncio.to_thread(publisher.flush, PATIENCE_S)
             for number in range(3_000):
                 publisher.publish_raw("t", str(number).encode())
-            await until(lambda: publisher.stats().sent == 3_000 and bool(subscription._stalled))
+            await until(lambda: publisher.stats().sent == 3_001 and bool(subscription._stalled))
             assert len(subscription._window.waiting) <= 20 + 256
             got: list[int] = []
             while len(got) < 3_000:
