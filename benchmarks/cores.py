@@ -17,19 +17,22 @@ class Cores:
 
     own: frozenset[int] = frozenset()
     rest: frozenset[int] = frozenset()
+    isolated: bool = False
+    """Whether the kernel's own work keeps off the producer's core, too."""
 
     def __str__(self) -> str:
         if not self.own:
             return "any core for everybody"
-        return f"core {min(self.own)} for the producer, {len(self.rest)} for all else"
+        kernel = " and the kernel's own work" if self.isolated else ""
+        return f"core {min(self.own)} for the producer, {len(self.rest)} for all else{kernel}"
 
 
-def share_cores(wanted: bool) -> Cores:
+def share_cores(wanted: bool, *, isolated: bool = False) -> Cores:
     """The last core for the producer, if there are two and it is wanted."""
     if not wanted or not hasattr(os, "sched_getaffinity"):
         return Cores()
     cores = sorted(os.sched_getaffinity(0))
-    return Cores(frozenset(cores[-1:]), frozenset(cores[:-1])) if len(cores) > 1 else Cores()
+    return Cores(frozenset(cores[-1:]), frozenset(cores[:-1]), isolated) if len(cores) > 1 else Cores()
 
 
 @contextlib.contextmanager

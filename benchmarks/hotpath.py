@@ -14,7 +14,9 @@ memory within its bounds, and afterwards every row must be accounted for (`hotpa
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +35,7 @@ from benchmarks.hotpath_publisher import (
     whole_service,
 )
 from benchmarks.hotpath_sides import run_sides, sides_report
+from benchmarks.isolation import CannotIsolate, kernel_on
 from benchmarks.options import (
     check_option,
     gc_option,
@@ -91,6 +94,11 @@ from recorder.settings import Settings
     help="With --publisher: a core for the producer alone, the rest for everything else.",
 )
 @click.option(
+    "--isolate",
+    is_flag=True,
+    help="With --publisher: keep the kernel's own work off that core, too, as isolcpus does; root's, and put back.",
+)
+@click.option(
     "--faults", is_flag=True, help="With --publisher: the server fails in every way, one after the other."
 )
 @click.option(
@@ -116,6 +124,7 @@ def command(
     message_rows: int,
     drain: bool,
     pin: bool,
+    isolate: bool,
     faults: bool,
     gone_seconds: float | None,
     check: bool,
@@ -128,6 +137,7 @@ def command(
         recorder bench hotpath --table market_data
         recorder bench hotpath --engine-hangs --hang-seconds 30 --json
         recorder bench hotpath --publisher
+        recorder bench hotpath --publisher --isolate
         recorder bench hotpath --publisher --faults --gone-seconds 30
     """
     if faults and (drain or not publisher):
@@ -136,6 +146,10 @@ def command(
         )
     if gone_seconds is not None and not faults:
         raise click.UsageError("--gone-seconds goes with --faults")
+    if isolate and not (publisher and pin):
+        raise click.UsageError(
+            "--isolate goes with --publisher, and not with --no-pin: it is for the producer's core"
+        )
     if publisher and engine_hangs:
         raise click.UsageError("--publisher and --engine-hangs are two benchmarks; give one of them")
     rate = rate or (10_000.0 if engine_hangs or faults else 25_000.0)
@@ -154,15 +168,26 @@ def command(
         )
         if publisher:
             by_message = message_producer(names, rate, message_rows, producer)
-            if faults:
-                found = run.publisher_faults(by_message, message_rows, gone_seconds, share_cores(pin))
-            else:
-                found = run.publisher(by_message, message_rows, share_cores(pin), drain=drain)
+            shared = share_cores(pin, isolated=isolate)
+            with _kernel_on(shared):
+                if faults:
+                    found = run.publisher_faults(by_message, message_rows, gone_seconds, shared)
+                else:
+                    found = run.publisher(by_message, message_rows, shared, drain=drain)
         elif engine_hangs:
             found = run.engine_hangs(hang_seconds)
         else:
             found = run.sides()
     publish(found, as_json=invocation.json, check=check)
+
+
+@contextlib.contextmanager
+def _kernel_on(shared: Cores) -> Iterator[None]:
+    try:
+        with kernel_on(shared.rest if shared.isolated else ()):
+            yield
+    except CannotIsolate as error:
+        raise click.UsageError(f"--isolate: {error}") from None
 
 
 @dataclass(frozen=True)

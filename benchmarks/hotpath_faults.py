@@ -1,4 +1,4 @@
-"""The publishing process while the server behind the recorder fails: calls stay as cheap, the memory of both within
+"""The publishing process while the server behind the recorder fails: calls stay as cheap, the memory of all within
 its bounds, and afterwards every row that was taken is in the database once, or in a gap row.
 
 The troubles of `faulty_server` come one after the other, each with a while of peace after it.
@@ -23,7 +23,7 @@ from benchmarks.hotpath_sides import NS, Quantiles
 from benchmarks.machine import describe_machine
 from benchmarks.memory import forget_peak, peak_bytes
 from benchmarks.report import Report, Section, Verdict, count, mebibytes, seconds, within
-from benchmarks.service_processes import RecorderProcess, recorder_into
+from benchmarks.service_processes import recorder_into
 from benchmarks.stats import QUANTILES, quantiles
 from benchmarks.steps import Producer, timer_cost_ns, without_timer
 from recorder import Publisher
@@ -111,12 +111,12 @@ class FaultsResult:
 
 
 class _Timeline:
-    """The troubles one after the other, on a thread of its own, and the memory of both processes from the first on."""
+    """The troubles one after the other, on a thread of its own, and the memory of all processes from the first on."""
 
     def __init__(
         self,
         server: FaultyServer,
-        recorder: RecorderProcess,
+        pids: Mapping[str, int],
         *,
         before_s: float,
         each_s: float,
@@ -127,7 +127,7 @@ class _Timeline:
         self.error: BaseException | None = None
         self.thread = threading.Thread(target=self._run, name="bench-trouble", daemon=True)
         self._server = server
-        self._pids = {"recorder": recorder.recorder.process.pid, "publisher": os.getpid()}
+        self._pids = pids
         self._held: dict[str, int] = {}
         self._before_s, self._each_s, self._gone_s = before_s, each_s, gone_s
 
@@ -179,7 +179,12 @@ def run_faults(
                 if publish(topic, rows):
                     taken[topic] += len(rows)
 
-            timeline = _Timeline(troubled, recorder, before_s=before_s, each_s=each_s, gone_s=gone_s)
+            pids = {
+                "publisher": os.getpid(),
+                "sender": publisher.sender_pid,
+                "recorder": recorder.recorder.process.pid,
+            }
+            timeline = _Timeline(troubled, pids, before_s=before_s, each_s=each_s, gone_s=gone_s)
             length_s = before_s + each_s * (2 * len(TROUBLES) - 1) + gone_s + RESTART_S
             steps = int(producer.rate * length_s)
             with gc_state(producer.collector):
@@ -230,7 +235,9 @@ def run_faults(
         gap_rows={name: int(rows) for name, rows in asked["gaps"]},
         grown_bytes=grown,
         bound_bytes={
-            "publisher": BUFFER_BYTES + SLACK_BYTES,
+            "publisher": SLACK_BYTES,
+            # Its buffer, which it shares with the publisher, fills up only now.
+            "sender": BUFFER_BYTES + SLACK_BYTES,
             # What is delivered and what is read ahead, and the rows made of it, which take several times that.
             "recorder": 5 * BusOptions().window_bytes + SLACK_BYTES,
         },
@@ -287,7 +294,7 @@ def faults_report(result: FaultsResult, what: str, conditions: str) -> Report:
                 tables,
                 f"All acknowledged {seconds(result.drain_s)} after the last; the publisher "
                 f"shed {count(result.shed_messages)} messages. Memory grew by {grown['publisher']} in the publishing "
-                f"process and {grown['recorder']} in the recorder's.",
+                f"process, {grown['sender']} in its sender and {grown['recorder']} in the recorder.",
             ),
         ],
         _verdicts(result),

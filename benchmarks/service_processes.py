@@ -33,6 +33,12 @@ class ProcessFailed(RuntimeError):  # noqa: N818 - reads as what it is in `excep
     """A part of the service did not do what it is there for."""
 
 
+def cpu_of(pid: int) -> float:
+    """Processor time of a process so far, in seconds."""
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
 @dataclass
 class Part:
     """One process, and where what it wrote is."""
@@ -56,8 +62,7 @@ class Part:
 
     def cpu_s(self) -> float:
         """Processor time so far."""
-        times = psutil.Process(self.process.pid).cpu_times()
-        return float(times.user + times.system)
+        return cpu_of(self.process.pid)
 
     def rss_bytes(self) -> int:
         """Memory it holds."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks import rig
 from benchmarks.rows import make_reel
-from benchmarks.service_processes import ServiceProcesses, running
+from benchmarks.service_processes import ServiceProcesses, cpu_of, running
 from benchmarks.stats import Nanoseconds, quantiles
 from recorder import Publisher, Settings
 from recorder.own_rows import OWN_TABLES
@@ -186,7 +186,12 @@ def run_service(
     with running(folder, {"RECORDER_TABLES__BOOK_DELTAS__ENABLED": "true"}) as service:
         parts = {"server": service.server, "recorder": service.recorder}
         with Publisher(service.bus_url, name="bench") as publisher:
-            before = {name: part.cpu_s() for name, part in parts.items()} | {"publisher": time.process_time()}
+
+            def cpu_s() -> dict[str, float]:
+                found = {name: part.cpu_s() for name, part in parts.items()}
+                return found | {"sender": cpu_of(publisher.sender_pid), "publisher": time.process_time()}
+
+            before = cpu_s()
             watch = AckWatch(publisher)
             sent = drive(messages(reel, rows_a_message), timed(publisher, costs, watch), schedule)
             for progress in sent:  # noqa: B007 - its last value is what was sent
@@ -194,7 +199,7 @@ def run_service(
             drain_began = time.perf_counter()
             drained = watch.drain(DRAIN_S)
             drain_s = time.perf_counter() - drain_began
-            after = {name: part.cpu_s() for name, part in parts.items()} | {"publisher": time.process_time()}
+            after = cpu_s()
             stats = publisher.stats()
             if not drained:
                 raise TimeoutError(

@@ -6,16 +6,19 @@ Each runs in a process of its own, because a process has one engine path.
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import socket
 import subprocess
 import sys
 from typing import Any
 
+import psutil
 import pytest
 from harness.dev_server_command import dev_server
 
 from benchmarks.faulty_server import TROUBLES
+from benchmarks.isolation import KTHREADD, WORKQUEUES, kernel_on
 
 RUN = """
 import importlib, sys
@@ -180,6 +183,38 @@ def test_hotpath_measures_a_publisher_and_accounts_for_every_message() -> None:
     assert found["problems"] == []
     assert [one["accepted"] for one in found["publishers"]] == [found["offered_messages"]] * 2
     assert "publish" in run("hotpath", "--publisher", "--engine-hangs").stderr
+    assert "producer's core" in run("hotpath", "--publisher", "--no-pin", "--isolate").stderr
+
+
+@pytest.mark.root
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0 or len(os.sched_getaffinity(0)) < 2,
+    reason="moves the kernel's threads: Linux, root and two cores",
+)
+def test_the_kernels_work_is_put_back_where_it_was() -> None:
+    """Its threads run elsewhere meanwhile, those that may; afterwards all are allowed what they were."""
+
+    def threads() -> dict[tuple[int, str], set[int]]:
+        found = {}
+        for thread in psutil.process_iter(["ppid", "name"]):
+            # Workers of the kernel's queues come and go.
+            if thread.info["ppid"] == KTHREADD and not thread.info["name"].startswith("kworker"):
+                found[thread.pid, thread.info["name"]] = os.sched_getaffinity(thread.pid)
+        return found
+
+    queues = (WORKQUEUES / "cpumask").read_text()
+    before = threads()
+    last = max(os.sched_getaffinity(0))
+    rest = os.sched_getaffinity(0) - {last}
+    with kernel_on(rest):
+        moved = threads()
+        told = (WORKQUEUES / "cpumask").read_text()
+    assert any(last in before[one] and last not in moved[one] for one in before.keys() & moved.keys())
+    assert told != queues
+    assert (WORKQUEUES / "cpumask").read_text() == queues
+    after = threads()
+    there = before.keys() & after.keys()
+    assert {one: after[one] for one in there} == {one: before[one] for one in there}
 
 
 @pytest.mark.slow
@@ -198,5 +233,5 @@ def test_the_service_gets_every_row_in_once() -> None:
     tables = found["tables"]
     assert sum(table["offered_rows"] for table in tables.values()) == 2_000
     assert all(table["stored_rows"] >= table["offered_rows"] for table in tables.values())
-    assert set(found["cpu_s"]) == {"publisher", "recorder", "server"}
+    assert set(found["cpu_s"]) == {"publisher", "sender", "recorder", "server"}
     assert found["acked_s"]["p99"] > 0
