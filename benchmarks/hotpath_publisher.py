@@ -119,7 +119,7 @@ def run_publisher(
                 record: Any = no_recorder
                 if name == WITH:
                     publisher = stack.enter_context(
-                        Publisher(url, name="bench", close_timeout_s=0, cpus=rest)
+                        Publisher(url, name="bench", close_timeout_s=0, outlive_s=0, cpus=rest)
                     )
                     record = publisher.publish
                     time.sleep(0.2)  # until it is connected: what is measured is not its beginning

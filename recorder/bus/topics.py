@@ -73,7 +73,7 @@ class TopicSubscription:
             await self.close()
             raise BusUnavailable(f"bus {self.name}: {error}; check host and port, or path") from error
         self._reader = SocketReader(socket, self._take_parts)
-        logger.info("subscribed", bus=self.name, guarantee=str(self.guarantee), topics=list(self._topics))
+        logger.debug("topics asked for", bus=self.name, topics=list(self._topics))
 
     def _take_parts(self, parts: list[bytes]) -> None:
         try:

@@ -104,7 +104,8 @@ def publish(
     _check_bus(bus)
     invocation.settings()  # sets up the log
     try:
-        publisher = Publisher(bus, buffer_bytes=BUFFER_BYTES)
+        # What it says was not acknowledged must not arrive later, beside what is published again.
+        publisher = Publisher(bus, buffer_bytes=BUFFER_BYTES, outlive_s=0)
     except BusError as error:
         raise click.UsageError(str(error)) from error
     totals = Totals()
