@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import mmap
 import pathlib
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -87,10 +89,20 @@ def taken(file: pathlib.Path) -> list[Taken]:
 
 
 class PublisherProcess(_Process):
-    """Publishes numbers from 0 on at a rate. Its last line are its stats."""
+    """Publishes numbers from 0 on at a rate. Its last line are its stats. How many it has published, all of them taken,
+    is in memory that outlives it."""
 
     def __init__(self, url: str, *, name: str = "child", rate: float = 2_000.0):
-        super().__init__("publish", url, name, str(rate))
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(bytes(8))
+            file.flush()
+            self._published = mmap.mmap(file.fileno(), 8)
+            super().__init__("publish", url, name, str(rate), file.name)
+            self.answer()
+
+    @property
+    def published(self) -> int:
+        return int.from_bytes(self._published, "little")
 
 
 def until(condition: Any, patience_s: float = 60.0) -> None:
@@ -129,17 +141,20 @@ async def _subscribe(url: str, path: str, window: str) -> None:
     print(json.dumps(shed), flush=True)
 
 
-def _publish(url: str, name: str, rate: str) -> None:
+def _publish(url: str, name: str, rate: str, path: str) -> None:
     from recorder import Publisher
 
+    with open(path, "r+b") as file:
+        published = memoryview(mmap.mmap(file.fileno(), 8)).cast("Q")
+    print(json.dumps("opened"), flush=True)
     ended = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
     with Publisher(url, name=name) as publisher:
         start, number = time.monotonic(), 0
         while not ended.is_set():
             while number < (time.monotonic() - start) * float(rate):
-                publisher.publish_raw("t", str(number).encode())
-                number += 1
+                assert publisher.publish_raw("t", str(number).encode())
+                published[0] = number = number + 1
             time.sleep(0.001)
         publisher.flush(START_S)
         stats = publisher.stats()
