@@ -287,7 +287,8 @@ def test_reading_takes_as_long_as_the_text_is(piece: bytes) -> None:
         return time.thread_time() - begun_s
 
     small = max(took_s(3_000), 0.002)
-    assert took_s(30_000) < 40 * small
+    # The best of some: what runs beside slows a thread down in its own time too.
+    assert min(took_s(30_000) for _ in range(3)) < 40 * small
 
 
 @pytest.mark.parametrize(
