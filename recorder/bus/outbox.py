@@ -7,7 +7,6 @@ flagged, when the recorder asks or turns out to be another. One caller at a time
 from __future__ import annotations
 
 from collections import deque
-from itertools import takewhile
 
 from recorder.bus import wire
 from recorder.bus.ranges import Ranges
@@ -46,8 +45,9 @@ class Outbox:
         self._out: dict[int, bytes | memoryview] = {}
         """By position: what was sent and is not resolved."""
         self._out_bytes = 0
+        self._apart: dict[int, bytes] = {}
+        """The same, of copies: whatever is out below `_apart_below`."""
         self._apart_below = first
-        """Whatever is out below this is a copy."""
         self._told_before: frozenset[tuple[int, int]] = frozenset()
         """The ranges of the last answer: the next one says most of them again."""
         self._follows = first
@@ -108,7 +108,7 @@ class Outbox:
         records: list[bytes | memoryview] = []
         size = 0
         for position in range(first, min(stop, first + FRAME_RECORDS)):
-            record = self._out[position]
+            record = self._records_at(position)[position]
             size += len(record) + RECORD_COST
             if records and size > FRAME_BYTES:
                 break
@@ -188,27 +188,30 @@ class Outbox:
         self.cursor = expected
 
     def _resolve(self, start: int, end: int) -> None:
-        out = self._out
         for first, stop in self.resolved.add(start, min(end, self.sent_to)):
             for position in range(first, stop):
-                self._out_bytes -= len(out.pop(position)) + RECORD_COST
+                self._out_bytes -= len(self._records_at(position).pop(position)) + RECORD_COST
+
+    def _records_at(self, position: int) -> dict[int, bytes] | dict[int, bytes | memoryview]:
+        return self._apart if position < self._apart_below else self._out
 
     # -- records that lie in the memory of somebody else ------------------------------------------------------------
 
     @property
     def apart(self) -> int:
         """Messages that are out and of which there is only the copy here."""
-        return sum(1 for _ in takewhile(lambda position: position < self._apart_below, self._out))
+        return len(self._apart)
 
     def keep_apart(self, below: int) -> None:
         """Copy what is out below a position, so that nothing below it is needed any more; but only if most of what is
-        below is resolved: else little would be gained."""
+        below, and was not looked at before, is resolved: else little would be gained."""
         below = min(below, self.sent_to)
-        out = list(takewhile(lambda position: position < below, self._out))
-        if 2 * len(out) > below - self._apart_below:
+        missing = list(self.resolved.missing(self._apart_below, below))
+        if 2 * sum(stop - first for first, stop in missing) > below - self._apart_below:
             return
-        for position in out:
-            self._out[position] = bytes(self._out[position])
+        for first, stop in missing:
+            for position in range(first, stop):
+                self._apart[position] = bytes(self._out.pop(position))
         self._apart_below = below
 
     @property

@@ -303,3 +303,26 @@ def test_what_keeps_the_rest_is_copied_where_that_gains_anything() -> None:
     assert [one[4] for one in wire.unpack_records(content)] == [b"\x07"]
     box.take(welcome._replace(run=2, resolved=10))
     assert (box.apart, box.unresolved) == (0, 0)
+
+
+def test_what_was_copied_before_does_not_keep_more_from_being_copied() -> None:
+    """A table that is held for long: all of it is out of the way, up to the window."""
+    box = Outbox(EPOCH, "p")
+    for n in range(1_000):
+        box.put(record(n % 200))
+    answer = wire.Ack(True, False, 1, 0, 0, 0, 1_000, 1_000_000, [])
+    box.take(answer)
+    while box.next_frame() is not None:
+        pass
+    for held in range(0, 1_000, 4):
+        box.take(answer._replace(welcome=False, ranges=[(held + 1, held + 4)]))
+        box.keep_apart(held + 4)
+        assert (box.needed_from, box.apart) == (held + 4, held // 4 + 1)
+    box.take(answer._replace(run=2))
+    sent = []
+    while (frame := box.next_frame()) is not None:
+        content = wire.unpack_from_publisher(frame)[1]
+        assert isinstance(content, wire.Data)
+        sent += [(content.first, one) for one in wire.unpack_records(content)]
+    assert [first for first, _ in sent] == list(range(0, 1_000, 4))
+    assert [one[4][0] for _, one in sent] == [n % 200 for n in range(0, 1_000, 4)]
