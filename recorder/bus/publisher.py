@@ -13,6 +13,7 @@ import atexit
 import contextlib
 import importlib.util
 import logging
+import math
 import os
 import select
 import signal
@@ -86,7 +87,8 @@ class Publisher:
         BusUrlError: the URL names no such address.
         BusUnavailable: ZeroMQ is not installed, or the sender does not start.
         OSError: there is no memory for the buffer.
-        ValueError: `cpus` names a core that this process may not use, or the buffer has no bytes.
+        ValueError: `cpus` names a core that this process may not use, the buffer has no bytes, or a time is out of
+            bounds: `linger_ms` is at most 1,000, and neither it nor `outlive_s` is endless.
     """
 
     def __init__(
@@ -107,6 +109,13 @@ class Publisher:
         parse_zmq_url(url)
         if buffer_bytes < 1:
             raise ValueError(f"a buffer of {buffer_bytes} bytes takes no message")
+        for what, value, most in (
+            ("linger_ms", linger_ms, 1_000),
+            ("outlive_s", outlive_s, 10**9),
+            ("close_timeout_s", close_timeout_s, math.inf),
+        ):
+            if not 0 <= value <= most:
+                raise ValueError(f"{what}={value}; it is from 0 to {most}")
         if importlib.util.find_spec("zmq") is None:
             raise BusUnavailable("ZeroMQ is not installed; pip install 'coldpath-recorder[zmq]'")
         self.url = url
@@ -114,10 +123,11 @@ class Publisher:
         self.epoch = new_epoch()
         self._pid = os.getpid()
         self._close_timeout_s = close_timeout_s
+        self._outlive_s = outlive_s
         self._cpus = cpus
-        self._closed = threading.Event()
-        self._closing = threading.RLock()
-        self._last: PublisherStats | None = None
+        self._import_path = _import_path()
+        self._closed = False
+        self._over_at = math.inf
         self._ring = RingWriter(buffer_bytes)
         self._config = Config(
             url,
@@ -129,13 +139,13 @@ class Publisher:
             int(linger_ms * 1e6),
             int(outlive_s * 1e9),
         )
+        self._thread = threading.Thread(target=self._watch, name="recorder-publisher", daemon=True)
         try:
             self._sender = self._start()
+            self._thread.start()
         except BaseException:
-            self._ring.close()
+            self._ring.close()  # which ends the sender, too
             raise
-        self._thread = threading.Thread(target=self._watch, name="recorder-publisher", daemon=True)
-        self._thread.start()
         atexit.register(self._at_exit)
 
     # -- publishing ----------------------------------------------------------------------------------------------
@@ -189,20 +199,16 @@ class Publisher:
             raise RecorderForked(
                 f"publisher {self.name}: the process forked after it was made; make another one in the child"
             )
-        if self._closed.is_set():
+        if self._closed:
             raise RecorderClosed(f"publisher {self.name}: is closed; make another one")
 
     def stats(self) -> PublisherStats:
-        """Counts of messages since the start; of a closed publisher, as they were then."""
-        with self._closing:
-            return self._last or self._stats()
-
-    def _stats(self) -> PublisherStats:
+        """Counts of messages since the start; of a closed publisher, as they were when its sender ended."""
         ring = self._ring
-        acked, accepted = ring.word(Word.RESOLVED), ring.accepted
-        return PublisherStats(
-            accepted, ring.word(Word.SENT_TO), acked, accepted - acked, ring.shed, ring.used_bytes
-        )
+        # In this order: what is counted later is never less.
+        acked, sent = ring.word(Word.RESOLVED), ring.word(Word.SENT_TO)
+        accepted = ring.accepted
+        return PublisherStats(accepted, sent, acked, accepted - acked, ring.shed, ring.used_bytes)
 
     # -- the sender ------------------------------------------------------------------------------------------------
 
@@ -228,26 +234,32 @@ class Publisher:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 pass_fds=[self._ring.fd],
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
+                env=os.environ | {"PYTHONPATH": self._import_path},
                 start_new_session=True,
             )
         assert sender.stdout is not None
-        with sender.stdout as pipe:
-            answers = select.poll()
-            answers.register(pipe, select.POLLIN)
-            said = pipe.readline() if answers.poll(START_S * 1_000) else b"it does not answer"
-        if said != READY:
+        try:
+            with sender.stdout as pipe:
+                answers = select.poll()
+                answers.register(pipe, select.POLLIN)
+                said = pipe.readline() if answers.poll(START_S * 1_000) else b"it does not answer"
+            if said == READY:
+                return sender
+        except BaseException:
             sender.kill()
-            why = said.decode(errors="replace").strip() or _end_of(sender)
-            raise BusUnavailable(f"publisher {self.name}: its sender did not start: {why}")
-        return sender
+            _end_of(sender)
+            raise
+        sender.kill()
+        end = _end_of(sender)
+        why = said.decode(errors="replace").strip() or end
+        raise BusUnavailable(f"publisher {self.name}: its sender did not start: {why}")
 
     def _watch(self) -> None:
-        """Wait for the sender's end; if nobody asked for it, start another one."""
+        """Wait for the sender's end; while there is something to send, or may be, start another one."""
         while True:
             why = _end_of(self._sender)
-            if self._closed.wait(AGAIN_S):
-                return
+            if self._over():
+                break
             apart = self._ring.word(Word.APART)
             log.warning(
                 "publisher %s: its sender ended by itself: %s; another one goes on%s",
@@ -255,9 +267,29 @@ class Publisher:
                 why,
                 f", without {apart} messages of which the recorder may not have all" if apart else "",
             )
-            # Should it be closed meanwhile, the new one is told so by the ring.
-            with contextlib.suppress(OSError, BusUnavailable):
-                self._sender = self._start()
+            successor = self._successor()
+            if successor is None:
+                break
+            self._sender = successor
+        self._ring.close()
+
+    def _successor(self) -> subprocess.Popen[bytes] | None:
+        """Another sender, as soon as one can be started; None if none is needed any more."""
+        why = ""
+        while True:
+            time.sleep(AGAIN_S)
+            if self._over():
+                return None
+            try:
+                return self._start()
+            except Exception as error:  # noqa: BLE001 - no descriptor, no memory, no such core: it may pass
+                if why != str(error):
+                    why = str(error)
+                    log.warning("publisher %s: no sender can be started, trying again: %s", self.name, why)
+
+    def _over(self) -> bool:
+        """Whether no sender is needed any more."""
+        return self._closed and (not self.stats().waiting or time.monotonic() >= self._over_at)
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
@@ -273,10 +305,9 @@ class Publisher:
 
     def _drain(self, timeout_s: float) -> bool:
         end = time.monotonic() + timeout_s
-        self._ring.tell()
-        while not self._closed.is_set():
+        while not self._closed:
             left = end - time.monotonic()
-            if left <= 0 or not self._stats().waiting:
+            if left <= 0 or not self.stats().waiting:
                 break
             time.sleep(min(LOOK_S, left))
         return not self.stats().waiting
@@ -287,23 +318,21 @@ class Publisher:
         Without a time it is `close_timeout_s`. What is not acknowledged by then its sender goes on with for
         `outlive_s`; `stats` says how much that is. Idempotent; in a forked child it does nothing.
         """
-        if self._closed.is_set() or self._pid != os.getpid():
+        if self._pid != os.getpid():
             return not self.stats().waiting
-        self._drain(self._close_timeout_s if timeout_s is None else timeout_s)
-        with self._closing:
-            if self._last is not None:
-                return not self._last.waiting
+        if not self._closed:
+            self._drain(self._close_timeout_s if timeout_s is None else timeout_s)
             self._ring.end()
-            self._last = self._stats()
-            self._ring.close()
-            self._closed.set()
-        atexit.unregister(self._at_exit)
-        if not self._last.waiting or not self._config.outlive_ns:
+            self._over_at = min(self._over_at, time.monotonic() + self._outlive_s)
+            self._closed = True
+            atexit.unregister(self._at_exit)
+        all_safe = not self.stats().waiting
+        if all_safe or not self._outlive_s:
             self._thread.join(END_S)
             if self._thread.is_alive():
                 self._sender.kill()
                 self._thread.join(END_S)
-        return not self._last.waiting
+        return all_safe
 
     def _at_exit(self) -> None:
         self.close()
@@ -323,11 +352,23 @@ class Publisher:
         return f"<Publisher {self.name} to {self.url}, epoch {self.epoch:016x}>"
 
 
+def _import_path() -> str:
+    """Where this process finds modules, for one that runs elsewhere."""
+    found = []
+    for entry in sys.path:
+        with contextlib.suppress(OSError):  # relative, to a folder that was removed
+            found.append(os.path.abspath(entry))
+    return os.pathsep.join(found)
+
+
 def _end_of(sender: subprocess.Popen[bytes]) -> str:
     """Wait for it, and say how it came."""
-    assert sender.stderr is not None
-    text = "" if sender.stderr.closed else sender.stderr.read().decode(errors="replace").strip()
-    sender.stderr.close()
     code = sender.wait()
-    how = signal.Signals(-code).name if code < 0 else f"code {code}"
+    assert sender.stderr is not None
+    with sender.stderr as pipe:
+        # Its end is not waited for: a process that forked just then has the other side, too.
+        os.set_blocking(pipe.fileno(), False)
+        text = (pipe.read() or b"").decode(errors="replace").strip()
+    names = {number.value: number.name for number in signal.Signals}  # not all have one
+    how = names.get(-code, f"signal {-code}") if code < 0 else f"code {code}"
     return f"{how}, {text.splitlines()[-1]}" if text else how

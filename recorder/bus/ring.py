@@ -13,18 +13,20 @@ A record that begins in the ring may run over its end; the next one begins behin
 so no record is cut and no place wasted. A record is its number (u64), its length (u32), little-endian, and its bytes.
 Offsets only grow; modulo `capacity` they are places.
 
-A word is stored after what it speaks of, by one store of 8 bytes: on x86 nobody sees these in another order, and
-elsewhere the lock that a writer takes and lets go of for each record orders them.
+A word is stored after what it speaks of, by one store of 8 bytes. x86 shows stores in their order; elsewhere
+`_fence` sees to it.
 """
 
 from __future__ import annotations
 
 import enum
+import fcntl
 import mmap
 import os
 import struct
 import tempfile
 import threading
+from bisect import bisect_left
 from collections import deque
 
 HEAD_BYTES = 4_096
@@ -33,6 +35,8 @@ MAX_RECORD_BYTES = 4 * 1024 * 1024 + 64 * 1024
 _LINE = 8
 """Words of 8 bytes on a cache line."""
 _RECORD = struct.Struct("<QI")
+_REORDERS = os.uname().machine not in ("x86_64", "amd64", "i686")
+"""Whether the processor may show another one a later store before an earlier one."""
 
 
 class Word(enum.IntEnum):
@@ -60,23 +64,24 @@ class Word(enum.IntEnum):
 
 
 def make_memory(capacity: int) -> int:
-    """Memory for a ring of so many bytes, as a descriptor for `map_memory`.
+    """Memory for a ring of so many bytes, as a descriptor that another process may be given.
 
     Raises:
         OSError: there is not as much.
     """
-    size = _size(capacity)
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("recorder-publisher", os.MFD_CLOEXEC)
     else:
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
     try:
-        os.ftruncate(fd, size)
-    except BaseException:
+        os.ftruncate(fd, _size(capacity))
+        if hasattr(os, "posix_fallocate"):  # else memory that is not there is a SIGBUS in some call
+            os.posix_fallocate(fd, 0, _size(capacity))
+        # Not one of the first three, should these be closed: in another process they are its standard streams.
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
         os.close(fd)
-        raise
-    return fd
 
 
 def _size(capacity: int) -> int:
@@ -88,6 +93,15 @@ def _map(fd: int, capacity: int, *, populate: bool) -> mmap.mmap:
     if populate and hasattr(mmap, "MAP_POPULATE"):
         flags |= mmap.MAP_POPULATE
     return mmap.mmap(fd, _size(capacity), flags=flags)
+
+
+def _fence() -> None:
+    """What was read and stored before it is so for other processors, too, before what is afterwards: a lock that is let
+    go of and one that is taken then keep that order."""
+    lock = threading.Lock()
+    lock.acquire()
+    lock.release()
+    lock.acquire()
 
 
 class RingWriter:
@@ -103,16 +117,15 @@ class RingWriter:
         self.capacity = capacity
         self.fd = make_memory(capacity)
         try:
-            self._memory = _map(self.fd, capacity, populate=True)
+            self._view = memoryview(_map(self.fd, capacity, populate=True))
         except BaseException:
             os.close(self.fd)
             raise
-        self._view = memoryview(self._memory)
         self._words = self._view[:HEAD_BYTES].cast("Q")
+        # A signal handler may put a record in the middle of its own thread's call.
         self._lock = threading.RLock()
-        self._late: deque[bytes] = deque()
-        # In one value, so that an exception out of a signal handler finds both as they were, or both as they are.
         self._head_and_next = (0, 0)
+        self._ended = False
         self._closed = False
         self.shed = 0
 
@@ -124,77 +137,57 @@ class RingWriter:
     @property
     def used_bytes(self) -> int:
         """What records take that the reader has not let go of."""
-        return self._head_and_next[0] - self.word(Word.TAIL)
+        return max(0, self.word(Word.HEAD) - self.word(Word.TAIL))
 
     def word(self, word: Word) -> int:
-        """What a word says now."""
+        """What a word says now; of a closed one, what it said then."""
         value: int = self._words[word]
         return value
 
     def put(self, record: bytes) -> bool:
-        """Take a record of at most `MAX_RECORD_BYTES`; False if there is no room and it was shed."""
-        if self._inside():
-            self._late.append(record)
-            return True
+        """Take a record of at most `MAX_RECORD_BYTES`; False if there is no room, or it has ended, and it was shed."""
+        size = _RECORD.size + len(record)
         with self._lock:
-            self._write_late()
-            taken = self._write(record)
-        while self._late:  # also of one that came in at the very end
-            with self._lock:
-                self._write_late()
-        return taken
-
-    def _inside(self) -> bool:
-        """Whether a signal handler asks, in the middle of its own thread's call: what it puts is written at the end of
-        that, and nothing is taken from under its hands."""
-        inside: bool = self._lock._is_owned()  # type: ignore[attr-defined]
-        return inside
-
-    def _write_late(self) -> None:
-        while self._late:
-            self._write(self._late.popleft())
-
-    def _write(self, record: bytes) -> bool:
-        head, number = self._head_and_next
-        end = head + _RECORD.size + len(record)
-        if self._closed or end - self._words[Word.TAIL] > self.capacity:
+            while not self._ended:
+                before = head, number = self._head_and_next
+                if head + size - self._words[Word.TAIL] > self.capacity:
+                    break
+                whole = _RECORD.pack(number, len(record)) + record
+                at = HEAD_BYTES + head % self.capacity
+                place = slice(at, at + size)
+                after = head + size, number + 1
+                # What a signal handler, or a finalizer, put meanwhile lies there now. From here on none comes in
+                # between: they run after calls, where a loop begins again, and where something is made.
+                if self._head_and_next is before and not self._ended:
+                    self._view[place] = whole
+                    self._head_and_next = after
+                    if _REORDERS:
+                        _fence()
+                    self._words[Word.HEAD] = self._head_and_next[0]
+                    return True
             self.shed += 1
-            if not self._closed:
+            if not self._ended:
                 self._words[Word.SHED] = self.shed
             return False
-        at = HEAD_BYTES + head % self.capacity
-        _RECORD.pack_into(self._view, at, number, len(record))
-        at += _RECORD.size
-        self._view[at : at + len(record)] = record
-        self._head_and_next = end, number + 1
-        self._words[Word.HEAD] = end
-        return True
-
-    def tell(self) -> None:
-        """Say again how far it has come, should an exception have cut off the call that was about to."""
-        inside = self._inside()
-        with self._lock:
-            if not inside:
-                self._write_late()
-            self._words[Word.HEAD] = self._head_and_next[0]
-            self._words[Word.SHED] = self.shed
 
     def end(self) -> None:
-        """Tell the reader that no record will come any more."""
-        self.tell()
-        self._words[Word.CLOSING] = 1
+        """Take no record any more, and tell the reader so."""
+        with self._lock:
+            if not self._ended:
+                self._ended = True
+                # Once more, should a call have been cut off before it did so.
+                self._words[Word.HEAD] = self._head_and_next[0]
+                self._words[Word.CLOSING] = 1
 
     def close(self) -> None:
-        """Let go of the memory; the reader keeps it for as long as it needs it. What is put afterwards is shed, and
-        nothing else may be asked."""
-        os.close(self.fd)
-        inside = self._inside()
+        """End, and let go of the memory; the reader keeps it for as long as it needs it."""
+        self.end()
         with self._lock:
-            self._closed = True
-            if not inside:  # else the memory goes with the object
-                self._words.release()
-                self._view.release()
-                self._memory.close()
+            if not self._closed:
+                self._closed = True
+                self._words = memoryview(bytearray(self._words)).cast("Q")
+                self._view = memoryview(b"")  # the memory goes with whoever is about to look at it
+                os.close(self.fd)
 
 
 class RingReader:
@@ -237,6 +230,8 @@ class RingReader:
         """The next record, where it lies, until it is let go of; None if there is none yet."""
         if self.empty:
             return None
+        if _REORDERS:
+            _fence()
         at = HEAD_BYTES + self._at % self.capacity
         _, length = _RECORD.unpack_from(self._view, at)
         at += _RECORD.size
@@ -259,14 +254,9 @@ class RingReader:
     def crowded_below(self) -> int:
         """The number up to which records must go for half of the ring to be free; `first` if it is."""
         limit = self.word(Word.HEAD) - self.capacity // 2
-        number = self.first
         if self._tail >= limit:
-            return number
-        for end in self._ends:
-            number += 1
-            if end >= limit:
-                break
-        return number
+            return self.first
+        return self.first + min(bisect_left(self._ends, limit) + 1, len(self._ends))
 
     def _number_at(self, offset: int) -> int:
         number: int = _RECORD.unpack_from(self._view, HEAD_BYTES + offset % self.capacity)[0]

@@ -10,6 +10,7 @@ The protocol is in `recorder.bus.wire`, the bookkeeping in `recorder.bus.outbox`
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import time
@@ -69,6 +70,8 @@ class Sender:
         self._said_ns = 0
         self._heard_ns = self._moved_ns = time.monotonic_ns()
         self._told_shed = 0
+        self._unread = select.poll()
+        self._unread.register(2, 0)  # an error is always told: nobody can read any more what is written there
         self._noblock, self._again, self._in, self._out = zmq.NOBLOCK, zmq.Again, zmq.POLLIN, zmq.POLLOUT
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
@@ -99,7 +102,11 @@ class Sender:
         self._context.term()
 
     def _alone(self) -> bool:
-        return self._ring.word(Word.CLOSING) != 0 or os.getppid() != self._config.parent
+        return (
+            self._ring.word(Word.CLOSING) != 0
+            or os.getppid() != self._config.parent
+            or bool(self._unread.poll(0))  # another program runs in the process that started it
+        )
 
     def _wait(self) -> None:
         """Until an answer comes, the socket takes what it did not, or it is time to look."""
@@ -194,6 +201,7 @@ def main(argument: str) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.chdir("/")  # the trading process's folder may be removed
+    os.set_blocking(2, False)  # nobody reads it before the end
     try:
         sender = Sender(msgspec.json.decode(argument, type=Config))
     except (BusError, OSError) as error:

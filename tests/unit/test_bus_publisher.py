@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import os
 import pathlib
 import shutil
@@ -516,6 +517,11 @@ def test_a_sender_that_does_not_start_is_said_with_its_reason(url: str, tmp_path
         spawn.set_executable(real)
     with pytest.raises(ValueError, match="a buffer of 0 bytes"):
         Publisher(url, buffer_bytes=0)
+    for what in ("linger_ms", "outlive_s", "close_timeout_s"):
+        for wrong in (-1, math.nan, math.inf):
+            if (what, wrong) != ("close_timeout_s", math.inf):
+                with pytest.raises(ValueError, match=f"{what}={wrong}; it is from 0 to "):
+                    Publisher(url, **{what: wrong})  # type: ignore[arg-type]
     assert set(os.listdir("/proc/self/fd")) == before
 
 
@@ -614,6 +620,126 @@ def test_a_sender_lives_no_longer_than_it_may(url: str) -> None:
     assert not publisher.close(0)
     sender.wait(PATIENCE_S)
     assert time.monotonic() - began >= 0.3
+
+
+async def test_a_publisher_closed_while_its_sender_is_gone_still_has_one_that_sends(url: str) -> None:
+    """What it had taken is in the ring; another one delivers it, and then ends."""
+    publisher = Publisher(url, name="p", outlive_s=60)
+    for number in range(3_000):
+        assert publisher.publish("t", {"n": number})
+    os.kill(publisher.sender_pid, signal.SIGKILL)
+    assert not publisher.close(0)
+    subscription = open_subscription(url)
+    await subscription.start()
+    assert [m.position for m in await take(subscription, 3_000)] == list(range(3_000))
+    await until(lambda: not publisher._thread.is_alive())
+    assert not psutil.pid_exists(publisher.sender_pid)
+    stats = publisher.stats()
+    assert (stats.accepted, stats.acked, stats.waiting) == (3_000, 3_000, 0)
+    assert publisher.close()
+    await subscription.close()
+
+
+async def test_a_sender_that_cannot_be_started_again_is_told_and_tried_again(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Until it can; publishing goes on meanwhile."""
+    subscription = open_subscription(url)
+    await subscription.start()
+    real = spawn.get_executable()
+    with Publisher(url, name="p") as publisher:
+        try:
+            spawn.set_executable(shutil.which("false"))
+            os.kill(publisher.sender_pid, signal.SIGKILL)
+            await until(lambda: "trying again: publisher p: its sender did not start: code 1" in caplog.text)
+            assert publisher.publish("t", {})
+        finally:
+            spawn.set_executable(real)
+        assert await take(subscription, 1)
+        assert await asyncio.to_thread(publisher.flush, PATIENCE_S)
+    await subscription.close()
+
+
+def test_a_process_without_standard_streams_may_publish(url: str) -> None:
+    """As a daemon has none: the ring's descriptor is none of theirs."""
+    done = run(
+        """
+        import os, sys
+        os.dup2(1, 20)
+        for fd in (0, 1, 2):
+            os.close(fd)
+        from recorder import Publisher
+        with Publisher(sys.argv[1], name="p", close_timeout_s=0, outlive_s=0) as publisher:
+            os.write(20, b"%d" % publisher.publish("t", {}))
+        """,
+        url,
+    )
+    assert (done.stdout, done.returncode) == ("1", 0)
+
+
+def test_the_sender_of_a_process_that_runs_another_program_ends(url: str) -> None:
+    """It is the same process, and has no publisher any more."""
+    done = run(
+        """
+        import os, sys
+        from recorder import Publisher
+        publisher = Publisher(sys.argv[1], name="p", outlive_s=0)
+        wait = "import os, sys; os.waitpid(int(sys.argv[1]), 0); print('ended')"
+        os.execv(sys.executable, [sys.executable, "-c", wait, str(publisher.sender_pid)])
+        """,
+        url,
+    )
+    assert (done.stdout.strip(), done.returncode) == ("ended", 0), done.stderr
+
+
+def test_a_process_whose_folder_was_removed_may_publish(url: str, tmp_path: pathlib.Path) -> None:
+    """Though some of where it finds modules is relative to that."""
+    done = run(
+        """
+        import os, sys
+        from recorder import Publisher
+        os.mkdir(sys.argv[2])
+        os.chdir(sys.argv[2])
+        os.rmdir(sys.argv[2])
+        with Publisher(sys.argv[1], name="p", close_timeout_s=0, outlive_s=0) as publisher:
+            print(publisher.publish("t", {}))
+        """,
+        url,
+        str(tmp_path / "gone"),
+    )
+    assert (done.stdout.strip(), done.stderr) == ("True", "")
+
+
+def test_a_publisher_whose_making_is_cut_off_leaves_no_process(url: str) -> None:
+    """Ctrl-C, while its sender starts."""
+    done = run(
+        """
+        import os, signal, sys
+        from multiprocessing import spawn
+        from recorder import Publisher
+        spawn.set_executable("/bin/cat")  # with these arguments it ends by an error, if it is let
+        def cut_off(*_):
+            raise KeyboardInterrupt
+        real = os.read
+        signal.signal(signal.SIGALRM, cut_off)
+        import select
+        class Slow:
+            def register(self, *_): pass
+            def poll(self, _):
+                os.kill(os.getpid(), signal.SIGALRM)
+        select.poll = Slow
+        before = set(os.listdir("/proc/self/fd"))
+        try:
+            Publisher(sys.argv[1], name="p")
+        except KeyboardInterrupt:
+            try:
+                os.waitpid(-1, 0)
+            except ChildProcessError:
+                print(set(os.listdir("/proc/self/fd")) == before)
+        """,
+        url,
+    )
+    assert (done.stdout.strip(), done.stderr) == ("True", "")
 
 
 def test_what_ends_its_process_group_does_not_end_a_sender(url: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dis
+import errno
 import itertools
 import os
 import random
@@ -16,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recorder.bus import ring as ring_module
 from recorder.bus.ring import MAX_RECORD_BYTES, RingReader, RingWriter, Word
 
 CAPACITY = 1_000
@@ -34,6 +37,12 @@ def read_all(reader: RingReader) -> list[bytes]:
     while (record := reader.read()) is not None:
         found.append(bytes(record))
     return found
+
+
+def test_where_stores_are_seen_in_another_order_all_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left out there."""
+    monkeypatch.setattr(ring_module, "_REORDERS", True)
+    test_records_come_out_as_they_went_in()
 
 
 @settings(deadline=None)
@@ -137,66 +146,154 @@ def test_what_keeps_half_of_it_is_told(ring: RingWriter) -> None:
     assert ring.used_bytes == CAPACITY // 2
 
 
-def test_what_is_put_into_a_closed_one_is_shed() -> None:
-    """A thread that was about to, when another one closed it."""
+def test_what_is_put_into_an_ended_one_is_shed() -> None:
+    """A thread that was about to, when another one closed it; what the words said then they say ever after."""
     writer = RingWriter(CAPACITY)
     reader = RingReader(writer.fd, CAPACITY)
     assert writer.put(b"x")
     writer.end()
-    writer.close()
-    assert not writer.put(b"y")
-    assert (writer.accepted, writer.shed) == (1, 1)
-    assert read_all(reader) == [b"x"]
     assert reader.word(Word.CLOSING) == 1
+    assert not writer.put(b"y")
+    writer.close()
+    writer.close()
+    assert not writer.put(b"z")
+    assert (writer.accepted, writer.shed, writer.used_bytes) == (1, 2, HEADER + 1)
+    assert read_all(reader) == [b"x"]
 
 
-def interrupt(writer: RingWriter, moment: int, handler: Callable[[], None]) -> bool:
-    """Put a record, and call something in between two steps of it; whether it had so many."""
-    put = RingWriter.put.__code__, RingWriter._write_late.__code__, RingWriter._write.__code__
-    steps = itertools.count(1)
+def test_memory_that_is_not_there_is_an_error_and_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """When it is made, not in the call that would come to it."""
 
-    def trace(frame: FrameType, _event: str, _argument: object) -> Any:
-        if frame.f_code in put and next(steps) == moment:
-            sys.settrace(None)
-            handler()
+    def none_left(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = os.listdir("/proc/self/fd")
+    monkeypatch.setattr(os, "posix_fallocate", none_left)
+    with pytest.raises(OSError, match="No space left"):
+        RingWriter(CAPACITY)
+    assert os.listdir("/proc/self/fd") == before
+
+
+def interrupt(writer: RingWriter, moment: int, handler: Callable[[], None]) -> tuple[bool | None, bool]:
+    """Put a record, and call something at one of the moments when a signal handler may run: after a call, and where a
+    function or a loop begins. What came of it, None if it was cut off, and whether it had so many moments."""
+    code = RingWriter.put.__code__
+    steps = {step.offset: step.opname for step in dis.get_instructions(code)}
+    moments = itertools.count(1)
+    last = ""
+
+    def trace(frame: FrameType, event: str, _argument: object) -> Any:
+        nonlocal last
+        if frame.f_code is not code:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            may = "CALL" in last or "BACKWARD" in last or last in ("RESUME", "BEFORE_WITH")
+            last = steps[frame.f_lasti]
+            if may and next(moments) == moment:
+                sys.settrace(None)
+                handler()
         return trace
 
+    taken = None
     sys.settrace(trace)
     try:
-        writer.put(b"\0")
+        taken = writer.put(b"\0")
+    except Interrupt:
+        pass
     finally:
         sys.settrace(None)
-    return next(steps) > moment
+    return taken, next(moments) > moment
 
 
-def test_what_handlers_put_in_the_middle_of_a_call_is_taken_by_its_end() -> None:
-    """Whichever step of it they interrupt; in the order in which they came, and counted as all are."""
-    for moment in range(1, 40):
+class Interrupt(Exception):  # noqa: N818 - what it is
+    """What a signal handler raises."""
+
+
+def test_what_handlers_put_in_the_middle_of_a_call_is_taken_at_once() -> None:
+    """Whenever they interrupt it; whole, in the order in which they came, and counted as all are."""
+    for moment in itertools.count(1):
         writer = RingWriter(CAPACITY)
         reader = RingReader(writer.fd, CAPACITY)
+        ready: list[bool] = []
 
-        def handler(writer: RingWriter = writer) -> None:
-            writer.put(b"\1")
-            writer.put(b"\2")
+        def handler(
+            writer: RingWriter = writer, reader: RingReader = reader, ready: list[bool] = ready
+        ) -> None:
+            assert writer.put(b"\1")
+            assert writer.put(b"\2")
+            ready.append(not reader.empty)
 
-        interrupted = interrupt(writer, moment, handler)
-        assert writer.accepted == (3 if interrupted else 1)
+        taken, interrupted = interrupt(writer, moment, handler)
+        assert taken
+        assert all(ready)
         found = read_all(reader)
-        if interrupted:
-            assert found.index(b"\1") < found.index(b"\2")
-        assert sorted(found) == [b"\0", b"\1", b"\2"][: len(found)]
-        assert len(found) == writer.accepted
+        assert [record for record in found if record != b"\0"] == ([b"\1", b"\2"] if interrupted else [])
+        assert sorted(found) == ([b"\0", b"\1", b"\2"] if interrupted else [b"\0"])
+        assert writer.accepted == reader.read_to == len(found)
         writer.close()
-    assert not interrupted, "all steps were interrupted"
+        if not interrupted:
+            break
+    assert moment > 5
+
+
+def test_what_is_told_to_be_taken_is_there_when_a_handler_closes() -> None:
+    """In the middle of a call, whenever: what is not is shed. The same if it also raises, as one that exits does."""
+    for raises in (False, True):
+        for moment in itertools.count(1):
+            writer = RingWriter(CAPACITY)
+            reader = RingReader(writer.fd, CAPACITY)
+
+            def handler(writer: RingWriter = writer, raises: bool = raises) -> None:
+                assert writer.put(b"\1")
+                writer.end()
+                writer.close()
+                if raises:
+                    raise Interrupt
+
+            taken, interrupted = interrupt(writer, moment, handler)
+            found = read_all(reader)
+            assert len(found) == writer.accepted == reader.word(Word.HEAD) // (HEADER + 1)
+            if not interrupted:
+                assert found == [b"\0"]
+                break
+            assert b"\1" in found
+            assert reader.word(Word.CLOSING) == 1
+            if taken is not None:
+                assert taken == (b"\0" in found)
+                assert writer.shed == (not taken)
+            writer.close()
+        assert moment > 5
+        writer.close()
+
+
+def test_an_exception_at_any_moment_leaves_a_sound_ring() -> None:
+    """The record is in it or not, as the words say, and the next one comes behind it."""
+
+    def handler() -> None:
+        raise Interrupt
+
+    for moment in itertools.count(1):
+        writer = RingWriter(CAPACITY)
+        reader = RingReader(writer.fd, CAPACITY)
+        taken, interrupted = interrupt(writer, moment, handler)
+        assert writer.put(b"\1")
+        found = read_all(reader)
+        assert found in ([b"\1"], [b"\0", b"\1"])
+        assert writer.accepted == len(found)
+        writer.close()
+        if not interrupted:
+            assert taken
+            break
+    assert moment > 5
 
 
 def test_an_exception_in_the_middle_of_a_call_leaves_a_sound_ring() -> None:
     """Such as Ctrl-C: the record is in it, or not, and what comes afterwards is whole and in order."""
 
-    class Interrupt(Exception):  # noqa: N818 - what it is
-        pass
-
-    def interrupt(*_: object) -> None:
+    def cut_off(*_: object) -> None:
         raise Interrupt
 
     chance = random.Random(5)
@@ -208,14 +305,13 @@ def test_an_exception_in_the_middle_of_a_call_leaves_a_sound_ring() -> None:
         found.extend(int(record) for record in read_all(reader))
         reader.release(reader.read_to)
 
-    before = signal.signal(signal.SIGALRM, interrupt)
+    before = signal.signal(signal.SIGALRM, cut_off)
     try:
         for offered in range(0, 400_000, 1_000):
             with contextlib.suppress(Interrupt):
                 signal.setitimer(signal.ITIMER_REAL, chance.uniform(20e-6, 200e-6))
                 for number in itertools.count(offered):
                     writer.put(b"%d" % number)
-            writer.tell()
             assert writer.put(b"%d" % (offered + 999)) or writer.used_bytes > CAPACITY - 100
             take()
             assert writer.accepted == reader.read_to == len(found)
