@@ -22,6 +22,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Collection
 from dataclasses import dataclass
 from multiprocessing.spawn import get_executable
@@ -54,6 +55,17 @@ AGAIN_S = 1.0
 """A sender that ended by itself has a successor so much later, at the soonest, than the last one."""
 
 log = logging.getLogger("recorder.publisher")
+
+_live: weakref.WeakSet[Publisher] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    """In a forked child: the publishers are the parent's. Told once, so that no call has to ask the system."""
+    for publisher in _live:
+        publisher._forked = True
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 @dataclass(frozen=True)
@@ -121,7 +133,8 @@ class Publisher:
         self.url = url
         self.name = name or f"{socket.gethostname()}-{os.getpid()}"
         self.epoch = new_epoch()
-        self._pid = os.getpid()
+        self._forked = False
+        _live.add(self)
         self._close_timeout_s = close_timeout_s
         self._outlive_s = outlive_s
         self._cpus = cpus
@@ -135,7 +148,7 @@ class Publisher:
             self.name,
             self._ring.fd,
             buffer_bytes,
-            self._pid,
+            os.getpid(),
             int(linger_ms * 1e6),
             int(outlive_s * 1e9),
         )
@@ -195,7 +208,7 @@ class Publisher:
         return self._ring.put(wire.record(time.time_ns(), topic, number, correlation_id, payload))
 
     def _check_usable(self) -> None:
-        if self._pid != os.getpid():
+        if self._forked:
             raise RecorderForked(
                 f"publisher {self.name}: the process forked after it was made; make another one in the child"
             )
@@ -318,7 +331,7 @@ class Publisher:
         Without a time it is `close_timeout_s`. What is not acknowledged by then its sender goes on with for
         `outlive_s`; `stats` says how much that is. Idempotent; in a forked child it does nothing.
         """
-        if self._pid != os.getpid():
+        if self._forked:
             return not self.stats().waiting
         if not self._closed:
             self._drain(self._close_timeout_s if timeout_s is None else timeout_s)
