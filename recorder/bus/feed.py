@@ -26,8 +26,9 @@ class Feed:
 
     @property
     def done(self) -> bool:
-        """Whether all that was ever put into the ring is safe."""
-        return self._ring.empty and not self.outbox.unresolved
+        """Whether all that was ever put into the ring is safe, and a recorder was told of all that was shed."""
+        ring, box = self._ring, self.outbox
+        return ring.empty and not box.unresolved and box.shed_seen == ring.word(Word.SHED)
 
     def fill(self) -> bool:
         """Take what the next frames need out of the ring; whether there was anything."""

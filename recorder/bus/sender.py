@@ -9,6 +9,7 @@ The protocol is in `recorder.bus.wire`, the bookkeeping in `recorder.bus.outbox`
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -188,8 +189,9 @@ class Sender:
 
 
 def _say(what: bytes) -> None:
-    """Tell who started it, once."""
-    os.write(1, what)
+    """Tell who started it, once, if it is still there: if it was killed, what it had published is sent all the same."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(1, what)
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.close(null)

@@ -611,6 +611,24 @@ async def test_what_is_not_acknowledged_when_it_is_closed_is_still_sent(url: str
     await subscription.close()
 
 
+async def test_what_was_shed_is_told_before_the_end(url: str) -> None:
+    """Though every message was sent before, and no frame comes any more that would say it."""
+    subscription = open_subscription(url)
+    await subscription.start()
+    publisher = Publisher(url, name="p", buffer_bytes=100_000)
+    while publisher.publish_raw("t", bytes(1_000)):
+        pass
+    messages = await next_messages(subscription, publisher.stats().accepted)
+    for _ in range(10):
+        assert not publisher.publish_raw("t", bytes(1_000))
+    await subscription.ack(messages)
+    assert await asyncio.to_thread(publisher.close, PATIENCE_S)
+    notices = subscription.take_notices()
+    assert {n.kind for n in notices} == {"bus_overflow"}
+    assert sum(n.messages for n in notices) == publisher.stats().shed >= 11
+    await subscription.close()
+
+
 def test_a_sender_lives_no_longer_than_it_may(url: str) -> None:
     """With nobody there: of a closed publisher, and of a process that was killed."""
     publisher = Publisher(url, name="p", outlive_s=0.3)
