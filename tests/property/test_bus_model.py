@@ -59,6 +59,19 @@ class Recorder:
         return self.stream.ack(self.run, WINDOW, 20 * 150, welcome=welcome, resend=resend)
 
 
+class WatchedReader(RingReader):
+    """A sender may be killed after any word that it stores."""
+
+    def __init__(self, model: BusModel):
+        super().__init__(model.ring.fd, BUFFER)
+        self.model = model
+
+    def say(self, word: Word, value: int) -> None:
+        super().say(word, value)
+        if word in (Word.FIRST, Word.TAIL, Word.APART):
+            self.model.check_what_a_successor_finds()
+
+
 class BusModel(RuleBasedStateMachine):
     """Whatever is lost, cut or restarted: order, once a run, flags, bounds, and in the end everything."""
 
@@ -83,7 +96,13 @@ class BusModel(RuleBasedStateMachine):
         self.handed_before: set[int] = set()
 
     def sender(self) -> Feed:
-        return Feed(RingReader(self.ring.fd, BUFFER), EPOCH, "p")
+        return Feed(WatchedReader(self), EPOCH, "p")
+
+    def check_what_a_successor_finds(self) -> None:
+        """Killed just now, a sender loses at most what it says that it has apart."""
+        first = RingReader(self.ring.fd, BUFFER).first
+        lost = set(range(first)) - self.resolved()
+        assert len(lost) <= self.ring.word(Word.APART)
 
     @property
     def outbox(self) -> outbox.Outbox:

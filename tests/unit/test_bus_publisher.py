@@ -20,14 +20,18 @@ from multiprocessing import spawn
 import msgspec
 import psutil
 import pytest
+import zmq
 from harness.subscribing import PATIENCE_S, next_messages
 
 from recorder import Publisher, correlated
+from recorder.bus import wire
 from recorder.bus.base import BusMessage, Encoding, Subscription
 from recorder.bus.decode import rows_of_message
 from recorder.bus.errors import BusUnavailable, BusUrlError
 from recorder.bus.inprocess import InProcessBus
 from recorder.bus.open import open_subscription
+from recorder.bus.ring import RingWriter, Word
+from recorder.bus.sender import Config, Sender
 from recorder.bus.wire import MAGIC
 from recorder.errors import RecorderClosed, RecorderForked
 from recorder.normalise.base import BadMessage
@@ -296,8 +300,6 @@ def test_threads_and_descriptors_are_given_back(url: str) -> None:
 
 async def test_frames_of_strangers_are_told_with_their_bytes_and_harm_nobody(url: str) -> None:
     """Whatever is sent to the recorder's end: a notice each, bounded, and the others' messages go on."""
-    import zmq
-
     subscription = open_subscription(url)
     await subscription.start()
     context = zmq.Context()
@@ -571,6 +573,67 @@ async def test_a_killed_sender_has_a_successor_that_goes_on(
     assert len({m.log for m in got}) == 1
     assert "its sender ended by itself: SIGKILL; another one goes on" in caplog.text
     await subscription.close()
+
+
+def test_a_sender_says_what_it_sends_before_it_does(url: str) -> None:
+    """Killed in between, its successor sends that again and marks it; and what the socket does not take, later."""
+    ring = RingWriter(1_000_000)
+    sender = Sender(Config(url, 1, "p", ring.fd, ring.capacity, os.getppid(), 0, 0))
+    frames: list[bytes] = []
+    answers: list[bytes] = []
+
+    class Socket:
+        full = False
+
+        def send(self, frame: bytes, _flags: int) -> None:
+            if self.full:
+                raise zmq.Again
+            frames.append(frame)
+            content = wire.unpack_from_publisher(frame)[1]
+            if isinstance(content, wire.Data):
+                assert ring.word(Word.SENT_TO) >= content.first + content.messages
+
+        def recv(self, _flags: int) -> bytes:
+            if not answers:
+                raise zmq.Again
+            return answers.pop(0)
+
+    def sent() -> list[tuple[int, int, bool]]:
+        """What was sent, since it was asked last."""
+        contents = [wire.unpack_from_publisher(frame)[1] for frame in frames]
+        frames.clear()
+        return [(c.first, c.messages, c.redelivered) for c in contents if isinstance(c, wire.Data)]
+
+    sender._socket.close()
+    socket = Socket()
+    sender._socket = socket
+    answer = wire.Ack(True, False, 1, 0, 0, 0, 10_000, 10**9, [])
+
+    def turn(*told: wire.Ack) -> list[tuple[int, int, bool]]:
+        answers.extend(wire.pack_ack(1, ack) for ack in told)
+        for _ in range(2):
+            sender._turn(time.monotonic_ns())
+        return sent()
+
+    try:
+        for _ in range(300):
+            ring.put(wire.record(1, "t", 0, None, b""))
+        assert turn(answer) == [(0, 256, False), (256, 44, False)]
+        socket.full = True
+        ring.put(wire.record(1, "t", 0, None, b""))
+        assert turn() == []
+        socket.full = False
+        assert turn() == [(300, 1, False)], "the frame that waited"
+        socket.full = True
+        ring.put(wire.record(1, "t", 0, None, b""))
+        assert turn() == []
+        resend = answer._replace(welcome=False, resend=True, resolved=290, expected=290)
+        answers.append(wire.pack_ack(1, resend))
+        socket.full = False
+        assert turn() == [(290, 12, True)], "not first the frame that waited, behind a hole"
+    finally:
+        sender._context.term()
+        ring.close()
 
 
 async def test_what_a_killed_process_had_published_arrives(url: str) -> None:

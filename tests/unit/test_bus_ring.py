@@ -19,6 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recorder.bus import ring as ring_module
+from recorder.bus import wire
+from recorder.bus.feed import Feed
 from recorder.bus.ring import MAX_RECORD_BYTES, RingReader, RingWriter, Word
 
 CAPACITY = 1_000
@@ -98,21 +100,25 @@ def test_a_record_may_be_as_large_as_a_message(ring: RingWriter) -> None:
     writer.close()
 
 
-@pytest.mark.parametrize("tail_said", [False, True])
-def test_a_reader_killed_while_it_lets_go_leaves_a_sound_ring(ring: RingWriter, tail_said: bool) -> None:
-    """Between the two words that it stores."""
-    reader = RingReader(ring.fd, CAPACITY)
+@pytest.mark.parametrize("let_go", [1, 3, 4])
+def test_a_reader_killed_while_it_lets_go_leaves_a_sound_ring(ring: RingWriter, let_go: int) -> None:
+    """After each word that it stores: whoever comes finds the records by their numbers."""
+    found: list[tuple[int, list[bytes]]] = []
+
+    class Watched(RingReader):
+        def say(self, word: Word, value: int) -> None:
+            super().say(word, value)
+            successor = RingReader(ring.fd, CAPACITY)
+            found.append((successor.first, read_all(successor)))
+
+    reader = Watched(ring.fd, CAPACITY)
     for n in range(4):
         ring.put(bytes([n]) * 10)
     read_all(reader)
-    tail = ring.word(Word.TAIL)
-    reader.release(3)
-    if not tail_said:
-        reader.say(Word.TAIL, tail)
-    successor = RingReader(ring.fd, CAPACITY)
-    first = 3 if tail_said else 0
-    assert successor.first == first
-    assert read_all(successor) == [bytes([n]) * 10 for n in range(first, 4)]
+    reader.release(let_go)
+    assert [first for first, _ in found] == [0, let_go]
+    for first, records in found:
+        assert records == [bytes([n]) * 10 for n in range(first, 4)]
 
 
 def test_an_empty_ring_says_the_number_of_what_comes_next(ring: RingWriter) -> None:
@@ -144,6 +150,28 @@ def test_what_keeps_half_of_it_is_told(ring: RingWriter) -> None:
     reader.release(5)
     assert reader.crowded_below() == 5
     assert ring.used_bytes == CAPACITY // 2
+
+
+def test_what_is_held_does_not_keep_the_ring_from_being_used_again() -> None:
+    """One message of ten that is not safe for long: nothing is shed, until these are as many as the window."""
+    capacity = 100 * 40
+    writer = RingWriter(capacity)
+    feed = Feed(RingReader(writer.fd, capacity), 1, "p")
+    answer = wire.Ack(True, False, 1, 0, 0, 0, 60, 10**9, [])
+    feed.outbox.take(answer)
+    for n in range(550):
+        assert writer.put(wire.record(1, "t", 0, None, n.to_bytes(8, "big")))
+        feed.fill()
+        feed.outbox.next_frame()
+        if n % 10:
+            feed.outbox.take(answer._replace(welcome=False, ranges=[(n, n + 1)]))
+        feed.tell()
+        assert writer.word(Word.APART) == feed.outbox.apart <= 55
+    assert writer.word(Word.RESOLVED) == 550 - 55
+    feed.outbox.take(answer._replace(welcome=False, resolved=550))
+    feed.tell()
+    assert (feed.done, writer.word(Word.APART), writer.used_bytes) == (True, 0, 0)
+    writer.close()
 
 
 def test_what_is_put_into_an_ended_one_is_shed() -> None:
