@@ -21,7 +21,7 @@ class Zmq:
 
     def __init__(self, url: str):
         self.url = url
-        self.publisher = Publisher(url, name="contract", buffer_bytes=BUFFER_BYTES)
+        self.publisher = Publisher(url, name="contract", buffer_bytes=BUFFER_BYTES, outlive_s=0)
 
     def publish(
         self,

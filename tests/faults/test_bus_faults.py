@@ -227,7 +227,7 @@ async def test_a_subscriber_that_acknowledges_nothing_bounds_memory_and_every_me
 async def test_shed_messages_are_told_to_the_recorder_that_comes_after(tmp_path: pathlib.Path) -> None:
     """What a publisher shed while there was no recorder is told once, also when the recorder then restarts."""
     url = f"zmq://{tmp_path}/bus.sock"
-    with Publisher(url, name="p", buffer_bytes=100_000, close_timeout_s=0) as publisher:
+    with Publisher(url, name="p", buffer_bytes=100_000, close_timeout_s=0, outlive_s=0) as publisher:
         for _ in range(50):
             publisher.publish_raw("t", bytes(10_000))
         shed = publisher.stats().shed

@@ -252,7 +252,7 @@ def test_it_stops_without_ever_having_had_a_database(
     """What it took is not acknowledged; it ends at once and with 0."""
     with RunningRecorder(tmp_path, **Place(server.url, "trading").variables) as recorder:
         recorder.started()
-        with Publisher(recorder.bus_url, close_timeout_s=0.0) as publisher:
+        with Publisher(recorder.bus_url, close_timeout_s=0.0, outlive_s=0.0) as publisher:
             assert publisher.publish("orders", order(1))
             wait_until(lambda: recorder.rows("orders", "pending") == 1, "row taken")
             assert recorder.stop() == 0
@@ -315,7 +315,7 @@ def test_a_second_signal_ends_the_flush(server: DevServerProcess, tmp_path: path
     place = Place(server.url, "trading")
     with RunningRecorder(tmp_path, RECORDER_SHUTDOWN_TIMEOUT_S="600", **place.variables) as recorder:
         recorder.ready()
-        with Publisher(recorder.bus_url, close_timeout_s=0.0) as publisher:
+        with Publisher(recorder.bus_url, close_timeout_s=0.0, outlive_s=0.0) as publisher:
             server.arm(Fault("before", "hang", table="orders"))
             assert publisher.publish("orders", order(1))
             server.wait_until(hanging=1)
@@ -367,7 +367,7 @@ def test_rows_of_a_bus_that_repeats_nothing_are_lost_at_the_end(
         with RunningRecorder(tmp_path, bus=(once, again), **settings) as recorder:
             recorder.ready()
             server.arm(Fault("before", "hang", table="orders"))
-            with Publisher(again, close_timeout_s=0.0) as publisher:
+            with Publisher(again, close_timeout_s=0.0, outlive_s=0.0) as publisher:
                 assert publisher.publish("fills", {"no_such_column": 1})
 
                 def taken() -> bool:
