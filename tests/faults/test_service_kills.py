@@ -130,8 +130,10 @@ def test_what_a_killed_publisher_had_sent_is_in_without_a_hole(tmp_path: pathlib
         recorder_into(f"{server.url}/{road.database}", tmp_path, SETTINGS) as recorder,
         PublishingProcess(recorder.bus_url, rows_per_s=5_000, name="maker") as lasting,
     ):
-        for _ in range(3):
+        logs = f"SELECT uniqExact(_log) FROM {road.database}.orders"
+        for number in range(3):
             with PublishingProcess(recorder.bus_url, rows_per_s=5_000, name="maker") as publishing:
+                wait_until(lambda number=number: asked(road, logs) == [number + 2], "rows of the new one in")
                 before = inserted(recorder)
                 wait_until(lambda before=before: inserted(recorder) > before + 5_000, "rows of both in")
                 publishing.kill()
