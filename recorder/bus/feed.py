@@ -20,6 +20,7 @@ class Feed:
         self._ring = ring
         sent_to = ring.word(Word.SENT_TO)
         self.outbox = Outbox(epoch, name, first=ring.first, sent_to=sent_to)
+        self.outbox.shed = ring.word(Word.SHED)
         self.outbox.shed_seen = ring.word(Word.SHED_SEEN)
         while ring.read_to < sent_to and (record := ring.read()) is not None:
             self.outbox.put(record)
