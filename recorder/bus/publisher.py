@@ -109,7 +109,7 @@ class Publisher:
         *,
         name: str = "",
         buffer_bytes: int = 64 * 1024 * 1024,
-        linger_ms: float = 2.0,
+        linger_ms: float = 10.0,
         close_timeout_s: float = 2.0,
         outlive_s: float = 30.0,
         cpus: Collection[int] | None = None,
