@@ -18,13 +18,13 @@ class Cores:
     own: frozenset[int] = frozenset()
     rest: frozenset[int] = frozenset()
     isolated: bool = False
-    """Whether the kernel's own work keeps off the producer's core, too."""
+    """Whether all other programs and the kernel keep off the producer's core, too."""
 
     def __str__(self) -> str:
         if not self.own:
             return "any core for everybody"
-        kernel = " and the kernel's own work" if self.isolated else ""
-        return f"core {min(self.own)} for the producer, {len(self.rest)} for all else{kernel}"
+        others = ", other programs and the kernel included" if self.isolated else ""
+        return f"core {min(self.own)} for the producer, {len(self.rest)} for all else{others}"
 
 
 def share_cores(wanted: bool, *, isolated: bool = False) -> Cores:

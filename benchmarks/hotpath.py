@@ -35,7 +35,7 @@ from benchmarks.hotpath_publisher import (
     whole_service,
 )
 from benchmarks.hotpath_sides import run_sides, sides_report
-from benchmarks.isolation import CannotIsolate, kernel_on
+from benchmarks.isolation import CannotIsolate, others_on
 from benchmarks.options import (
     check_option,
     gc_option,
@@ -96,7 +96,7 @@ from recorder.settings import Settings
 @click.option(
     "--isolate",
     is_flag=True,
-    help="With --publisher: keep the kernel's own work off that core, too, as isolcpus does; root's, and put back.",
+    help="With --publisher: keep everybody else off that core, as isolcpus does, and the kernel; root's, and put back.",
 )
 @click.option(
     "--faults", is_flag=True, help="With --publisher: the server fails in every way, one after the other."
@@ -169,7 +169,7 @@ def command(
         if publisher:
             by_message = message_producer(names, rate, message_rows, producer)
             shared = share_cores(pin, isolated=isolate)
-            with _kernel_on(shared):
+            with _isolated(shared):
                 if faults:
                     found = run.publisher_faults(by_message, message_rows, gone_seconds, shared)
                 else:
@@ -182,9 +182,9 @@ def command(
 
 
 @contextlib.contextmanager
-def _kernel_on(shared: Cores) -> Iterator[None]:
+def _isolated(shared: Cores) -> Iterator[None]:
     try:
-        with kernel_on(shared.rest if shared.isolated else ()):
+        with others_on(shared.rest if shared.isolated else ()):
             yield
     except CannotIsolate as error:
         raise click.UsageError(f"--isolate: {error}") from None

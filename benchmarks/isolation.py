@@ -1,8 +1,10 @@
-"""Keep the kernel's own work off a core for a while, as `isolcpus` and its like do at boot for a trading loop's core.
+"""Keep a core for a producer alone for a while, as `isolcpus` and its like do at boot for a trading loop's core.
 
-Pinning keeps other programs away; the kernel still runs its writeback and RCU threads wherever it likes, for up to a
-tick of the scheduler at a time. Moved away are: unbound workqueues (`/sys/devices/virtual/workqueue`), the kernel's
-threads that may be moved, and interrupts that may be. All is put back at the end.
+Pinning the producer, and what the benchmark starts, leaves everybody else: other programs, and the kernel, whose
+writeback and RCU threads run wherever they like, for up to a tick of the scheduler at a time. Moved away are all
+threads of others that may be moved, the kernel's among them, unbound workqueues (`/sys/devices/virtual/workqueue`) and
+interrupts. All is put back at the end. What stays are the core's own kernel threads: with a database on a local disk,
+the one that hands requests to the disk.
 """
 
 from __future__ import annotations
@@ -12,12 +14,9 @@ import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
-
 WORKQUEUES = Path("/sys/devices/virtual/workqueue")
 INTERRUPTS = Path("/proc/irq")
-KTHREADD = 2
-"""The process whose children are the kernel's threads."""
+PROCESSES = Path("/proc")
 
 
 class CannotIsolate(RuntimeError):  # noqa: N818 - reads as what it is in `except CannotIsolate`
@@ -25,8 +24,9 @@ class CannotIsolate(RuntimeError):  # noqa: N818 - reads as what it is in `excep
 
 
 @contextlib.contextmanager
-def kernel_on(cores: Collection[int]) -> Iterator[None]:
-    """Have the kernel do its own work on these cores, where it can be told; nowhere else is changed if none are given.
+def others_on(cores: Collection[int]) -> Iterator[None]:
+    """Have all other programs, and the kernel, run on these cores, as far as they can be told to; where none are given,
+    nothing is changed.
 
     Raises:
         CannotIsolate: only root may, on Linux.
@@ -35,7 +35,7 @@ def kernel_on(cores: Collection[int]) -> Iterator[None]:
         yield
         return
     if not WORKQUEUES.is_dir() or os.geteuid() != 0:
-        raise CannotIsolate("keeping the kernel's work off a core takes Linux and root")
+        raise CannotIsolate("keeping everybody else off a core takes Linux and root")
     mask = f"{sum(1 << core for core in cores):x}"
     with contextlib.ExitStack() as undo:
         for path in (
@@ -47,13 +47,30 @@ def kernel_on(cores: Collection[int]) -> Iterator[None]:
                 before = path.read_text().strip()
                 path.write_text(mask)
                 undo.callback(_put_back, path, before)
-        for thread in psutil.process_iter():
-            with contextlib.suppress(OSError, psutil.Error):
-                if thread.ppid() == KTHREADD:
-                    allowed = os.sched_getaffinity(thread.pid)
-                    os.sched_setaffinity(thread.pid, cores)
-                    undo.callback(_let_back, thread.pid, allowed)
+        for thread in threads_of_others():
+            with contextlib.suppress(OSError):  # bound to a core, or ended
+                allowed = os.sched_getaffinity(thread)
+                os.sched_setaffinity(thread, cores)
+                undo.callback(_let_back, thread, allowed)
         yield
+
+
+def threads_of_others() -> list[int]:
+    """Every thread of the system but this process's own."""
+    own = os.getpid()
+    return [
+        int(task.name)
+        for process in PROCESSES.iterdir()
+        if process.name.isdecimal() and int(process.name) != own
+        for task in _tasks(process)
+    ]
+
+
+def _tasks(process: Path) -> list[Path]:
+    try:
+        return list((process / "task").iterdir())
+    except OSError:  # it has ended
+        return []
 
 
 def _put_back(path: Path, text: str) -> None:

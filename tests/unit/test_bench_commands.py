@@ -5,6 +5,7 @@ Each runs in a process of its own, because a process has one engine path.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -13,12 +14,11 @@ import subprocess
 import sys
 from typing import Any
 
-import psutil
 import pytest
 from harness.dev_server_command import dev_server
 
 from benchmarks.faulty_server import TROUBLES
-from benchmarks.isolation import KTHREADD, WORKQUEUES, kernel_on
+from benchmarks.isolation import WORKQUEUES, others_on, threads_of_others
 
 RUN = """
 import importlib, sys
@@ -191,30 +191,33 @@ def test_hotpath_measures_a_publisher_and_accounts_for_every_message() -> None:
     sys.platform != "linux" or os.geteuid() != 0 or len(os.sched_getaffinity(0)) < 2,
     reason="moves the kernel's threads: Linux, root and two cores",
 )
-def test_the_kernels_work_is_put_back_where_it_was() -> None:
-    """Its threads run elsewhere meanwhile, those that may; afterwards all are allowed what they were."""
+def test_who_is_moved_off_a_core_is_put_back() -> None:
+    """Others' threads and the kernel's run elsewhere meanwhile, those that may; afterwards all may where they might."""
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
 
-    def threads() -> dict[tuple[int, str], set[int]]:
+    def allowed() -> dict[int, set[int]]:
         found = {}
-        for thread in psutil.process_iter(["ppid", "name"]):
-            # Workers of the kernel's queues come and go.
-            if thread.info["ppid"] == KTHREADD and not thread.info["name"].startswith("kworker"):
-                found[thread.pid, thread.info["name"]] = os.sched_getaffinity(thread.pid)
+        for thread in threads_of_others():
+            with contextlib.suppress(OSError):  # it has ended
+                found[thread] = os.sched_getaffinity(thread)
         return found
 
-    queues = (WORKQUEUES / "cpumask").read_text()
-    before = threads()
-    last = max(os.sched_getaffinity(0))
-    rest = os.sched_getaffinity(0) - {last}
-    with kernel_on(rest):
-        moved = threads()
-        told = (WORKQUEUES / "cpumask").read_text()
-    assert any(last in before[one] and last not in moved[one] for one in before.keys() & moved.keys())
-    assert told != queues
-    assert (WORKQUEUES / "cpumask").read_text() == queues
-    after = threads()
-    there = before.keys() & after.keys()
-    assert {one: after[one] for one in there} == {one: before[one] for one in there}
+    try:
+        own = os.sched_getaffinity(0)
+        queues = (WORKQUEUES / "cpumask").read_text()
+        before = allowed()
+        rest = own - {max(own)}
+        with others_on(rest):
+            assert os.sched_getaffinity(other.pid) == rest
+            assert os.sched_getaffinity(0) == own
+            assert (WORKQUEUES / "cpumask").read_text() != queues
+        assert (WORKQUEUES / "cpumask").read_text() == queues
+        after = allowed()
+        there = before.keys() & after.keys()
+        assert other.pid in there
+        assert {one: after[one] for one in there} == {one: before[one] for one in there}
+    finally:
+        other.communicate()
 
 
 @pytest.mark.slow
