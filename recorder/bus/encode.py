@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -30,6 +30,7 @@ def _as_base(value: Any) -> Any:
 _encode = msgspec.msgpack.Encoder(enc_hook=_as_base).encode
 _PLAIN = frozenset((str, int, float, bool, type(None), decimal.Decimal, bytes))
 _TEXT = frozenset((str,))
+_DICTS = frozenset((dict,))
 _NESTED = frozenset((dict, list, tuple))
 _ALSO = (str, int, float, uuid.UUID)
 _TIMES = (datetime.datetime, datetime.date, datetime.time, datetime.timedelta)
@@ -82,7 +83,9 @@ def encode_rows(row_or_rows: Any) -> bytes:
             raise ValueError(
                 f"{len(row_or_rows)} rows in one message; at most {SLOTS}, publish them in parts"
             )
-        rows = [_row(row) for row in row_or_rows]
+        rows = (
+            row_or_rows if _DICTS.issuperset(map(type, row_or_rows)) else [_row(row) for row in row_or_rows]
+        )
         payload: Any = rows
     else:
         payload = _row(row_or_rows)
@@ -106,7 +109,7 @@ def _row(row: Any) -> Any:
     raise TypeError(f"a {type(row).__name__} is no row; publish a mapping, a row object, or a list of these")
 
 
-def _check(rows: list[Any]) -> None:
+def _check(rows: Sequence[Any]) -> None:
     """Look at the types of all values of all rows. Names, and what is inside lists and mappings, are looked at in the
     first row alone, and of a list the first element: looking at all costs several times what encoding does. What else
     is wrong there is found by who decodes it, and becomes a dead letter."""
@@ -115,7 +118,8 @@ def _check(rows: list[Any]) -> None:
     if type(rows[0]) is dict:
         _check_names(rows[0])
     plain = _PLAIN
-    kinds = set(map(type, chain.from_iterable(map(_values, rows)))) - plain
+    values: Callable[[Any], Iterable[Any]] = dict.values if _DICTS.issuperset(map(type, rows)) else _values
+    kinds = set(map(type, chain.from_iterable(map(values, rows)))) - plain
     if not kinds:
         return
     _check_kinds(rows, kinds)
@@ -136,7 +140,7 @@ def _check(rows: list[Any]) -> None:
         raise ValueError(f"more than {MAX_DEPTH} lists and mappings inside each other")
 
 
-def _check_kinds(rows: list[Any], kinds: set[type]) -> None:
+def _check_kinds(rows: Sequence[Any], kinds: set[type]) -> None:
     for kind in kinds - _NESTED:
         if not issubclass(kind, _ALSO):
             raise TypeError(_wrong_value(rows, kind))
@@ -156,7 +160,7 @@ def _check_names(row: Mapping[Any, Any]) -> None:
             raise TypeError(f"a {type(name).__name__} is no name: {name!r:.80}; names of columns are texts")
 
 
-def _wrong_value(rows: list[Any], kind: type) -> str:
+def _wrong_value(rows: Sequence[Any], kind: type) -> str:
     """Which column holds it, for whom it concerns."""
     column = next(
         (
