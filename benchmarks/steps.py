@@ -27,6 +27,7 @@ from benchmarks.gcstate import GcState
 from benchmarks.stats import Nanoseconds
 
 Record = Callable[[str, Any], object]
+Make = Callable[[Any], Any]
 Wait = Literal["spin", "poll"]
 WAITS: tuple[Wait, ...] = ("spin", "poll")
 LEAD_NS = 5_000_000
@@ -43,16 +44,22 @@ class Steps:
 
 @dataclass(frozen=True)
 class Producer:
-    """What a producer hands over, how many rows/s, how it waits, and the state of the garbage collector meanwhile."""
+    """What a producer hands over, how many rows/s, how it waits, and the state of the garbage collector meanwhile.
+
+    `make` makes what is handed over out of what is in `rows`, before its moment has come.
+    """
 
     rows: Sequence[tuple[str, Any]]
     rate: float
     wait: Wait
     collector: GcState
+    make: Make | None = None
 
     def take(self, record: Record, *, steps: int, skip: int = 0) -> Steps:
         """Its steps; see `take_steps`."""
-        return take_steps(record, self.rows, rate=self.rate, steps=steps, skip=skip, wait=self.wait)
+        return take_steps(
+            record, self.rows, rate=self.rate, steps=steps, skip=skip, wait=self.wait, make=self.make
+        )
 
 
 def take_steps(
@@ -63,6 +70,7 @@ def take_steps(
     steps: int,
     skip: int = 0,
     wait: Wait = "spin",
+    make: Make | None = None,
 ) -> Steps:
     """Hand `steps` rows over, one a step, going through `rows` again and again; the first `skip` are not reported."""
     costs, lateness = array("q", bytes(8 * steps)), array("q", bytes(8 * steps))
@@ -72,6 +80,8 @@ def take_steps(
     start = now() + LEAD_NS
     for step in range(steps):
         table, row = rows[step % length]
+        if make is not None:
+            row = make(row)
         deadline = start + int(step * period)
         if pause is None:
             while now() < deadline:
