@@ -156,11 +156,12 @@ def command(
     names = tables or ALL_TABLES
     producer = Producer(make_rows(names, rate), rate, wait, collector)
     whose = " and ".join(tables) if tables else "all tables'"
+    made = "made anew for each message" if publisher else "made beforehand"
     with rig.scratch_folder() as folder:
         run = _Run(
             invocation,
             folder,
-            f"{whose} rows, made beforehand; the producer waits by {wait}; garbage collector: {collector}",
+            f"{whose} rows, {made}; the producer waits by {wait}; garbage collector: {collector}",
             producer,
             seconds_,
             rounds,
