@@ -1,4 +1,4 @@
-"""On which cores a publisher's own threads run: those of the thread that starts them."""
+"""On which cores a publisher's sender runs: those of the thread that starts it."""
 
 from __future__ import annotations
 
