@@ -376,6 +376,8 @@ def test_rows_of_a_bus_that_repeats_nothing_are_lost_at_the_end(
 
                 wait_until(taken, "rows")
                 assert recorder.stop() == 1
+        guarantees = [event["guarantee"] for event in recorder.events("subscribed")]
+        assert sorted(guarantees) == ["at-least-once", "at-most-once"], "each bus says once what it promises"
         (told,) = recorder.events(LOST)
         (stopped,) = recorder.events("stopped")
         assert told["table"] == "orders"
