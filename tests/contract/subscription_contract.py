@@ -9,15 +9,15 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 import pytest
+from harness.subscribing import next_messages
+from harness.waiting import PATIENCE_S, until
 
 from recorder.bus.base import BusMessage, Encoding, Guarantee, Subscription
 from recorder.bus.errors import BusUnavailable
-
-PATIENCE_S = 20.0
 
 
 class BusUnderTest(Protocol):
@@ -48,31 +48,6 @@ class BusUnderTest(Protocol):
         """Let go of everything."""
 
 
-async def take(subscription: Subscription, count: int) -> list[BusMessage]:
-    """The next `count` messages; fails if they do not come. Several calls go on where the last one ended."""
-    got: list[BusMessage] = []
-    stream = subscription.messages()
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            async for some in stream:
-                got += some
-                if len(got) >= count:
-                    break
-    except TimeoutError:
-        raise AssertionError(f"{len(got)} of {count} messages came within {PATIENCE_S} s") from None
-    finally:
-        await stream.aclose()  # type: ignore[attr-defined]
-    return got
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition."""
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, "the condition did not come true"
-        await asyncio.sleep(0.005)
-
-
 @contextlib.asynccontextmanager
 async def started(subscription: Subscription) -> AsyncIterator[Subscription]:
     """A subscription between `start` and `close`."""
@@ -97,7 +72,7 @@ class SubscriptionContract:
             before = time.time_ns()
             assert bus.publish("orders", payload, correlation_id="c-1")
             assert bus.publish("fills", b"")
-            first, second = await take(subscription, 2)
+            first, second = await next_messages(subscription, 2)
         assert (first.topic, first.payload, first.encoding) == ("orders", payload, Encoding.JSON)
         assert (second.topic, second.payload) == ("fills", b"")
         if subscription.guarantee is Guarantee.AT_LEAST_ONCE:
@@ -110,7 +85,7 @@ class SubscriptionContract:
         async with started(bus.subscription()) as subscription:
             for number in range(1_000):
                 assert bus.publish("t", str(number).encode())
-            got = await take(subscription, 1_000)
+            got = await next_messages(subscription, 1_000)
             assert [message.payload for message in got] == [str(number).encode() for number in range(1_000)]
             assert len({message.log for message in got}) == 1
             assert [message.position for message in got] == list(range(1_000))
@@ -130,13 +105,13 @@ class SubscriptionContract:
         """Of a message of nobody's, of one not delivered, twice, of none: nothing happens."""
         async with started(bus.subscription()) as subscription:
             bus.publish("t", b"1")
-            (message,) = await take(subscription, 1)
+            (message,) = await next_messages(subscription, 1)
             await subscription.ack([message._replace(log=message.log ^ 1), message._replace(position=2**51)])
             await subscription.ack([])
             await subscription.ack([message, message])
             await subscription.ack([message])
             bus.publish("t", b"2")
-            (second,) = await take(subscription, 1)
+            (second,) = await next_messages(subscription, 1)
             assert second.payload == b"2"
 
     async def test_close_ends_the_messages_and_may_be_called_again(self, bus: BusUnderTest) -> None:
@@ -169,7 +144,7 @@ class AtLeastOnceContract(SubscriptionContract):
         async with started(bus.subscription(window_messages=10)) as subscription:
             for number in range(25):
                 assert bus.publish("t", str(number).encode())
-            out = await take(subscription, 10)
+            out = await next_messages(subscription, 10)
             assert len(out) == 10
             stream = subscription.messages()
             more = asyncio.ensure_future(anext(stream))
@@ -215,7 +190,7 @@ class AtLeastOnceContract(SubscriptionContract):
         async with started(bus.subscription(window_messages=3)) as first:
             for number in range(6):
                 assert bus.publish("t", str(number).encode())
-            got = await take(first, 3)
+            got = await next_messages(first, 3)
             await first.ack([message._replace(log=message.log ^ 1) for message in got])
             await first.ack([got[2]._replace(position=position) for position in range(3, 6)])
             await first.ack([got[1]])
@@ -223,9 +198,9 @@ class AtLeastOnceContract(SubscriptionContract):
             for _ in range(20):  # by now there is room for the next one, which may have been received
                 await first.ack([got[2]._replace(position=3)])
                 await asyncio.sleep(0.01)
-            assert [message.position for message in await take(first, 1)] == [3]
+            assert [message.position for message in await next_messages(first, 1)] == [3]
         async with started(bus.subscription()) as second:
-            again = await take(second, 5)
+            again = await next_messages(second, 5)
             assert [message.position for message in again] == [0, 2, 3, 4, 5]
             assert [message.redelivered for message in again[:3]] == [True] * 3
             assert bus.unacknowledged() == 5
@@ -247,7 +222,7 @@ class AtLeastOnceContract(SubscriptionContract):
         async with started(bus.subscription()) as following:
             left = bus.unacknowledged()
             assert 7 <= left <= 12
-            after = await take(following, left)
+            after = await next_messages(following, left)
             assert [message.position for message in after] == list(range(12 - left, 12))
             await following.ack(after)
             await until(lambda: bus.unacknowledged() == 0)
@@ -283,7 +258,7 @@ class AtLeastOnceContract(SubscriptionContract):
                 if not bus.unacknowledged():
                     assert bus.publish("t", b"{}")
                     assert bus.publish("t", b"\x80", encoding=Encoding.MSGPACK)
-                got = await take(subscription, 2)
+                got = await next_messages(subscription, 2)
             assert [message.encoding for message in got] == [Encoding.JSON, Encoding.MSGPACK]
 
     async def test_what_was_not_acknowledged_comes_again_and_says_so(self, bus: BusUnderTest) -> None:
@@ -291,19 +266,19 @@ class AtLeastOnceContract(SubscriptionContract):
         async with started(bus.subscription()) as first:
             for number in range(100):
                 bus.publish("t", str(number).encode(), correlation_id=str(number))
-            before = await take(first, 100)
+            before = await next_messages(first, 100)
             await first.ack(before[:30])
             await first.ack(before[50:60])
             await until(lambda: bus.unacknowledged() == 60)
         async with started(bus.subscription()) as second:
             bus.publish("t", b"new")
-            after = await take(second, 61)
+            after = await next_messages(second, 61)
             expected = [*before[30:50], *before[60:]]
             assert [message._replace(redelivered=False) for message in after[:-1]] == expected
             assert all(message.redelivered for message in after[:-1])
             assert after[-1].position == 100
             bus.publish("t", b"newer")
-            (newer,) = await take(second, 1)
+            (newer,) = await next_messages(second, 1)
             assert (newer.position, newer.redelivered) == (101, False)
             await second.ack([*after, newer])
             await until(lambda: bus.unacknowledged() == 0)
@@ -316,7 +291,7 @@ class AtLeastOnceContract(SubscriptionContract):
                 for _ in range(10):
                     bus.publish("t", b"x")
                 before = bus.unacknowledged()
-                got = await take(subscription, before)
+                got = await next_messages(subscription, before)
                 assert not set(seen) & {message.position for message in got}
                 done = got[turn % 2 :: 2]
                 await subscription.ack(done)
@@ -328,10 +303,10 @@ class AtLeastOnceContract(SubscriptionContract):
         """What it left unacknowledged belongs to the next one."""
         async with started(bus.subscription()) as first:
             bus.publish("t", b"1")
-            got = await take(first, 1)
+            got = await next_messages(first, 1)
         await first.ack(got)
         async with started(bus.subscription()) as second:
-            again = await take(second, 1)
+            again = await next_messages(second, 1)
             assert identities(again) == identities(got)
             assert bus.unacknowledged() == 1
 
@@ -340,7 +315,7 @@ class AtLeastOnceContract(SubscriptionContract):
         for number in range(10):
             assert bus.publish("t", str(number).encode())
         async with started(bus.subscription()) as subscription:
-            got = await take(subscription, 10)
+            got = await next_messages(subscription, 10)
             assert [message.payload for message in got] == [str(number).encode() for number in range(10)]
 
     async def test_a_full_buffer_sheds_and_every_shed_message_is_told(self, bus: BusUnderTest) -> None:
@@ -373,10 +348,10 @@ class AtLeastOnceContract(SubscriptionContract):
         async with started(bus.subscription(window_bytes=20_000)) as subscription:
             bus.publish("t", bytes(100_000))
             bus.publish("t", b"small")
-            (big,) = await take(subscription, 1)
+            (big,) = await next_messages(subscription, 1)
             assert len(big.payload) == 100_000
             await subscription.ack([big])
-            (small,) = await take(subscription, 1)
+            (small,) = await next_messages(subscription, 1)
             assert small.payload == b"small"
 
 
@@ -399,5 +374,5 @@ class AtMostOnceContract(SubscriptionContract):
             assert [message.position for message in got] == list(range(250))
             await subscription.ack(got)
             assert bus.publish("t", b"last")
-            (last,) = await take(subscription, 1)
+            (last,) = await next_messages(subscription, 1)
             assert last.payload == b"last"

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from subscription_contract import AtLeastOnceContract, started, take, until
+from harness.subscribing import next_messages
+from harness.waiting import until
+from subscription_contract import AtLeastOnceContract, started
 
 from recorder.bus import inprocess
 from recorder.bus.base import Encoding, Subscription
@@ -75,7 +77,7 @@ async def test_many_threads_publish_and_nothing_is_lost_or_doubled(bus: InProces
         threads = [threading.Thread(target=publish, args=(n,)) for n in range(4)]
         for thread in threads:
             thread.start()
-        got = await take(subscription, 8_000)
+        got = await next_messages(subscription, 8_000)
         for thread in threads:
             thread.join()
     assert [message.position for message in got] == list(range(8_000))

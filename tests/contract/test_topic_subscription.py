@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 import zmq
-from subscription_contract import AtMostOnceContract, started, take
+from harness.subscribing import next_messages
+from subscription_contract import AtMostOnceContract, started
 
 from recorder.bus.base import Encoding, Guarantee, Subscription
 from recorder.bus.errors import BusUrlError
@@ -89,7 +90,7 @@ async def test_only_its_topics_come(bus: Topics) -> None:
     async with started(open_subscription(url)) as subscription:
         for topic in ("orders", "other", "fills.binance"):
             bus.publish(topic, b"x")
-        got = await take(subscription, 2)
+        got = await next_messages(subscription, 2)
     assert [(m.topic, m.encoding) for m in got] == [
         ("orders", Encoding.MSGPACK),
         ("fills.binance", Encoding.MSGPACK),
@@ -103,7 +104,7 @@ async def test_each_subscription_is_another_log(bus: Topics) -> None:
         bus.subscribed = 0
         async with started(bus.subscription()) as subscription:
             bus.publish("t", b"x")
-            (message,) = await take(subscription, 1)
+            (message,) = await next_messages(subscription, 1)
             assert message.position == 0
             logs.add(message.log)
     assert len(logs) == 2
@@ -115,7 +116,7 @@ async def test_little_is_read_ahead(bus: Topics) -> None:
         assert isinstance(subscription, TopicSubscription)
         for number in range(200):
             bus.publish("t", str(number).encode())
-        out = await take(subscription, 10)
+        out = await next_messages(subscription, 10)
         # The loop reads whatever it is going to read before it comes back to us with nothing left to do.
         for _ in range(100):
             await asyncio.sleep(0)
@@ -135,7 +136,7 @@ async def test_what_is_no_message_is_told_with_its_bytes(bus: Topics) -> None:
         for parts in ([b"one"], [b"a", b"b", b"c"], [b"\xff", b"x"]):
             bus.socket.send_multipart(parts)
         bus.publish("t", b"x")
-        await take(subscription, 1)
+        await next_messages(subscription, 1)
         notices = subscription.take_notices()
         assert [n.payload for n in notices] == [b"one", b"abc", b"\xffx"]
         assert {n.kind for n in notices} == {"bus_malformed"}

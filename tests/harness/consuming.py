@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import time
@@ -18,8 +17,6 @@ from recorder.ingest.normalisers import open_normaliser
 from recorder.service.consumer import Consumer
 from recorder.service.rows import MessageRows
 from recorder.service.topics import TopicMap
-
-BUS_WAIT_S = 30.0
 
 NOW_NS = time.time_ns() // 1_000_000 * 1_000_000
 
@@ -54,11 +51,3 @@ def publish(bus: InProcessBus, topic: str, value: Any, **options: Any) -> None:
     """Put one message on the bus, dated now; it must have room."""
     options = {"ts_ns": NOW_NS} | options
     assert bus.publish(topic, json.dumps(value).encode(), Encoding.JSON, **options)
-
-
-async def until(true: Callable[[], bool], what: str = "the condition") -> None:
-    """Wait, while the loop goes on, until it is true."""
-    deadline_s = time.monotonic() + BUS_WAIT_S
-    while not true():
-        assert time.monotonic() < deadline_s, f"{what} did not come true within {BUS_WAIT_S} s"
-        await asyncio.sleep(0.005)

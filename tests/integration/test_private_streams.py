@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from harness.backends import Backend
 from harness.binance_private import NS, account_update, raw
-from harness.consuming import until
 from harness.ingest_files import run_command
 from harness.private_session import ACCOUNT, Session, make_session
+from harness.waiting import until
 
 from recorder import Recorder, Settings
 from recorder.backoff import Backoff

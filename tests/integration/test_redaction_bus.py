@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 import pytest
 from harness.backends import Backend
-from harness.consuming import NOW_NS, consuming, until
+from harness.consuming import NOW_NS, consuming
 from harness.recorders import order, rows, settings_for
+from harness.waiting import until
 
 from recorder import Recorder
 from recorder.bus import wire

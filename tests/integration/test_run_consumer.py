@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from harness.backends import Backend
-from harness.consuming import NOW_NS, consuming, publish, until
+from harness.consuming import NOW_NS, consuming, publish
 from harness.recorders import WAIT_S, faulty, in_trouble, order, rows, settings_for
+from harness.waiting import until
 
 from recorder import Recorder
 from recorder.bus.base import BusMessage, BusNotice, Guarantee, Subscription

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import pathlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
-from harness.subscribing import PATIENCE_S, next_messages
+from harness.subscribing import next_messages
+from harness.waiting import PATIENCE_S, until
 
 from recorder import Publisher
 from recorder.bus import zeromq
@@ -31,12 +32,6 @@ async def subscribed(url: str, **options: int) -> AsyncIterator[ZmqSubscription]
         yield subscription
     finally:
         await subscription.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # noqa: ASYNC110 - what is waited for happens in other threads
-            await asyncio.sleep(0.005)
 
 
 async def test_the_window_is_shared_out(url: str) -> None:
