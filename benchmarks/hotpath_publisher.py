@@ -12,7 +12,6 @@ import itertools
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,7 +129,8 @@ def run_publisher(
                         Publisher(url, name="bench", close_timeout_s=0, outlive_s=0, cpus=rest)
                     )
                     record = publisher.publish
-                    time.sleep(0.2)  # until it is connected: what is measured is not its beginning
+                    record(*producer.rows[0])
+                    publisher.flush(FLUSH_S)  # connected and answered: what is measured is not its beginning
                 with gc_state(producer.collector), cores.on(own):
                     taken = producer.take(record, steps=steps, skip=skip)
                 if name == WITH:
@@ -138,7 +138,8 @@ def run_publisher(
                     stats.append({field: getattr(publisher.stats(), field) for field in FIELDS})
             found[name][0].append(quantiles(without_timer(taken.costs, timer_ns)))
             found[name][1].append(quantiles(taken.lateness))
-    return PublisherResult({name: Side(*lists) for name, lists in found.items()}, timer_ns, steps, stats)
+    offered = 1 + steps  # the first one is not measured
+    return PublisherResult({name: Side(*lists) for name, lists in found.items()}, timer_ns, offered, stats)
 
 
 FIELDS = ("accepted", "sent", "acked", "waiting", "shed")

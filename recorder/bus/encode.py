@@ -83,14 +83,13 @@ def encode_rows(row_or_rows: Any) -> bytes:
             raise ValueError(
                 f"{len(row_or_rows)} rows in one message; at most {SLOTS}, publish them in parts"
             )
-        rows = (
-            row_or_rows if _DICTS.issuperset(map(type, row_or_rows)) else [_row(row) for row in row_or_rows]
-        )
+        plain = _DICTS.issuperset(map(type, row_or_rows))
+        rows = row_or_rows if plain else [_row(row) for row in row_or_rows]
         payload: Any = rows
     else:
         payload = _row(row_or_rows)
-        rows = [payload]
-    _check(rows)
+        plain, rows = type(payload) is dict, [payload]
+    _check(rows, dict.values if plain else _values)
     try:
         return _encode(payload)
     except OverflowError as error:
@@ -109,17 +108,18 @@ def _row(row: Any) -> Any:
     raise TypeError(f"a {type(row).__name__} is no row; publish a mapping, a row object, or a list of these")
 
 
-def _check(rows: Sequence[Any]) -> None:
-    """Look at the types of all values of all rows. Names, and what is inside lists and mappings, are looked at in the
-    first row alone, and of a list the first element: looking at all costs several times what encoding does. What else
-    is wrong there is found by who decodes it, and becomes a dead letter."""
+def _check(rows: Sequence[Any], values: Callable[[Any], Iterable[Any]]) -> None:
+    """Look at the types of all values of all rows; `values` takes those of one.
+
+    Names, and what is inside lists and mappings, are looked at in the first row alone, and of a list the first
+    element: looking at all costs several times what encoding does. What else is wrong there is found by who decodes
+    it, and becomes a dead letter.
+    """
     if not rows:
         return
     if type(rows[0]) is dict:
         _check_names(rows[0])
-    plain = _PLAIN
-    values: Callable[[Any], Iterable[Any]] = dict.values if _DICTS.issuperset(map(type, rows)) else _values
-    kinds = set(map(type, chain.from_iterable(map(values, rows)))) - plain
+    kinds = set(map(type, chain.from_iterable(map(values, rows)))) - _PLAIN
     if not kinds:
         return
     _check_kinds(rows, kinds)
@@ -134,7 +134,7 @@ def _check(rows: Sequence[Any]) -> None:
                 inside += inner.values()
             elif inner:
                 inside.append(inner[0])
-        _check_kinds(rows, set(map(type, inside)) - plain)
+        _check_kinds(rows, set(map(type, inside)) - _PLAIN)
         nested = [value for value in inside if type(value) in _NESTED]
     if nested:
         raise ValueError(f"more than {MAX_DEPTH} lists and mappings inside each other")
