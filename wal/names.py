@@ -11,7 +11,7 @@ NEW_SUFFIX = ".wal.new"
 LOCK = "LOCK"
 CHECKPOINT = "checkpoint"
 _SEGMENT = re.compile(r"(\d{12})\.wal")
-_NEW = re.compile(r"\d{12}\.wal\.new")
+_NEW = re.compile(r"\d{12}\.(?:wal|\d+\.broken)\.new")
 _BROKEN = re.compile(r"(\d{12})\.(\d+)\.broken")
 
 
@@ -36,7 +36,7 @@ def segments(folders: Iterable[Path]) -> list[tuple[int, Path]]:
 
 
 def unfinished(folders: Iterable[Path]) -> list[Path]:
-    """Segments that were being made."""
+    """Segments, and copies of what was broken, that were being made."""
     return sorted(path for path, _ in _matching(folders, _NEW))
 
 
@@ -47,7 +47,7 @@ def broken(folders: Iterable[Path]) -> list[tuple[int, int, Path]]:
 
 def strangers(folders: Iterable[Path]) -> list[Path]:
     """Files that are none of ours."""
-    known = {LOCK, CHECKPOINT, f"{CHECKPOINT}.new"}
+    known = {LOCK, CHECKPOINT, *(f"{CHECKPOINT}.{end}" for end in ("new", "newer", "broken"))}
     patterns = (_SEGMENT, _NEW, _BROKEN)
     return sorted(
         path
