@@ -1,0 +1,150 @@
+"""What was appended to a log and is not on disk: how it is cut into frames, and what must be written again. Pure.
+
+Invariants: rows keep their order, and their sequences are consecutive; a seal stands behind the rows that were appended
+before it. A frame is kept until it need not be written again, as a payload: its header depends on where it stands.
+Nothing here locks, waits or knows a file.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from wal.errors import FrameTooLarge
+from wal.format import PAYLOAD_BYTES_MAX, FrameHeader, Kind, crc32c, frame_bytes
+from wal.rows import pack_rows
+
+FRAME_ARROW_BYTES = 16 * 1_048_576
+"""Arrow data of one frame; more is split, unless it is one row."""
+FRAME_ROWS_MAX = 1_048_576
+"""Rows of one frame: rows may have no data at all."""
+ROW_BYTES_MAX = PAYLOAD_BYTES_MAX // 2
+"""Of one row, so that its payload with padding and metadata is no larger than a frame may be."""
+
+
+class Item(NamedTuple):
+    """What was appended in one go, or a part of it."""
+
+    kind: Kind
+    rows: pa.RecordBatch | None
+    payload: bytes
+    nbytes: int
+    """Of data."""
+    charge: int
+    """What it takes in memory, about, while it is not encoded."""
+    first: int
+    mark: int
+    """With this item everything is there that was appended with a mark up to this one."""
+    at_s: float
+    """When it was appended, of the monotonic clock."""
+
+
+class Ready(NamedTuple):
+    """A frame that can be written anywhere."""
+
+    header: FrameHeader
+    payload: bytes
+    mark: int
+    at_s: float
+    """When the oldest part of it was appended."""
+
+    @property
+    def nbytes(self) -> int:
+        """Of the frame in a file, and about what it takes in memory."""
+        return frame_bytes(len(self.payload))
+
+    @property
+    def stop(self) -> int:
+        """The sequence after its last row."""
+        return self.header.first + self.header.rows
+
+
+def pieces(rows: pa.RecordBatch) -> list[pa.RecordBatch]:
+    """Rows in parts of which each goes into one frame.
+
+    Raises:
+        FrameTooLarge: a single row does not.
+    """
+    count = rows.num_rows
+    if rows.nbytes <= FRAME_ARROW_BYTES and count <= FRAME_ROWS_MAX:
+        return [rows]
+    if count == 1:
+        if rows.nbytes > ROW_BYTES_MAX:
+            raise FrameTooLarge(
+                f"one row of {rows.nbytes} bytes; at most {ROW_BYTES_MAX}: it cannot be logged"
+            )
+        return [rows]
+    half = count // 2
+    return [*pieces(rows.slice(0, half)), *pieces(rows.slice(half))]
+
+
+def cut(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """Items in groups, each of which makes one frame: rows together up to a frame's bounds, all else by itself."""
+    group: list[Item] = []
+    nbytes = rows = 0
+    for item in items:
+        more = item.rows.num_rows if item.rows is not None else 0
+        apart = item.kind is not Kind.ROWS or (bool(group) and group[-1].kind is not Kind.ROWS)
+        too_much = nbytes + item.nbytes > FRAME_ARROW_BYTES or rows + more > FRAME_ROWS_MAX
+        if group and (apart or too_much):
+            yield group
+            group, nbytes, rows = [], 0, 0
+        group.append(item)
+        nbytes += item.nbytes
+        rows += more
+    if group:
+        yield group
+
+
+def encode(group: Sequence[Item], codec: str | None) -> Ready:
+    """The frame of a group that `cut` made."""
+    head, last = group[0], group[-1]
+    batches = [item.rows for item in group if item.rows is not None]
+    payload = pack_rows(batches, codec) if batches else head.payload
+    rows = sum(batch.num_rows for batch in batches)
+    header = FrameHeader(head.kind, len(payload), crc32c(payload), rows, head.first)
+    return Ready(header, payload, last.mark, head.at_s)
+
+
+class Backlog:
+    """Frames that are not certain to be on disk, in order: first those that were written, then the others."""
+
+    def __init__(self) -> None:
+        self._frames: deque[Ready] = deque()
+        self.written = 0
+        """How many of them stand in the active segment, or in one before it, and wait for a sync."""
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    @property
+    def head(self) -> Ready | None:
+        """The oldest of them."""
+        return self._frames[0] if self._frames else None
+
+    def add(self, frame: Ready) -> None:
+        """Take another one, the last."""
+        self._frames.append(frame)
+
+    def unwritten(self) -> list[Ready]:
+        """Those that have yet to be written."""
+        return list(itertools.islice(self._frames, self.written, None))
+
+    def wrote(self, count: int) -> None:
+        """So many more were written."""
+        self.written += count
+
+    def release(self) -> list[Ready]:
+        """Those that were written are needed no more."""
+        released = [self._frames.popleft() for _ in range(self.written)]
+        self.written = 0
+        return released
+
+    def again(self) -> int:
+        """Nobody knows what came of those that were written: write them again; how many."""
+        count, self.written = self.written, 0
+        return count
