@@ -6,9 +6,8 @@ next sound header is searched for, at every multiple of 8.
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from wal.format import (
     FRAME_ALIGN,
@@ -21,7 +20,15 @@ from wal.format import (
     read_frame_header,
 )
 
-Data = bytes | mmap.mmap
+
+class Data(Protocol):
+    """Bytes of a file, as `bytes` has them. A slice may be shorter than it was asked for: the file is."""
+
+    def __getitem__(self, where: slice, /) -> bytes:
+        """Those bytes."""
+
+    def find(self, sub: bytes, start: int, end: int, /) -> int:
+        """Where they stand first between two offsets; -1 if nowhere."""
 
 
 class Frame(NamedTuple):
@@ -52,7 +59,7 @@ def scan(data: Data, size: int, preamble: Preamble, start: int | None = None) ->
     """
     offset = preamble.frames_from if start is None else start
     while offset < size:
-        frame = _frame_at(data, size, preamble, offset)
+        frame = frame_at(data, size, preamble, offset)
         if frame is not None:
             yield frame
             offset = frame.end
@@ -75,7 +82,8 @@ def payload(data: Data, frame: Frame) -> bytes | None:
     return found if crc32c(found) == frame.header.payload_crc else None
 
 
-def _frame_at(data: Data, size: int, preamble: Preamble, offset: int) -> Frame | None:
+def frame_at(data: Data, size: int, preamble: Preamble, offset: int) -> Frame | None:
+    """The frame that begins there, if its header is sound and all of it is within `size`."""
     head = bytes(data[offset : min(size, offset + FRAME_HEADER_BYTES)])
     header = read_frame_header(head, number=preamble.number, epoch=preamble.epoch, offset=offset)
     if header is None or offset + FRAME_HEADER_BYTES + header.payload_bytes > size:
@@ -89,7 +97,7 @@ def _next_frame(data: Data, size: int, preamble: Preamble, offset: int) -> int |
         offset = data.find(FRAME_MAGIC, offset, size)
         if offset < 0:
             return None
-        if offset % FRAME_ALIGN == 0 and _frame_at(data, size, preamble, offset) is not None:
+        if offset % FRAME_ALIGN == 0 and frame_at(data, size, preamble, offset) is not None:
             return offset
         offset += 1
 
