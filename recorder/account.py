@@ -67,6 +67,8 @@ class TableAccount:
         self.last_error = ""
         self.last_insert_ns: int | None = None
         """Wall-clock time of the last insert that succeeded."""
+        self.told = 0
+        """How often its worker told something: who works, tells."""
         self._observer = observer
         self._row_of_dead = row_of_dead
 
@@ -89,6 +91,7 @@ class TableAccount:
 
     def inserted(self, batch: Batch, rows: int, seconds: float) -> None:
         """Rows are in."""
+        self.told += 1
         self.inserted_rows += rows
         self.flying_rows -= rows
         self.inserts += 1
@@ -97,17 +100,20 @@ class TableAccount:
 
     def found(self, batch: Batch, rows: int) -> None:
         """Rows were in already, by an insert whose answer was lost."""
+        self.told += 1
         self.inserted_rows += rows
         self.flying_rows -= rows
         self.last_insert_ns = time.time_ns()
 
     def duplicates(self, rows: int) -> None:
         """Rows that a source delivered before."""
+        self.told += 1
         self.duplicate_rows += rows
         self.flying_rows -= rows
 
     def dead_letter(self, row: pa.RecordBatch, error: DataError) -> None:
         """A row that ClickHouse refuses."""
+        self.told += 1
         try:
             bad = self._row_of_dead(row, error)
         except Exception as fault:  # noqa: BLE001 - the row must not be lost for the sake of showing it
@@ -129,12 +135,14 @@ class TableAccount:
 
     def error(self, error: SinkError) -> None:
         """An attempt failed."""
+        self.told += 1
         self.errors[error.code] += 1
         self.last_error = str(error)
         self._observer.sink_error(self.table.name, error)
 
     def state_changed(self, state: WorkerState, why: str) -> None:
         """The worker's state changed."""
+        self.told += 1
         why = redacted(why)  # it may quote a fault of our own, and that a row
         changed = (state, why) != (self.state, self.why_held)
         self.state = state

@@ -1,9 +1,9 @@
 """One loopback port: metrics for Prometheus, health for supervisors, a status for people.
 
 `/metrics` Prometheus text; `/healthz` 200 while the process and its workers live; `/readyz` 200 while rows
-reach the database, else 503 with the reasons; `/status` everything as JSON; `/` links to them. There is no
-authentication, so an address that other machines reach is refused unless it is allowed by name. Runs on the
-recorder's own loop.
+reach the database, else 503 with the reasons; both with the alarms that stand; `/status` everything as JSON;
+`/` links to them. There is no authentication, so an address that other machines reach is refused unless it is
+allowed by name. Runs on the recorder's own loop.
 """
 
 from __future__ import annotations
@@ -44,6 +44,9 @@ class HealthProvider(Protocol):
 
     def unready(self) -> Sequence[str]:
         """Why rows do not reach the database: the sink has not answered, migrations pending, tables held."""
+
+    def alarms(self) -> Sequence[Mapping[str, Any]]:
+        """The alarms that stand: which, of which table, since when, and why."""
 
     def status(self) -> Mapping[str, Any]:
         """Everything worth knowing, for JSON: balance, queues, held tables, lag, errors, settings, version."""
@@ -108,13 +111,20 @@ class HealthServer:
         )
 
     async def _healthz(self, _request: web.Request) -> web.Response:
-        return _verdict("sick", self._provider.sick())
+        return self._verdict("sick", self._provider.sick())
 
     async def _readyz(self, _request: web.Request) -> web.Response:
-        return _verdict("not ready", [*self._provider.sick(), *self._provider.unready()])
+        return self._verdict("not ready", [*self._provider.sick(), *self._provider.unready()])
 
     async def _status(self, _request: web.Request) -> web.Response:
         return _json(dict(self._provider.status()))
+
+    def _verdict(self, bad: str, reasons: Sequence[str]) -> web.Response:
+        """An alarm alone is no bad verdict: rows that were lost make nobody unready who records again."""
+        alarms = list(self._provider.alarms())
+        if reasons:
+            return _json({"status": bad, "reasons": list(reasons), "alarms": alarms}, status=503)
+        return _json({"status": "ok", "alarms": alarms})
 
 
 @web.middleware
@@ -128,12 +138,6 @@ async def _guard(request: web.Request, handler: Any) -> web.StreamResponse:
     response: web.StreamResponse = await handler(request)
     response.headers["Cache-Control"] = "no-store"
     return response
-
-
-def _verdict(bad: str, reasons: Sequence[str]) -> web.Response:
-    if reasons:
-        return _json({"status": bad, "reasons": list(reasons)}, status=503)
-    return _json({"status": "ok"})
 
 
 def _json(value: Any, status: int = 200) -> web.Response:

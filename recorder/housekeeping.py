@@ -1,13 +1,16 @@
-"""What the recorder does every so often beside recording: gap rows and their alarms, samples of its own metrics, and
-a look whether the live tables still are what the row classes say.
+"""What the recorder does every so often beside recording: gap rows, samples of its own metrics, a look whether the live
+tables still are what the row classes say, and one for its alarms.
+
+Each is a supervised task: one that fails is started again, and costs the others nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
+from recorder.alarms.board import AlarmBoard
 from recorder.contact import Contact
 from recorder.log import get_logger
 from recorder.metrics import RecorderMetrics
@@ -16,11 +19,13 @@ from recorder.own_writer import OwnWriter
 from recorder.recorded_table import RecordedTables, enabled
 from recorder.schema_start import SchemaStart
 from recorder.settings import Settings
-from recorder.shed import Gap
 from recorder.sink.errors import SinkError
-from schemas.table import Table
+from recorder.supervised import Supervised
 
 log = get_logger("recorder")
+
+ALARM_LOOK_S = 0.5
+"""How often the recorder looks for what is wrong with it."""
 
 
 class Housekeeping:
@@ -35,6 +40,7 @@ class Housekeeping:
         metrics: RecorderMetrics,
         schema: SchemaStart,
         contact: Contact,
+        board: AlarmBoard,
     ):
         self._settings = settings
         self._tables = tables
@@ -42,25 +48,26 @@ class Housekeeping:
         self._metrics = metrics
         self._schema = schema
         self._contact = contact
-        self._tasks: list[asyncio.Task[None]] = []
+        self._board = board
+        self._tasks = [
+            Supervised("gaps", lambda: _every(settings.gap_window_s, self.report_gaps)),
+            Supervised("samples", lambda: _every(settings.metrics_interval_s, self._sample)),
+            Supervised("schema", lambda: _every(settings.schema_check_s, self._check_schema)),
+            Supervised("alarms", lambda: _every(ALARM_LOOK_S, board.look)),
+        ]
 
     def start(self) -> None:
         """Begin; the schema has been looked at."""
-        settings = self._settings
-        self._tasks = [
-            asyncio.create_task(_every(settings.gap_window_s, self.report_gaps), name="gaps"),
-            asyncio.create_task(_every(settings.metrics_interval_s, self._sample), name="samples"),
-            asyncio.create_task(_every(settings.schema_check_s, self._check_schema), name="schema"),
-        ]
+        for task in self._tasks:
+            task.start()
+        self._board.tasks += self._tasks
 
     async def close(self) -> None:
         """Do no more of it. Idempotent."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(task.close() for task in self._tasks))
 
     def report_gaps(self) -> None:
-        """Write what was shed since the last time as gap rows, and raise the alarms."""
+        """Write what was shed since the last time as gap rows, and see which alarms that raises."""
         for name, recorded in self._tables.items():
             shed = recorded.pipeline.queue.shed
             gaps = shed.take()
@@ -70,18 +77,13 @@ class Housekeeping:
             if refused:
                 shed.put_back(refused)
             if name not in OWN_TABLES or name == DEAD_LETTERS:
-                self._alarm_shed(recorded.table, gaps)
-
-    def _alarm_shed(self, table: Table, gaps: Sequence[Gap]) -> None:
-        rows = sum(gap.rows for gap in gaps)
-        reasons = {gap.reason: gap.rows for gap in gaps}
-        if table.policy.critical:
-            log.critical("critical rows were shed", table=table.name, rows=rows, reasons=reasons)
-            kind, severity = "RecorderDataLoss", "critical"
-        else:
-            log.warning("rows were shed", table=table.name, rows=rows, reasons=reasons)
-            kind, severity = "RecorderShedding", "warning"
-        self._own.event(kind, severity, table.name, f"{table.name}: {rows} rows were shed", reasons)
+                log.warning(
+                    "rows were shed",
+                    table=name,
+                    rows=sum(gap.rows for gap in gaps),
+                    reasons={gap.reason: gap.rows for gap in gaps},
+                )
+        self._board.look()
 
     def _sample(self) -> None:
         """Record the recorder's own metrics."""
@@ -104,8 +106,5 @@ class Housekeeping:
 async def _every(seconds: float, what: Callable[[], Awaitable[None] | None]) -> None:
     while True:
         await asyncio.sleep(seconds)
-        try:
-            if (waiting := what()) is not None:
-                await waiting
-        except Exception as error:
-            log.error("housekeeping failed, going on", what=what.__name__, error=repr(error), exc_info=True)
+        if (waiting := what()) is not None:
+            await waiting

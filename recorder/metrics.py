@@ -22,7 +22,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from recorder.latency import LatencyHistogram
-from recorder.stats import BusCounts, RecorderStats, TableStats
+from recorder.stats import AlarmStats, BusCounts, RecorderStats, TableStats, TaskDeaths
 
 LAG_BOUNDS_S = (
     0.005,
@@ -144,6 +144,8 @@ class RecorderMetrics(Collector):
         yield from self._of_batches()
         yield from self._of_sources(stats)
         yield from self._of_buses(stats.buses)
+        yield from self._of_alarms(stats.alarms)
+        yield from self._of_tasks(stats.deaths, stats.loop_stalls)
         build = GaugeMetricFamily(
             "recorder_build_info", "Version and settings; always 1.", labels=list(self._info)
         )
@@ -164,6 +166,7 @@ class RecorderMetrics(Collector):
                 ("recorder_queue_rows", "Rows in the table's queue."),
                 ("recorder_queue_bytes", "Bytes in the table's queue."),
                 ("recorder_pending_rows", "Rows accepted and not yet inserted, shed or dead-lettered."),
+                ("recorder_oldest_waiting_seconds", "How long the oldest row waits that is not in."),
                 ("recorder_table_held", "1 while the table's inserts wait for a repair."),
                 (
                     "recorder_last_successful_insert_timestamp_seconds",
@@ -187,6 +190,7 @@ class RecorderMetrics(Collector):
                 ("recorder_queue_rows", table.queue_rows),
                 ("recorder_queue_bytes", table.queue_bytes),
                 ("recorder_pending_rows", table.pending_rows),
+                ("recorder_oldest_waiting_seconds", table.oldest_s),
                 ("recorder_table_held", int(table.held)),
             ):
                 gauges[name].add_metric([table.table], value)
@@ -268,6 +272,33 @@ class RecorderMetrics(Collector):
             oldest.add_metric([bus], counts.oldest_unacknowledged_s)
         if buses:
             yield from (messages, rows, restarts, up, waiting, oldest)
+
+    @staticmethod
+    def _of_alarms(alarms: Sequence[AlarmStats]) -> Iterator[Metric]:
+        standing = GaugeMetricFamily(
+            "recorder_alarm",
+            "1 while the alarm stands; table is empty for the recorder.",
+            labels=["alarm", "table"],
+        )
+        raises = CounterMetricFamily(
+            "recorder_alarm_raises", "How often the alarm was raised.", labels=["alarm", "table"]
+        )
+        for alarm in alarms:
+            standing.add_metric([alarm.alarm, alarm.table], int(alarm.raised))
+            raises.add_metric([alarm.alarm, alarm.table], alarm.raises)
+        yield from (standing, raises)
+
+    @staticmethod
+    def _of_tasks(tasks: Sequence[TaskDeaths], loop_stalls: int) -> Iterator[Metric]:
+        deaths = CounterMetricFamily(
+            "recorder_task_deaths", "How often a task died and was started again.", labels=["task", "table"]
+        )
+        for task in tasks:
+            deaths.add_metric([task.task, task.table], task.deaths)
+        yield deaths
+        yield CounterMetricFamily(
+            "recorder_loop_stalls", "How often the event loop stood still.", value=loop_stalls
+        )
 
     def _of_batches(self) -> Iterator[Metric]:
         lag = HistogramMetricFamily(

@@ -1,11 +1,11 @@
-"""What becomes of what the pipelines tell: metrics, alarms, dead letters."""
+"""What becomes of what the pipelines tell: metrics, a look for alarms, dead letters."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import defaultdict
 
+from recorder.alarms.board import TOGETHER_S, AlarmBoard
 from recorder.bad_rows import BadRow
 from recorder.flush_worker import WorkerState
 from recorder.log import get_logger
@@ -17,21 +17,20 @@ from recorder.sink.errors import SinkError
 
 log = get_logger("recorder")
 
-HELD_ALARM_S = 60.0
-"""A table that stays held is told again this often at most, whatever its reason becomes."""
-TOGETHER_S = 0.2
-"""What happens to several tables within this time, for the same reason, is one line of the log."""
-HELD, FAILS, FLOWS = "tables are held", "inserts fail, retrying", "inserts go through again"
+FAILS, FLOWS = "inserts fail, retrying", "inserts go through again"
 
 
 class Observer:
     """The `PipelineObserver` of all tables. Called on the recorder's loop."""
 
-    def __init__(self, tables: RecordedTables, metrics: RecorderMetrics, own: OwnWriter):
+    def __init__(self, tables: RecordedTables, metrics: RecorderMetrics, own: OwnWriter, board: AlarmBoard):
         self._tables = tables
         self._metrics = metrics
         self._own = own
-        self._alarmed: dict[str, float] = {}  # when a table that does not flow was last told to be held
+        self._board = board
+        self._held: set[str] = (
+            set()
+        )  # tables that were held since they last flowed: the alarm has told of them
         self._untold: defaultdict[str, dict[str, str]] = defaultdict(dict)  # by event: tables and why
         self._telling: asyncio.TimerHandle | None = None
 
@@ -43,6 +42,7 @@ class Observer:
         """So many rows became queryable so long after their acceptance."""
         self._tables[table].lag.add(seconds, rows)
         self._metrics.observe_lag(table, seconds, rows)
+        self._board.late(table, seconds)
 
     def sink_error(self, table: str, error: SinkError) -> None:
         """An attempt failed."""
@@ -51,17 +51,13 @@ class Observer:
     def worker_state(self, table: str, state: WorkerState, why: str) -> None:
         """A table's worker changed its state."""
         if state is WorkerState.HELD:
-            now_s = time.monotonic()
-            if now_s - self._alarmed.get(table, -HELD_ALARM_S) < HELD_ALARM_S:
-                return
-            self._alarmed[table] = now_s
-            self._tell(HELD, table, why)
-            self._own.event("RecorderFailure", "error", table, f"{table} is held: {why}")
+            self._held.add(table)
+            self._board.look()  # now: it may be mended before the next look, and is to be told all the same
         elif state is WorkerState.RETRYING:
-            if table not in self._alarmed:
+            if table not in self._held:
                 self._tell(FAILS, table, why)
         else:
-            self._alarmed.pop(table, None)
+            self._held.discard(table)
             self._tell(FLOWS, table, "")
 
     def _tell(self, event: str, table: str, why: str) -> None:
@@ -79,8 +75,6 @@ class Observer:
             self._telling = None
         for why, tables in by_reason(self._untold.pop(FAILS, {})).items():
             log.warning(FAILS, tables=tables, why=why)
-        for why, tables in by_reason(self._untold.pop(HELD, {})).items():
-            log.error(HELD, tables=tables, why=why)
         if flowing := self._untold.pop(FLOWS, {}):
             log.info(FLOWS, tables=list(flowing))
 

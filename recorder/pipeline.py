@@ -1,22 +1,25 @@
 """One table's way from its door to its sink: queue, builder, channel, worker; its account says what became of rows.
 
-Two tasks on the recorder's loop: the *builder's* drains the queue, builds slices and seals batches that are due; the
-*worker's* takes batches from the channel and gets them in. The channel is bounded, so that a sink that stands still
-fills the channel, then the queue, and then the queue's overflow policy decides; nothing else of the recorder waits.
+Two supervised tasks on the recorder's loop: the *builder's* drains the queue, builds slices and seals batches that are
+due; the *worker's* takes batches from the channel and gets them in. The channel is bounded, so that a sink that stands
+still fills the channel, then the queue, and then the queue's overflow policy decides; nothing else of the recorder
+waits.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 from aiochannel import Channel
 
 from recorder.account import PipelineObserver, TableAccount
+from recorder.alarms.stillness import Work
 from recorder.bad_rows import BadRow
 from recorder.batch import Batch
 from recorder.budget import InsertBudget
@@ -25,20 +28,16 @@ from recorder.contact import Contact
 from recorder.entries import Waiting, rows_in
 from recorder.flush_policy import NS_PER_S, FlushPolicy, is_due, is_full
 from recorder.flush_worker import FlushWorker, WorkerState
-from recorder.log import get_logger
 from recorder.queue import TableQueue
-from recorder.redact import redacted
 from recorder.sink.errors import DataError
+from recorder.supervised import Supervised
 from schemas.policy import Overflow
 from schemas.table import Table
-
-log = get_logger("recorder.pipeline")
 
 DRAIN_MS = 20
 """A builder looks at its queue this often while rows trickle in: rare enough to cost nothing beside 13 tables."""
 CHANNEL_BATCHES = 1
 """Batches that wait for the worker; with the one under way and the one being built, three in memory a table."""
-RESTART_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,8 @@ class TablePipeline(TableAccount):
         self._budget = budget
         self._worker: FlushWorker | None = None
         self._contact: Contact | None = None
-        self._died = ""
+        self.supervised: tuple[Supervised, ...] = ()
+        """Its tasks, once it has started and until it is closed."""
         self._woken = asyncio.Event()
         self._flush_upto = -1
         self._drained_upto = 0
@@ -94,8 +94,8 @@ class TablePipeline(TableAccount):
         self._channel: Channel[Sealed] = Channel(CHANNEL_BATCHES)
         self._current: Sealed | None = None  # what the worker is at, until all of it is resolved
         self._unflushed: list[Batch] = []  # of `_current`
+        self._under_way: deque[Sealed] = deque()  # handed to the worker and not resolved, the oldest first
         self._accepted: list[tuple[int, int]] = []
-        self._tasks: list[asyncio.Task[None]] = []
 
     # -- lifecycle ----------------------------------------------------------------------------------------------
 
@@ -106,46 +106,57 @@ class TablePipeline(TableAccount):
         if contact is not None and not contact.made:
             self.state = WorkerState.RETRYING
         name = self.table.name
-        self._tasks = [
-            asyncio.create_task(self._supervised("builder", self._build_forever), name=f"build {name}"),
-            asyncio.create_task(self._supervised("worker", self._work_forever), name=f"flush {name}"),
-        ]
+        self.supervised = (
+            Supervised("builder", self._build_forever, table=name, died=self._task_died),
+            Supervised("worker", self._work_forever, table=name, died=self._task_died),
+        )
+        for task in self.supervised:
+            task.start()
 
     async def close(self, settle_s: float = 0.0) -> None:
         """Stop both tasks; rows not resolved by now are counted as lost. Call `flush` first.
 
         What was being inserted is looked up, for at most `settle_s`, before it is given up.
         """
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        unknown = await self._worker.settle(settle_s) if self._worker and self._tasks else 0
-        self._tasks = []
+        await asyncio.gather(*(task.close() for task in self.supervised))
+        unknown = await self._worker.settle(settle_s) if self._worker and self.supervised else 0
+        self.supervised = ()
         self.queue.close()
-        oldest_ns = self._oldest_lost_ns()
+        oldest_ns = self.oldest_waiting_ns()
         self.queue.drain(1 << 62)
         self._drained_upto = self.position
         self._write_off(oldest_ns, unknown)
 
-    def _oldest_lost_ns(self) -> int | None:
-        """Acceptance of the oldest row not resolved."""
-        return self._unflushed[0].accepted_ns if self._unflushed else self._oldest_ns()
-
-    async def _supervised(self, what: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run a task for ever: one that dies is started again, and its table alone has suffered."""
-        while True:
-            try:
-                await run()
-            except Exception as error:
-                log.error(f"{what} died, restarting", table=self.table.name, error=repr(error), exc_info=True)
-                self.last_error = self._died = redacted(f"{what} died: {error!r}")
-                await asyncio.sleep(RESTART_S)
-                self._died = ""
+    def _task_died(self, why: str) -> None:
+        self.last_error = why
 
     def fault(self) -> str:
-        """What is broken in it: a task that is gone, or one that died and is being restarted; empty when none is."""
-        dead = [task.get_name() for task in self._tasks if task.done()]
-        return f"{', '.join(dead)} is gone" if dead else self._died
+        """What is broken in it: a task that is gone, or one that died and waits to be started; empty when none is."""
+        return "; ".join(filter(None, (task.down() for task in self.supervised)))
+
+    # -- how it fares -------------------------------------------------------------------------------------------
+
+    @property
+    def linger_s(self) -> float:
+        """The longest that its rows may wait for company, in seconds."""
+        return max(self._policy.linger_ms, self._policy.linger_max_ms) / 1_000
+
+    def oldest_waiting_ns(self) -> int | None:
+        """Acceptance (monotonic) of the oldest row that is not resolved; None where none waits."""
+        for batches in (self._unflushed, *(sealed.batches for sealed in self._under_way)):
+            if batches:
+                return batches[0].accepted_ns
+        return self._oldest_ns()
+
+    def at_work(self) -> Work | None:
+        """Which of its tasks has work, and how much of it was done; None where none has, or before first contact."""
+        if self._contact is not None and not self._contact.made:
+            return None
+        if self._under_way:
+            return Work("worker", self.told + self._resolved_upto)
+        if self._oldest_ns() is not None:
+            return Work("builder", self._drained_upto + self._sealed_upto)
+        return None
 
     # -- builder ------------------------------------------------------------------------------------------------
 
@@ -226,6 +237,7 @@ class TablePipeline(TableAccount):
             raise
         sealed = Sealed(batches, self._drained_upto, accepted)
         self._sealed_upto = sealed.upto
+        self._under_way.append(sealed)
         await self._channel.put(sealed)
 
     async def _rest(self, now_ns: int, *, busy: bool) -> None:
@@ -282,6 +294,7 @@ class TablePipeline(TableAccount):
                 await self._flush_batch(self._unflushed[0])
                 del self._unflushed[0]
             sealed, self._current = self._current, None
+            self._under_way.popleft()
             self._resolved_upto = sealed.upto
             async with self._progress:
                 self._progress.notify_all()
@@ -290,22 +303,15 @@ class TablePipeline(TableAccount):
                 self._observer.lag(self.table.name, (now_ns - accepted_ns) / NS_PER_S, rows)
 
     async def _flush_batch(self, batch: Batch) -> None:
-        """Flush one batch, also through a fault of our own: the worker goes on where it was."""
+        """Flush one batch. After a fault of our own the table is held until the worker, started again, went on with it
+        where it was.
+        """
         assert self._worker is not None
-        while True:
-            try:
-                await self._worker.flush(batch)
-            except Exception as error:
-                log.error(
-                    "flush failed unexpectedly, trying again",
-                    table=self.table.name,
-                    error=repr(error),
-                    exc_info=True,
-                )
-                self._worker.fault(f"internal error: {error!r}")
-                await asyncio.sleep(RESTART_S)
-            else:
-                return
+        try:
+            await self._worker.flush(batch)
+        except Exception as error:
+            self._worker.fault(f"internal error: {error!r}")
+            raise
 
     # -- waiting for rows -------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
+from recorder.alarms.board import AlarmBoard
 from recorder.backlog import QueueLimits
 from recorder.backoff import Backoff
 from recorder.bad_rows import refused_row
@@ -28,6 +29,7 @@ from recorder.health import HealthServer
 from recorder.housekeeping import Housekeeping
 from recorder.identity import new_epoch
 from recorder.log import get_logger
+from recorder.loop_watch import LoopWatch
 from recorder.metrics import RecorderMetrics
 from recorder.observer import Observer
 from recorder.own_rows import DEAD_LETTERS, EVENTS, GAPS, OWN_TABLES, RUNS
@@ -91,8 +93,18 @@ class Runtime:
         self._hurried = asyncio.Event()
         self.stuck = False
         """Whether calls of the sink still run after `close`."""
+        self._own = OwnWriter(self.tables, recorder_run_id)
+        self._loop_watch = LoopWatch(stall_s=settings.loop_stall_s)
+        self.board = AlarmBoard(
+            settings,
+            self.tables,
+            self._own,
+            contact=self.contact,
+            sources=self.sources,
+            loop_watch=self._loop_watch,
+        )
         metrics = RecorderMetrics(
-            read=partial(stats, self.tables, self.sources),
+            read=partial(stats, self.tables, self.sources, self.board),
             info={"version": version(), "config_hash": settings.config_hash},
         )
         self.health = Status(
@@ -101,12 +113,12 @@ class Runtime:
             metrics,
             contact=self.contact,
             sources=self.sources,
+            board=self.board,
             run_id=run_id,
             recorder_run_id=recorder_run_id,
         )
         self._health_server: HealthServer | None = None
-        self._own = OwnWriter(self.tables, recorder_run_id)
-        self._observer = Observer(self.tables, metrics, self._own)
+        self._observer = Observer(self.tables, metrics, self._own, self.board)
         self._housekeeping = Housekeeping(
             settings,
             self.tables,
@@ -114,6 +126,7 @@ class Runtime:
             metrics=metrics,
             schema=self._schema,
             contact=self.contact,
+            board=self.board,
         )
         for pack in self._packs:
             for table in pack.tables:
@@ -199,6 +212,7 @@ class Runtime:
             await self.abort()
             raise
         self._own.put(RUNS, run_row(self._recorder_run_id, self._settings, self._packs))
+        self._loop_watch.start()
         self._housekeeping.start()
 
     async def _open_health_port(self) -> None:
@@ -267,9 +281,11 @@ class Runtime:
         """Stop without flushing; what memory held is counted as shed."""
         await self.contact.close()
         await self._housekeeping.close()
+        self._loop_watch.close()
         await self.settling.close()
         await asyncio.gather(*(pipeline.close(SETTLE_S) for pipeline in self.pipelines.values()))
         self._observer.tell()
+        self.board.tell()
         tell_lost(self.given_up(), lambda table: self.contact.why or self.pipelines[table].why_held)
         if self._health_server is not None:
             await self._health_server.close()

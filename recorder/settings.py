@@ -227,7 +227,27 @@ class Settings(BaseSettings):
         default=0.5, description="Share of refused rows among the last 1,000 above which the table is held."
     )
     gap_window_s: Seconds = Field(
-        default=1.0, description="Shed rows of this window are told in one gap row and one warning."
+        default=1.0, description="Shed rows of this window are told in one gap row and one line of the log."
+    )
+    alarm_retry_s: Seconds = Field(
+        default=5.0,
+        description="How long inserts of a table may fail before that is an alarm (`docs/alarms.md`).",
+    )
+    alarm_clear_s: Seconds = Field(
+        default=10.0, description="How long what raised an alarm must be over before the alarm is cleared."
+    )
+    alarm_loss_s: Seconds = Field(
+        default=3_600.0, description="The same of `RecorderDataLoss`, after the last row was lost."
+    )
+    stuck_grace_s: Seconds = Field(
+        default=60.0,
+        description="A table's task that has work and does none of it is stuck after `insert_timeout_s`, its longest "
+        "pause, and this: time for the kill and the look-up. It raises an alarm; nothing is killed.",
+    )
+    loop_stall_s: Seconds = Field(
+        default=5.0,
+        description="An event loop that does not turn for so long is logged, with where it stands, and raises an "
+        "alarm.",
     )
     metrics_interval_s: Seconds = Field(
         default=10.0, description="How often metrics are sampled into `metrics_timeseries`."

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,8 @@ class TableStats:
     held: bool = False
     last_insert_s: float = 0.0
     """Time of the last successful insert in seconds since the epoch; 0 for none yet."""
+    oldest_s: float = 0.0
+    """How long the oldest row waits that is not resolved; 0 for none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,10 @@ class BusCounts:
     """Messages whose rows are not durable yet."""
     oldest_unacknowledged_s: float
     """How long the oldest of them waits; 0 for none."""
+    deaths: int = 0
+    """How often a task of it died and was started again."""
+    trouble: str = ""
+    """Which of its tasks is dead, or was not long ago, and why; empty when they are healthy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +79,28 @@ class SourceCounts:
     """Of a source that is a bus."""
 
 
+Sources = Mapping[str, Callable[[], SourceCounts]]
+"""By source, what it left out before it made rows."""
+
+
+class AlarmStats(NamedTuple):
+    """One alarm of one table, or of the recorder as a whole where `table` is empty."""
+
+    alarm: str
+    table: str
+    raised: bool
+    raises: int
+    """How often it was raised."""
+
+
+class TaskDeaths(NamedTuple):
+    """How often a task died; `table` is empty where it is of none."""
+
+    task: str
+    table: str
+    deaths: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class RecorderStats:
     """What the whole recorder counts."""
@@ -87,3 +116,7 @@ class RecorderStats:
     """Rows without a strategy that led to no known order, by table."""
     buses: Mapping[str, BusCounts] = field(default_factory=dict)
     """By subscription."""
+    alarms: Sequence[AlarmStats] = ()
+    deaths: Sequence[TaskDeaths] = ()
+    loop_stalls: int = 0
+    """How often the recorder's event loop stood still."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from typing import Any
 
+from recorder.alarms.board import AlarmBoard
 from recorder.balance import Balance
 from recorder.contact import Contact
 from recorder.flush_worker import WorkerState
@@ -18,11 +19,8 @@ from recorder.metrics import RecorderMetrics
 from recorder.reasons import as_sentences
 from recorder.recorded_table import RecordedTable, RecordedTables
 from recorder.settings import Settings
-from recorder.stats import BusCounts, RecorderStats, SourceCounts, TableStats
+from recorder.stats import BusCounts, RecorderStats, Sources, TableStats
 from recorder.version import version
-
-Sources = Mapping[str, Callable[[], SourceCounts]]
-"""By source, what it left out before it made rows."""
 
 
 class Status:
@@ -36,6 +34,7 @@ class Status:
         *,
         contact: Contact,
         sources: Sources,
+        board: AlarmBoard,
         run_id: str,
         recorder_run_id: str,
     ):
@@ -45,6 +44,7 @@ class Status:
         self._tables = tables
         self._contact = contact
         self._sources = sources
+        self._board = board
         self._run_id = run_id
         self._recorder_run_id = recorder_run_id
         self._started_ns = time.time_ns()
@@ -56,10 +56,17 @@ class Status:
     def sick(self) -> list[str]:
         """What is broken inside the process; empty when all is well."""
         return [
-            f"{name}: {fault}"
-            for name, recorded in self._tables.items()
-            if (fault := recorded.pipeline.fault())
+            *(down for task in self._board.tasks if (down := task.down())),
+            *(
+                f"{name}: {fault}"
+                for name, recorded in self._tables.items()
+                if (fault := recorded.pipeline.fault())
+            ),
         ]
+
+    def alarms(self) -> Sequence[dict[str, Any]]:
+        """The alarms that stand."""
+        return self._board.standing()
 
     def unready(self) -> list[str]:
         """Why rows do not reach the database; empty when they do."""
@@ -96,6 +103,7 @@ class Status:
             "server": self._contact.server,
             "config_hash": self._settings.config_hash,
             "health": self.health_url,
+            "alarms": self.alarms(),
             "balance": {name: balance.as_dict() for name, balance in self.balance().items()},
             "buses": {
                 source: dataclasses.asdict(bus)
@@ -118,6 +126,7 @@ def _table_status(recorded: RecordedTable) -> dict[str, Any]:
         "queue_usage": round(pipeline.queue.usage(), 4),
         "inserts": pipeline.inserts,
         "lag": recorded.lag.summary(),
+        "oldest_waiting_s": round(_oldest_s(recorded), 3),
         "shed": dict(pipeline.queue.shed.totals),
         "filtered_rows": door.filtered_rows,
         "unknown_fields": pipeline.unknown_fields,
@@ -128,7 +137,13 @@ def _table_status(recorded: RecordedTable) -> dict[str, Any]:
     }
 
 
-def stats(tables: RecordedTables, sources: Sources) -> RecorderStats:
+def _oldest_s(recorded: RecordedTable) -> float:
+    """How long its oldest row waits that is not resolved; 0 for none."""
+    oldest_ns = recorded.pipeline.oldest_waiting_ns()
+    return 0.0 if oldest_ns is None else (time.monotonic_ns() - oldest_ns) / 1e9
+
+
+def stats(tables: RecordedTables, sources: Sources, board: AlarmBoard) -> RecorderStats:
     """What the metrics show."""
     filtered, ignored, unresolved = Counter[str](), Counter[str](), Counter[str]()
     undecodable: dict[str, int] = {}
@@ -148,6 +163,9 @@ def stats(tables: RecordedTables, sources: Sources) -> RecorderStats:
         undecodable=undecodable,
         unresolved=unresolved,
         buses=buses,
+        alarms=board.stats(),
+        deaths=board.deaths(),
+        loop_stalls=board.loop_stalls,
     )
 
 
@@ -167,4 +185,5 @@ def _table_stats(name: str, recorded: RecordedTable) -> TableStats:
         redacted=pipeline.redacted_spans,
         held=pipeline.state is WorkerState.HELD,
         last_insert_s=(pipeline.last_insert_ns or 0) / 1e9,
+        oldest_s=_oldest_s(recorded),
     )

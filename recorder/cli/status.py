@@ -37,7 +37,7 @@ NUMBERS = ["received", "inserted", "pending", "shed", "dead", "dupl.", "lag p99 
 @click.option("--all", "all_tables", is_flag=True, help="Show tables without rows too.")
 @pass_invocation
 def status(invocation: Invocation, url: str | None, watch: bool, all_tables: bool) -> None:
-    """Ask a running recorder how it is: state, rows of each table, buses, held tables and why.
+    """Ask a running recorder how it is: state, alarms, rows of each table, buses, held tables and why.
 
     \b
     Exit codes: 0 ready, 3 not ready (the reasons are shown), 1 not reachable, 2 wrong use.
@@ -167,6 +167,8 @@ def _print(invocation: Invocation, found: Mapping[str, Any], reasons: list[str],
     )
     for reason in reasons:
         click.echo(f"  {shown(reason)}")
+    for alarm in found.get("alarms", []):
+        click.echo(shown(_alarm(alarm)))
     tables, balance = found.get("tables", {}), found.get("balance", {})
     rows = [
         _row(name, tables.get(name, {}), counts)
@@ -183,6 +185,14 @@ def _print(invocation: Invocation, found: Mapping[str, Any], reasons: list[str],
             ["bus", "state", "guarantee", *numbers], [_bus(*item) for item in buses.items()], right=numbers
         )
     return code
+
+
+def _alarm(alarm: Mapping[str, Any]) -> str:
+    since_s = max(0.0, time.time() - alarm.get("since_ns", 0) / 1e9)
+    of = alarm.get("table") or "recorder"
+    return (
+        f"ALARM {alarm.get('alarm')} ({alarm.get('severity')}) for {_span(since_s)}: {of} {alarm.get('why')}"
+    )
 
 
 def _row(name: str, table: Mapping[str, Any], counts: Mapping[str, int]) -> tuple[str, ...]:

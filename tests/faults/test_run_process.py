@@ -273,7 +273,7 @@ def test_tables_that_are_not_there_are_one_line_and_hold_up_no_exit(
     unmigrated = Place(server.url, "default").variables | {"RECORDER_MIGRATE_ON_START": "false"}
     with RunningRecorder(tmp_path, RECORDER_SHUTDOWN_TIMEOUT_S="600", **unmigrated) as recorder:
         recorder.started()
-        wait_until(lambda: bool(recorder.events("tables are held")), "the reason")
+        wait_until(lambda: bool(recorder.events("alarm raised")), "the reason")
         (reason,) = recorder.reasons() or [""]
         assert "orders" in reason
         assert "run recorder migrate up" in reason

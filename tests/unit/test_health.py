@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
@@ -21,12 +22,16 @@ class _Provider:
         self.metrics = RecorderMetrics()
         self.faults: list[str] = []
         self.waits: list[str] = []
+        self.alarmed: list[Mapping[str, Any]] = []
 
     def sick(self) -> Sequence[str]:
         return self.faults
 
     def unready(self) -> Sequence[str]:
         return self.waits
+
+    def alarms(self) -> Sequence[Mapping[str, Any]]:
+        return self.alarmed
 
     def status(self) -> Mapping[str, Any]:
         return {"tables": {"fills": {"lag": {"p99_s": 0.5}}}, "raw": b"\xff"}
@@ -73,6 +78,19 @@ async def test_health_and_readiness_are_two_things(server: HealthServer, provide
     provider.faults.append("orders: its worker died")
     assert (await _get(server, "/healthz"))[0] == 503
     assert "its worker died" in (await _get(server, "/readyz"))[2]
+
+
+async def test_alarms_are_told_beside_the_verdict(server: HealthServer, provider: _Provider) -> None:
+    """Whoever asks for health or readiness reads which alarms stand; they alone make nobody sick or unready."""
+    provider.alarmed.append({"alarm": "RecorderDataLoss", "table": "orders", "why": "lost 3 rows in all"})
+    for path in ("/healthz", "/readyz"):
+        status, _, text = await _get(server, path)
+        assert status == 200
+        assert json.loads(text) == {"status": "ok", "alarms": provider.alarmed}
+    provider.waits.append("fills is held: missing column fees")
+    status, _, text = await _get(server, "/readyz")
+    assert status == 503
+    assert json.loads(text)["alarms"] == provider.alarmed
 
 
 async def test_status_is_json_whatever_it_holds(server: HealthServer) -> None:

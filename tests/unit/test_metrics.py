@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from recorder.metrics import RecorderMetrics
-from recorder.stats import BusCounts, RecorderStats, TableStats
+from recorder.stats import AlarmStats, BusCounts, RecorderStats, TableStats, TaskDeaths
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -17,6 +17,7 @@ NAMES = {
     "recorder_queue_rows": ("gauge", {"table"}),
     "recorder_queue_bytes": ("gauge", {"table"}),
     "recorder_pending_rows": ("gauge", {"table"}),
+    "recorder_oldest_waiting_seconds": ("gauge", {"table"}),
     "recorder_table_held": ("gauge", {"table"}),
     "recorder_last_successful_insert_timestamp_seconds": ("gauge", {"table"}),
     "recorder_rows": ("counter", {"table", "outcome"}),
@@ -31,6 +32,10 @@ NAMES = {
     "recorder_ignored_messages": ("counter", {"event"}),
     "recorder_undecodable_messages": ("counter", {"source"}),
     "recorder_unresolved_rows": ("counter", {"table"}),
+    "recorder_alarm": ("gauge", {"alarm", "table"}),
+    "recorder_alarm_raises": ("counter", {"alarm", "table"}),
+    "recorder_task_deaths": ("counter", {"task", "table"}),
+    "recorder_loop_stalls": ("counter", set()),
     "recorder_build_info": ("gauge", {"version"}),
     "recorder_uptime_seconds": ("gauge", set()),
     "recorder_bus_messages": ("counter", {"bus", "kind"}),
@@ -70,6 +75,12 @@ def _stats() -> RecorderStats:
         ignored={"kline": 2},
         undecodable={"f": 1},
         unresolved={"fills": 3},
+        alarms=[
+            AlarmStats("RecorderFailure", "fills", raised=True, raises=2),
+            AlarmStats("RecorderLag", "fills", raised=False, raises=1),
+        ],
+        deaths=[TaskDeaths("worker", "fills", 4)],
+        loop_stalls=3,
         buses={
             "zmq://here": BusCounts(
                 guarantee="at-least-once",
@@ -124,6 +135,11 @@ def test_values_are_what_was_counted(metrics: RecorderMetrics) -> None:
     assert value("recorder_table_held", {"table": "fills"}) == 1
     assert value("recorder_table_held", {"table": "orders"}) == 0
     assert value("recorder_last_successful_insert_timestamp_seconds", {"table": "orders"}) is None
+    assert value("recorder_alarm", {"alarm": "RecorderFailure", "table": "fills"}) == 1
+    assert value("recorder_alarm", {"alarm": "RecorderLag", "table": "fills"}) == 0
+    assert value("recorder_alarm_raises_total", {"alarm": "RecorderLag", "table": "fills"}) == 1
+    assert value("recorder_task_deaths_total", {"task": "worker", "table": "fills"}) == 4
+    assert value("recorder_loop_stalls_total", {}) == 3
     assert value("recorder_sink_errors_total", {"table": "fills", "code": "60", "kind": "HoldError"}) == 1
 
 
