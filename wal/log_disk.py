@@ -49,7 +49,6 @@ class LogDisk:
         self._next: Prepared | None = None
         self._preparing = False
         self._over = False
-        self._names = 0
         self.folder = folders[0]
         """Where the next segment is made."""
         self.suspects: set[int] = set()
@@ -137,9 +136,8 @@ class LogDisk:
         return min(self._options.segment_bytes_max, self._options.segment_bytes_min << min(self._made, 32))
 
     def _prepare(self, size: int) -> Prepared:
-        self._names += 1
         self._files.make_folder(self.folder)
-        return prepare(self._files, self.folder, self._number + self._names, size)
+        return prepare(self._files, self.folder, self._number, size)
 
     # -- the next one, ahead of time -----------------------------------------------------------------------------
 

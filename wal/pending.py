@@ -26,6 +26,19 @@ ROW_BYTES_MAX = PAYLOAD_BYTES_MAX // 2
 """Of one row, so that its payload with padding and metadata is no larger than a frame may be."""
 
 
+CHEAP_BYTES = 262_144
+
+
+def data_bytes(rows: pa.RecordBatch) -> int:
+    """What rows take in memory.
+
+    Asking exactly costs a microsecond or two a column; so that is done only where the batch may be a slice of a large
+    one, of which it holds the whole.
+    """
+    nbytes: int = rows.get_total_buffer_size()
+    return nbytes if nbytes <= CHEAP_BYTES else rows.nbytes
+
+
 class Item(NamedTuple):
     """What was appended in one go, or a part of it."""
 

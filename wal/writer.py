@@ -33,7 +33,7 @@ from wal.lock import FolderLock
 from wal.log_disk import LogDisk
 from wal.log_stats import LogStats
 from wal.options import LogOptions
-from wal.pending import FRAME_ARROW_BYTES, FRAME_ROWS_MAX, pieces
+from wal.pending import FRAME_ARROW_BYTES, FRAME_ROWS_MAX, data_bytes, pieces
 from wal.places import Range
 from wal.recovery import Recovered, SegmentState, recover
 from wal.rows import schema_hash, schema_message
@@ -183,7 +183,7 @@ class LogWriter:
             raise ValueError(
                 f"{self._name}: rows of another schema, {_difference(self._schema, rows.schema)}"
             )
-        count, nbytes = rows.num_rows, rows.nbytes
+        count, nbytes = rows.num_rows, data_bytes(rows)
         if not count:
             return Appended(Range(self.epoch, self._intake.rows, self._intake.rows), self._intake.mark)
         parts = [rows]
