@@ -11,7 +11,11 @@ from wal.errors import FormatError
 
 ZSTD = "zstd"
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
-_WRONG = (pa.ArrowInvalid, pa.ArrowNotImplementedError, EOFError, OSError)
+_WRONG = (
+    *(pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowKeyError, pa.ArrowTypeError, pa.ArrowIndexError),
+    *(pa.lib.ArrowSerializationError, EOFError, OSError),
+)
+"""What bytes that are none can raise. Not a lack of memory, which says nothing of the bytes."""
 
 
 def schema_message(schema: pa.Schema) -> bytes:
@@ -69,6 +73,8 @@ def read_rows(payload: bytes, schema: pa.Schema) -> pa.RecordBatch:
         FormatError: the payload is none, though its checksum was right.
     """
     try:
-        return pa.ipc.read_record_batch(pa.py_buffer(payload), schema)
+        rows = pa.ipc.read_record_batch(pa.py_buffer(payload), schema)
+        rows.validate()  # of the lengths only: what reads beyond its buffers would end the process
     except _WRONG as error:
         raise FormatError(f"the rows of a frame cannot be read: {error}") from error
+    return rows

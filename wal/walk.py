@@ -42,6 +42,7 @@ class Walk:
         check: look at each payload; without, frames with sound headers count as sound.
         wait: called at the end; whether to look for more. Without, the end is the end.
         end_told: an unfinished frame that is still there at the end is told.
+        entered: told of each segment that is read, before its first frame.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Walk:
         check: bool = True,
         wait: Callable[[], bool] | None = None,
         end_told: bool = False,
+        entered: Callable[[int, Segment], None] | None = None,
     ):
         self._folders = folders
         self._ledger = ledger
@@ -60,6 +62,7 @@ class Walk:
         self._check = check
         self._wait = wait
         self._end_told = end_told
+        self._entered = entered
         self._last: tuple[int, Path] | None = None
         self._vanished = False
         self._ended = False
@@ -84,7 +87,7 @@ class Walk:
             self._vanished = opened is None or (self._vanished and not isinstance(opened, Segment))
             if isinstance(opened, Segment):
                 with opened as segment:
-                    if self._enter(segment, purged):
+                    if self._enter(number, segment, purged):
                         yield from self._frames_of(number, segment)
             elif opened is not None:
                 self._ledger.tell_unknown(opened)
@@ -111,7 +114,7 @@ class Walk:
             self._ledger.tell_unknown(Damage(Harm.MISSING_SEGMENT, str(path), detail=others))
         return False
 
-    def _enter(self, segment: Segment, purged: bool) -> bool:
+    def _enter(self, number: int, segment: Segment, purged: bool) -> bool:
         """Whether the segment is one to read."""
         preamble, path = segment.preamble, segment.path
         if self._name is not None and (other := foreign(segment, self._name)):
@@ -120,6 +123,8 @@ class Walk:
         self._ledger.enter(preamble.epoch, preamble.first, path, purged=purged)
         if not segment.sound:
             self._ledger.tell(Damage(Harm.PREAMBLE, str(path), 0, preamble.frames_from, preamble.epoch))
+        if self._entered is not None:
+            self._entered(number, segment)
         return True
 
     def _wait_for_more(self) -> bool:
@@ -129,7 +134,7 @@ class Walk:
 
     def _frames_of(self, number: int, segment: Segment) -> Iterator[Met]:
         offset = segment.preamble.frames_from
-        search = _Search(segment, always=self._wait is None)
+        search = _Search(segment, always=self._wait is None or self._end_told)
         while not self._ended:
             frame = segment.frame_at(offset)
             if frame is not None:
