@@ -78,7 +78,7 @@ class Lease:
 
 
 class MigrationLock:
-    """Takes and releases the lock of one database."""
+    """Takes and releases the lock of one database; another `table` is another lock."""
 
     def __init__(
         self,
@@ -87,11 +87,13 @@ class MigrationLock:
         *,
         owner: str,
         lease_s: int = LEASE_S,
+        table: str = LOCK_TABLE,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ):
         self._executor = executor
         self._database = database
+        self._table = table
         self._owner = owner
         self._lease_s = lease_s
         self._monotonic = monotonic
@@ -120,11 +122,11 @@ class MigrationLock:
         rows = self._executor.query(
             "SELECT name, comment, toInt64(dateDiff('second', metadata_modification_time, now())) FROM system.tables "
             "WHERE database = {db:String} AND startsWith(name, {prefix:String})",
-            {"db": self._database, "prefix": f"{LOCK_TABLE}_"},
+            {"db": self._database, "prefix": f"{self._table}_"},
         )
         states = []
         for name, comment, silent_s in rows:
-            generation = str(name).removeprefix(f"{LOCK_TABLE}_")
+            generation = str(name).removeprefix(f"{self._table}_")
             if generation.isdigit():
                 states.append(_state(int(generation), str(comment), int(silent_s)))
         return sorted(states, key=lambda state: state.generation)
@@ -203,7 +205,7 @@ class MigrationLock:
         self._executor.command(f"DROP TABLE IF EXISTS {self._name(generation)} SYNC")
 
     def _name(self, generation: int) -> str:
-        return f"{quote_name(self._database)}.{LOCK_TABLE}_{generation:06}"
+        return f"{quote_name(self._database)}.{self._table}_{generation:06}"
 
     def _comment(self, free: bool) -> str:
         return json.dumps(

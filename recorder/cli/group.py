@@ -31,6 +31,9 @@ HOMES = {
         "recorder.cli.completion:completion", "Print the shell completion for bash, zsh or fish."
     ),
     "config": Home("recorder.cli.config:config", "Show every setting in force and where it came from."),
+    "dead-letters": Home(
+        "recorder.cli.dead_letters:dead_letters", "What could not be inserted: list, show, retry."
+    ),
     "demo": Home("recorder.cli.demo:demo", "Record a simulated trading session and show it."),
     "devserver": Home(
         "recorder.cli.devserver:devserver", "Serve ClickHouse over HTTP from the embedded engine."

@@ -1,0 +1,87 @@
+"""One retry at a time on a server, by the same lock in the database that migrations have, under a name of its own.
+
+Two retries that look up the same absent row in the same moment would both insert it, in batches that need not be the
+same, so that no token says that they are. The lock is renewed while the retry runs; one that is lost ends the retry. A
+holder that was asleep for longer than the lease may overlap with its successor for the insert it was at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import uuid
+from collections.abc import AsyncIterator, Callable
+
+from recorder.errors import RecorderError
+from schemas.errors import LockLost, LockTimeout
+from schemas.executor import SqlExecutor
+from schemas.lock import LEASE_S, MigrationLock
+
+LOCK_TABLE = "recorder_retry_lock"
+RENEW_S = LEASE_S / 6
+
+
+class RetryBusy(RecorderError):  # noqa: N818 - says what happened
+    """Another retry works on this database, or took over from this one."""
+
+
+@contextlib.asynccontextmanager
+async def one_at_a_time(
+    executor: SqlExecutor, database: str, *, wait_s: float, on_wait: Callable[[str], None] = lambda who: None
+) -> AsyncIterator[None]:
+    """Hold the lock for a block, in which nobody else uses `executor`; waits at most `wait_s` for whoever has it.
+
+    Raises:
+        RetryBusy: another retry goes on for longer, or took the lock over.
+    """
+    owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    lock = MigrationLock(executor, database, owner=owner, table=LOCK_TABLE)
+    loop = asyncio.get_running_loop()
+
+    def waits(_said: str) -> None:  # in the thread that waits
+        loop.call_soon_threadsafe(on_wait, lock.states()[-1].owner)
+
+    held = lock.held(timeout_s=wait_s, on_wait=waits)
+    try:
+        lease = await asyncio.to_thread(held.__enter__)
+    except LockTimeout as error:
+        holder = (await asyncio.to_thread(lock.states))[-1].owner
+        raise RetryBusy(
+            f"database {database}: another retry of dead letters is at work ({holder}); waited {wait_s:g} s: run "
+            "again when it has ended"
+        ) from error
+    main = asyncio.current_task()
+    assert main is not None
+    lost = False
+
+    async def renew() -> None:
+        nonlocal lost
+        while True:
+            await asyncio.sleep(RENEW_S)
+            try:
+                await asyncio.to_thread(lease.renew)
+            except LockLost:
+                lost = True
+                main.cancel()
+                return
+            except Exception:  # noqa: BLE001 - the database is away: so it is for every other retry
+                continue
+
+    renewing = asyncio.create_task(renew())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if lost:
+            main.uncancel()
+            raise RetryBusy(
+                f"database {database}: this retry was silent for more than {LEASE_S} s and another took over; what is "
+                "in is in once: run again"
+            ) from None
+        raise
+    finally:
+        renewing.cancel()
+        await asyncio.gather(renewing, return_exceptions=True)
+        with contextlib.suppress(Exception):  # it frees itself
+            await asyncio.to_thread(held.__exit__, None, None, None)
