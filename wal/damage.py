@@ -22,6 +22,7 @@ class Harm(enum.Enum):
     REPEATED = "rows that an earlier frame has too; skipped"
     CHECKPOINT = "the checkpoint cannot be read; everything is replayed"
     CHECKPOINT_AHEAD = "the checkpoint speaks of rows that the log does not have"
+    SEAL = "a seal whose rows are not all there; what is left of them is sent without its token"
     SUSPECT = "a write or sync of this segment failed; what was not certain was written again"
 
 

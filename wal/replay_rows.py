@@ -1,0 +1,145 @@
+"""Rows of any range of a log, read where a survey says that they stand. Holds one open segment and one decoded frame.
+
+What goes forward through the log is found where the last one ended; what goes back costs a look at no more than a
+stretch of headers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from wal.damage import Damage, Harm
+from wal.errors import FormatError
+from wal.format import Kind
+from wal.frames import Frame
+from wal.places import Range
+from wal.replay_plan import Stretch, Survey
+from wal.segment import Segment, open_or_tell
+
+
+class Piece(NamedTuple):
+    """Rows of one frame that follow on one another."""
+
+    range: Range
+    rows: pa.RecordBatch
+    schema_hash: int
+
+    def parts(self, rows_max: int) -> Iterator[Piece]:
+        """The same in parts of at most so many rows."""
+        epoch, first, stop = self.range
+        if stop - first <= rows_max:
+            yield self
+            return
+        for at in range(first, stop, rows_max):
+            part = Range(epoch, at, min(stop, at + rows_max))
+            yield self._replace(range=part, rows=self.rows.slice(at - first, part.rows))
+
+
+def joined(pieces: Sequence[Piece]) -> pa.RecordBatch:
+    """All their rows as one record batch of the first one's schema."""
+    if len(pieces) == 1:
+        return pieces[0].rows
+    schema = pieces[0].rows.schema
+    # Equal by their hash, which leaves metadata out; Arrow wants the very same.
+    return pa.concat_batches(
+        [pa.RecordBatch.from_arrays(piece.rows.columns, schema=schema) for piece in pieces]
+    )
+
+
+class RowFetch:
+    """See the module. One caller at a time; `close` when done."""
+
+    def __init__(self, survey: Survey):
+        self.damage: list[Damage] = []
+        """Frames that were sound when they were surveyed, and whose rows cannot be had."""
+        self._survey = survey
+        self._segment: Segment | None = None
+        self._offset = 0
+        """Of the frame that was read last in this segment, and its first sequence."""
+        self._first = 0
+        self._frame: tuple[Path, int, pa.RecordBatch | None] | None = None
+        self._told: set[tuple[Path, int]] = set()
+
+    def pieces(self, asked: Range) -> Iterator[Piece]:
+        """The rows of a range, in order, without those that cannot be had, which are told.
+
+        Raises:
+            OSError: of this process and not of a file, such as too many open files.
+        """
+        for stretch in self._survey.stretches_of(asked):
+            wanted = stretch.range.common(asked)
+            if wanted is not None and (segment := self._open(stretch)) is not None:
+                yield from self._of(segment, stretch, wanted)
+
+    def _of(self, segment: Segment, stretch: Stretch, wanted: Range) -> Iterator[Piece]:
+        begin = stretch.offset
+        if self._offset > begin and self._first <= wanted.first:
+            begin = self._offset
+        for frame in segment.scan(begin):
+            if not isinstance(frame, Frame):
+                continue
+            header = frame.header
+            if header.first >= wanted.stop or frame.offset >= stretch.offset + stretch.nbytes:
+                return
+            held = Range(wanted.epoch, header.first, header.first + header.rows)
+            common = held.common(wanted) if header.kind == Kind.ROWS else None
+            if common is None:
+                continue
+            self._offset, self._first = frame.offset, header.first
+            rows = self._decoded(segment, frame)
+            if rows is not None:
+                part = rows.slice(common.first - header.first, common.rows)
+                # A few rows must not keep a large frame in memory: a run may have such rows of many frames.
+                yield Piece(
+                    common, part if 2 * common.rows >= header.rows else _copied(part), stretch.schema_hash
+                )
+
+    def _decoded(self, segment: Segment, frame: Frame) -> pa.RecordBatch | None:
+        if self._frame is not None and self._frame[:2] == (segment.path, frame.offset):
+            return self._frame[2]
+        self._frame = None  # before the next one is decoded: one at a time
+        rows = None
+        try:
+            rows = segment.rows(frame)
+        except FormatError as error:
+            self._tell(
+                Harm.UNDECODABLE, segment.path, frame.offset, frame.end - frame.offset, detail=str(error)
+            )
+        self._frame = (segment.path, frame.offset, rows)
+        return rows
+
+    def _open(self, stretch: Stretch) -> Segment | None:
+        if self._segment is not None and self._segment.path == stretch.path:
+            return self._segment
+        self.close()
+        opened = open_or_tell(stretch.path)
+        if isinstance(opened, Segment) and opened.preamble.epoch == stretch.range.epoch:
+            self._segment = opened
+            return opened
+        if isinstance(opened, Segment):
+            opened.close()
+        self._tell(
+            Harm.UNREADABLE, stretch.path, 0, 0, detail="it was there a moment ago; somebody removed it"
+        )
+        return None
+
+    def _tell(self, harm: Harm, path: Path, offset: int, nbytes: int, *, detail: str) -> None:
+        if (path, offset) not in self._told:
+            self._told.add((path, offset))
+            self.damage.append(Damage(harm, str(path), offset, nbytes, detail=detail))
+
+    def close(self) -> None:
+        """Give back what it holds. It may be asked again."""
+        if self._segment is not None:
+            self._segment.close()
+        self._segment = self._frame = None
+        self._offset = self._first = 0
+
+
+def _copied(rows: pa.RecordBatch) -> pa.RecordBatch:
+    return rows.take(pa.array(np.arange(rows.num_rows)))
