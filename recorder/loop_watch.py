@@ -59,7 +59,7 @@ class LoopWatch:
         self.last_s = 0.0
         """How long it did the last time, as far as is known; 0 while it still does."""
         self._stall_s = stall_s
-        self._name = name
+        self.name = name
         self._every_s = min(stall_s / LOOKS, LONGEST_LOOK_S)
         self._beat_s = 0.0
         self._watched = 0
@@ -71,7 +71,7 @@ class LoopWatch:
         """Watch the running loop from now on."""
         self._watched = threading.get_ident()
         self._beat()
-        self._thread = threading.Thread(target=self._watch, name=f"watch {self._name}", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name=f"watch {self.name}", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -100,13 +100,13 @@ class LoopWatch:
                 self.stalls += 1
                 log.critical(
                     "the event loop stands still",
-                    loop=self._name,
+                    loop=self.name,
                     for_s=round(now_s - began_s, 3),
                     stack=self._stack(),
                 )
             elif before.stalled and not glance.stalled:
                 self.last_s = beat_s - began_s
-                log.warning("the event loop turns again", loop=self._name, stood_s=round(self.last_s, 3))
+                log.warning("the event loop turns again", loop=self.name, stood_s=round(self.last_s, 3))
 
     def _stack(self) -> str:
         """Where the loop's thread stands, the innermost frame last."""

@@ -289,16 +289,19 @@ class RecorderMetrics(Collector):
         yield from (standing, raises)
 
     @staticmethod
-    def _of_tasks(tasks: Sequence[TaskDeaths], loop_stalls: int) -> Iterator[Metric]:
+    def _of_tasks(tasks: Sequence[TaskDeaths], loop_stalls: Mapping[str, int]) -> Iterator[Metric]:
         deaths = CounterMetricFamily(
             "recorder_task_deaths", "How often a task died and was started again.", labels=["task", "table"]
         )
         for task in tasks:
             deaths.add_metric([task.task, task.table], task.deaths)
         yield deaths
-        yield CounterMetricFamily(
-            "recorder_loop_stalls", "How often the event loop stood still.", value=loop_stalls
+        stalls = CounterMetricFamily(
+            "recorder_loop_stalls", "How often the event loop stood still.", labels=["loop"]
         )
+        for loop, count in loop_stalls.items():
+            stalls.add_metric([loop], count)
+        yield stalls
 
     def _of_batches(self) -> Iterator[Metric]:
         lag = HistogramMetricFamily(

@@ -23,6 +23,7 @@ from recorder.flush_worker import WorkerState
 from recorder.given_up import GivenUp
 from recorder.intake import Intake
 from recorder.lifecycle import Lifecycle, State
+from recorder.loop_watch import LoopWatch
 from recorder.own_rows import OWN_TABLES
 from recorder.packs import packs_of
 from recorder.pipeline import Load
@@ -205,6 +206,10 @@ class Recorder(Intake):
     def watch(self, source: str, counts: Callable[[], SourceCounts]) -> None:
         """Show in the metrics what a source left out before it made rows; `counts` is called on the recorder's loop."""
         self._life.running()[0].sources[source] = counts
+
+    def watch_loop(self, loop: LoopWatch) -> None:
+        """Raise the alarm when another event loop of the process stands still, too; once the recorder runs."""
+        self._life.running()[0].board.loops.append(loop)
 
     def balance(self) -> dict[str, Balance]:
         """Per table, where the rows of this run are; after `close`, where they ended."""

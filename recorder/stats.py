@@ -118,5 +118,5 @@ class RecorderStats:
     """By subscription."""
     alarms: Sequence[AlarmStats] = ()
     deaths: Sequence[TaskDeaths] = ()
-    loop_stalls: int = 0
-    """How often the recorder's event loop stood still."""
+    loop_stalls: Mapping[str, int] = field(default_factory=dict)
+    """How often each event loop of the process stood still."""

@@ -39,7 +39,7 @@ RAISED, CLEARED = "alarm raised", "alarm cleared"
 
 
 class AlarmBoard:
-    """See the module. `tasks` are those of the recorder as a whole, which may become more."""
+    """See the module. `tasks` are those of the recorder as a whole; they and the loops may become more."""
 
     def __init__(
         self,
@@ -52,6 +52,8 @@ class AlarmBoard:
         loop_watch: LoopWatch,
     ):
         self.tasks: list[Supervised] = []
+        self.loops = [loop_watch]
+        """Event loops that are watched: the recorder's own, and others of the process."""
         self._settings = settings
         self._policy = AlarmPolicy(
             retry_s=settings.alarm_retry_s, clear_s=settings.alarm_clear_s, loss_s=settings.alarm_loss_s
@@ -60,8 +62,7 @@ class AlarmBoard:
         self._own = own
         self._contact = contact
         self._sources = sources
-        self._loop_watch = loop_watch
-        self._stalls_seen = 0
+        self._stalls_seen: Counter[str] = Counter()
         self._state = AlarmState()
         self._stillness: dict[str, Stillness] = {}
         self._late_s: dict[str, float] = {}
@@ -95,13 +96,13 @@ class AlarmBoard:
 
     def _troubles(self) -> Iterator[str]:
         """What is wrong with the recorder as a whole."""
-        if (stalls := self._loop_watch.stalls) > self._stalls_seen:
-            self._stalls_seen = stalls
-            yield f"its event loop stood still for more than {self._settings.loop_stall_s:g} s"
+        for loop in self.loops:
+            if (stalls := loop.stalls) > self._stalls_seen[loop.name]:
+                self._stalls_seen[loop.name] = stalls
+                yield f"had its event loop {loop.name} stand still for {self._settings.loop_stall_s:g} s or longer"
         yield from filter(None, (task.trouble() for task in self.tasks))
-        for source, ask in self._sources.items():
-            if (bus := ask().bus) is not None and bus.trouble:
-                yield f"of {source}: {bus.trouble}"
+        buses = (ask().bus for ask in self._sources.values())
+        yield from (bus.trouble for bus in buses if bus is not None and bus.trouble)
 
     def _table(self, name: str, recorded: RecordedTable, now_ns: int, late_s: float) -> TableLook:
         pipeline = recorded.pipeline
@@ -179,9 +180,9 @@ class AlarmBoard:
         ]
 
     @property
-    def loop_stalls(self) -> int:
-        """How often the recorder's event loop stood still."""
-        return self._loop_watch.stalls
+    def loop_stalls(self) -> dict[str, int]:
+        """How often each event loop stood still."""
+        return {loop.name: loop.stalls for loop in self.loops}
 
     def stats(self) -> list[AlarmStats]:
         """Every alarm that there may be, for the metrics: one that was never raised shows as such."""

@@ -37,6 +37,7 @@ from recorder.service.topics import TopicMap
 from recorder.settling import Handover
 from recorder.source_rows import SourceRow
 from recorder.stats import BusCounts, SourceCounts
+from recorder.supervised import Supervised
 
 log = get_logger("recorder.bus")
 
@@ -91,13 +92,15 @@ class Consumer:
         self._room = Room(recorder, self._receipts, window, keeps=self._acknowledges)
         self._stopping = False
         self._wake = asyncio.Event()
+        self._tend = Supervised(f"tend {self.name}", self._tend_forever)
+        self._supervised = (self._link.supervised, self._tend)
         self._tending: asyncio.Task[None] | None = None
 
     # -- lifecycle ----------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Begin; return once the first attempt to subscribe has ended, well or not."""
-        self._tending = asyncio.create_task(self._tend_forever(), name=f"tend {self.name}")
+        self._tending = self._tend.start()
         await self._link.start()
 
     async def stop_reading(self) -> None:
@@ -109,9 +112,7 @@ class Consumer:
         """Acknowledge what is durable by now, and leave the bus."""
         await self.stop_reading()
         await asyncio.sleep(0)  # lets in what the recorder's loop has told
-        if self._tending is not None:
-            self._tending.cancel()
-            await asyncio.gather(self._tending, return_exceptions=True)
+        await self._tend.close()
         await self._ack_done()
         await self._link.close()
 
@@ -129,7 +130,9 @@ class Consumer:
 
     @property
     def failed(self) -> str:
-        """Which of its tasks has ended though nobody ended it, and why; empty while it lives."""
+        """Which of its tasks is gone though nobody ended it, and why; empty while it lives. One that died is started
+        again, and is none.
+        """
         for task in (self._link.reading, self._tending):
             if task is not None and task.done():
                 why = "cancelled" if task.cancelled() else repr(task.exception())
@@ -167,6 +170,8 @@ class Consumer:
             rows=counts.rows,
             unacknowledged=self._receipts.pending,
             oldest_unacknowledged_s=time.monotonic() - oldest_s if oldest_s is not None else 0.0,
+            deaths=sum(task.deaths for task in self._supervised),
+            trouble="; ".join(filter(None, (task.trouble() for task in self._supervised))),
         )
 
     # -- messages to rows -----------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from contextlib import aclosing
 from recorder.backoff import Backoff
 from recorder.bus.base import BusMessage, BusNotice, Guarantee, Subscription
 from recorder.log import get_logger
+from recorder.supervised import Supervised
 
 log = get_logger("recorder.bus")
 
@@ -44,6 +45,7 @@ class BusLink:
         """Why nothing is delivered; empty while it is."""
         self.restarts = 0
         """How often a subscription was opened again."""
+        self.supervised = Supervised(f"read {self.name}", self._read_forever)
         self.reading: asyncio.Task[None] | None = None
         self._subscription = subscription
         self._open = open_subscription
@@ -56,14 +58,12 @@ class BusLink:
 
     async def start(self) -> None:
         """Begin; return once the first attempt to subscribe has ended, well or not."""
-        self.reading = asyncio.create_task(self._read_forever(), name=f"read {self.name}")
+        self.reading = self.supervised.start()
         await self._first_try.wait()
 
     async def stop(self) -> None:
         """Take no more messages; acknowledgements still go out. Idempotent."""
-        if self.reading is not None:
-            self.reading.cancel()
-            await asyncio.gather(self.reading, return_exceptions=True)
+        await self.supervised.close()
 
     async def close(self) -> None:
         """Leave the bus."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from recorder.bus.base import Guarantee
 from recorder.errors import RecorderError, SettingsError
 from recorder.log import get_logger
+from recorder.loop_watch import LoopWatch
 from recorder.own_rows import OWN_TABLES
 from recorder.recorder import Recorder
 from recorder.service import checks
@@ -74,6 +75,7 @@ class Service:
         self._failed = ""
         self._readiness = Readiness()
         self._recorder: Recorder | None = None
+        self._loop_watch = LoopWatch(stall_s=settings.loop_stall_s, name="service")
         self._endpoint: DevServer | None = None
         self.stuck = False
         """After `run`: calls of the database would not end, and the process is to end by `os._exit`. The interpreter's
@@ -96,6 +98,7 @@ class Service:
                 if await self._start(recorder):
                     await self._run_with(recorder, makers)
             finally:
+                self._loop_watch.close()
                 lost = await self._shut(recorder)
         return self._exit_code(lost)
 
@@ -132,6 +135,8 @@ class Service:
     ) -> None:
         checks.tell_database(self._settings, recorder.status())
         checks.tell_health(recorder)
+        self._loop_watch.start()
+        recorder.watch_loop(self._loop_watch)
         if self._serve:
             await self._open_endpoint(self._serve)
         for make in makers:

@@ -35,7 +35,7 @@ NAMES = {
     "recorder_alarm": ("gauge", {"alarm", "table"}),
     "recorder_alarm_raises": ("counter", {"alarm", "table"}),
     "recorder_task_deaths": ("counter", {"task", "table"}),
-    "recorder_loop_stalls": ("counter", set()),
+    "recorder_loop_stalls": ("counter", {"loop"}),
     "recorder_build_info": ("gauge", {"version"}),
     "recorder_uptime_seconds": ("gauge", set()),
     "recorder_bus_messages": ("counter", {"bus", "kind"}),
@@ -80,7 +80,7 @@ def _stats() -> RecorderStats:
             AlarmStats("RecorderLag", "fills", raised=False, raises=1),
         ],
         deaths=[TaskDeaths("worker", "fills", 4)],
-        loop_stalls=3,
+        loop_stalls={"recorder": 3},
         buses={
             "zmq://here": BusCounts(
                 guarantee="at-least-once",
@@ -139,7 +139,7 @@ def test_values_are_what_was_counted(metrics: RecorderMetrics) -> None:
     assert value("recorder_alarm", {"alarm": "RecorderLag", "table": "fills"}) == 0
     assert value("recorder_alarm_raises_total", {"alarm": "RecorderLag", "table": "fills"}) == 1
     assert value("recorder_task_deaths_total", {"task": "worker", "table": "fills"}) == 4
-    assert value("recorder_loop_stalls_total", {}) == 3
+    assert value("recorder_loop_stalls_total", {"loop": "recorder"}) == 3
     assert value("recorder_sink_errors_total", {"table": "fills", "code": "60", "kind": "HoldError"}) == 1
 
 
