@@ -48,6 +48,7 @@ HOMES = {
     "version": Home(
         "recorder.cli.version:version", "Show the versions of the recorder and what it stands on."
     ),
+    "wal": Home("recorder.cli.wal:wal", "Look into the logs of tables, and mend them."),
 }
 
 
