@@ -80,13 +80,13 @@ class Replay:
         self._batch_rows = batch_rows
         # A run is there twice while it is made one: its pieces and itself; and the frame that is being read.
         self._run_bytes_max = max(1, memory_bytes_max // 3)
-        self._fetch = RowFetch(found)
         self._told = [*found.damage, *ahead(found, places), *told]
+        self._fetch = RowFetch(found, self._told)
         self._lost = PlaceSet(part for one in found.lost for part in places.missing_of(one))
         self.rows_to_go = sum(one.rows for item in self._items for one in item.ranges)
         """Known at once; falls with each batch."""
-        self.bytes_to_go = sum(found.bytes_of(one) for item in self._items for one in item.ranges)
-        """About what these rows take in the log."""
+        self._rows = self.rows_to_go
+        self._bytes = sum(found.bytes_of(one) for item in self._items for one in item.ranges)
 
     @property
     def seals(self) -> tuple[Seal, ...]:
@@ -94,9 +94,14 @@ class Replay:
         return tuple(self._survey.seals)
 
     @property
+    def bytes_to_go(self) -> int:
+        """About what the rows to go take in the log."""
+        return self._bytes * self.rows_to_go // max(1, self._rows)
+
+    @property
     def damage(self) -> list[Damage]:
         """What is wrong with the log, as known by now."""
-        return [*self._told, *self._fetch.damage]
+        return list(self._told)
 
     @property
     def lost(self) -> tuple[Range, ...]:
@@ -133,7 +138,7 @@ class Replay:
             sum(piece.range.rows for piece in pieces) == seal.rows
             and len({piece.schema_hash for piece in pieces}) == 1
         ):
-            self._count(seal.ranges)
+            self.rows_to_go -= seal.rows
             yield ReplayBatch(joined(pieces), seal.ranges, pieces[0].schema_hash, seal=seal)
             return
         # Its rows were there when the log was gone through, and are not any more, or cannot be decoded.
@@ -171,7 +176,7 @@ class Replay:
         if pieces:
             yield self._run(pieces, broken)
         missing = [part for asked in ranges for part in counted.missing_of(asked)]
-        self._count(missing)
+        self.rows_to_go -= sum(part.rows for part in missing)
         self._lost.update(missing)
 
     def _cut(self, piece: Piece) -> Iterator[Piece]:
@@ -181,13 +186,8 @@ class Replay:
 
     def _run(self, pieces: list[Piece], broken: Seal | None) -> ReplayBatch:
         ranges = tuple(PlaceSet(piece.range for piece in pieces))
-        self._count(ranges)
+        self.rows_to_go -= sum(one.rows for one in ranges)
         return ReplayBatch(joined(pieces), ranges, pieces[0].schema_hash, broken_seal=broken)
-
-    def _count(self, ranges: Iterable[Range]) -> None:
-        for one in ranges:
-            self.rows_to_go -= one.rows
-            self.bytes_to_go = max(0, self.bytes_to_go - self._survey.bytes_of(one))
 
 
 def _one_run(first: Item, other: Item) -> bool:

@@ -7,6 +7,7 @@ stretch of headers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,16 +55,16 @@ def joined(pieces: Sequence[Piece]) -> pa.RecordBatch:
 class RowFetch:
     """See the module. One caller at a time; `close` when done."""
 
-    def __init__(self, survey: Survey):
-        self.damage: list[Damage] = []
-        """Frames that were sound when they were surveyed, and whose rows cannot be had."""
+    def __init__(self, survey: Survey, damage: list[Damage]):
         self._survey = survey
+        self._damage = damage
+        """What is found is told here: frames that were sound when they were surveyed, and whose rows cannot be had."""
         self._segment: Segment | None = None
         self._offset = 0
         """Of the frame that was read last in this segment, and its first sequence."""
         self._first = 0
         self._frame: tuple[Path, int, pa.RecordBatch | None] | None = None
-        self._told: set[tuple[Path, int]] = set()
+        self._told: set[tuple[str, int]] = set()
 
     def pieces(self, asked: Range) -> Iterator[Piece]:
         """The rows of a range, in order, without those that cannot be had, which are told.
@@ -91,7 +92,7 @@ class RowFetch:
             if common is None:
                 continue
             self._offset, self._first = frame.offset, header.first
-            rows = self._decoded(segment, frame)
+            rows = self._decoded(segment, frame, held)
             if rows is not None:
                 part = rows.slice(common.first - header.first, common.rows)
                 # A few rows must not keep a large frame in memory: a run may have such rows of many frames.
@@ -99,17 +100,22 @@ class RowFetch:
                     common, part if 2 * common.rows >= header.rows else _copied(part), stretch.schema_hash
                 )
 
-    def _decoded(self, segment: Segment, frame: Frame) -> pa.RecordBatch | None:
+    def _decoded(self, segment: Segment, frame: Frame, held: Range) -> pa.RecordBatch | None:
         if self._frame is not None and self._frame[:2] == (segment.path, frame.offset):
             return self._frame[2]
         self._frame = None  # before the next one is decoded: one at a time
         rows = None
+        nbytes, payload = frame.end - frame.offset, segment.payload(frame)
+        told = Damage(
+            Harm.PAYLOAD, str(segment.path), frame.offset, nbytes, held.epoch, held.first, held.rows
+        )
         try:
-            rows = segment.rows(frame)
+            if payload is not None:
+                rows = segment.decode(frame, payload)
         except FormatError as error:
-            self._tell(
-                Harm.UNDECODABLE, segment.path, frame.offset, frame.end - frame.offset, detail=str(error)
-            )
+            told = replace(told, harm=Harm.UNDECODABLE, detail=str(error))
+        if rows is None:
+            self._tell(told)
         self._frame = (segment.path, frame.offset, rows)
         return rows
 
@@ -123,15 +129,15 @@ class RowFetch:
             return opened
         if isinstance(opened, Segment):
             opened.close()
-        self._tell(
-            Harm.UNREADABLE, stretch.path, 0, 0, detail="it was there a moment ago; somebody removed it"
-        )
+        gone = "it was there a moment ago; somebody removed it"
+        self._tell(Damage(Harm.UNREADABLE, str(stretch.path), rows=None, detail=gone))
         return None
 
-    def _tell(self, harm: Harm, path: Path, offset: int, nbytes: int, *, detail: str) -> None:
-        if (path, offset) not in self._told:
-            self._told.add((path, offset))
-            self.damage.append(Damage(harm, str(path), offset, nbytes, detail=detail))
+    def _tell(self, damage: Damage) -> None:
+        place = (damage.file, damage.offset)
+        if place not in self._told:
+            self._told.add(place)
+            self._damage.append(damage)
 
     def close(self) -> None:
         """Give back what it holds. It may be asked again."""
