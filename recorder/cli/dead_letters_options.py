@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from recorder.cli.reader import Reader
     from recorder.dead_letters.examine import Examiner
-    from recorder.dead_letters.rebuild import Rebuilder
     from recorder.dead_letters.store import Filter, Store
     from recorder.settings import Settings
 
@@ -109,36 +108,6 @@ def when_shown(ns: int) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S}.{rest // 1_000_000:03}"
 
 
-def rebuilder_of(settings: Settings) -> Rebuilder:
-    """What makes rows of letters by these settings.
-
-    Raises:
-        SettingsError: they cannot be used.
-    """
-    from recorder.dead_letters.rebuild import Rebuilder
-    from recorder.packs import packs_of
-    from recorder.service.assembly import Assembly
-
-    assembly = Assembly(settings)
-    tables = {table.name: table for pack in packs_of(settings) for table in pack.tables}
-    return Rebuilder(
-        tables,
-        assembly.topics(settings),
-        assembly.open_normaliser,
-        assembly.order_ids,
-        frozenset(name for name, table in tables.items() if not settings.for_table(table).enabled),
-    )
-
-
-def ignoring(settings: Settings, rebuilder: Rebuilder) -> frozenset[str]:
-    """The tables that drop fields they do not have."""
-    return frozenset(
-        name
-        for name, table in rebuilder.tables.items()
-        if settings.for_table(table).unknown_fields == "ignore"
-    )
-
-
 class Reading(NamedTuple):
     """A database to look at."""
 
@@ -154,17 +123,15 @@ def reading(settings: Settings) -> Iterator[Reading]:
         Failure, SinkError: there is no such database, or it cannot be opened.
         SettingsError: the settings cannot be used.
     """
-    from recorder.dead_letters.examine import Examiner
-    from recorder.dead_letters.fitness import unfit_tables
+    from recorder.dead_letters.assembly import examiner_on, rebuilder_of
     from recorder.dead_letters.store import Store, blocking
 
     rebuilder = rebuilder_of(settings)
     reader = open_reader(settings)
     try:
         asked = _Asked(reader)
-        unfit = unfit_tables(asked, settings.database, rebuilder.tables.values())
         store = Store(blocking(asked.arrow), settings.database)
-        yield Reading(store, Examiner(store, rebuilder, unfit, ignoring(settings, rebuilder)))
+        yield Reading(store, examiner_on(asked, settings.database, store, rebuilder))
     finally:
         reader.close()
 

@@ -13,12 +13,13 @@ import click
 
 from recorder.cli.database import folder_of, must_exist, server_client
 from recorder.cli.dead_letters_ls import MESSAGE
-from recorder.cli.dead_letters_options import filter_of, filters, ignoring, rebuilder_of
+from recorder.cli.dead_letters_options import filter_of, filters
 from recorder.cli.errors import EXIT_FAILURE, Failure, Terminated
 from recorder.cli.options import Invocation, Number, pass_invocation
 from recorder.cli.output import counted, emit_json, emit_table, note, progress
 
 if TYPE_CHECKING:
+    from recorder.dead_letters.assembly import Chosen
     from recorder.dead_letters.examine import Examined, Examiner
     from recorder.dead_letters.letter import Letter
     from recorder.dead_letters.rebuild import Fault
@@ -31,15 +32,6 @@ SHOWN_CHARACTERS = 80
 LIMIT = 100_000
 
 Faulty = tuple["Letter", Sequence["Fault"]]
-
-
-@dataclass
-class _Chosen:
-    """The letters to retry, oldest first, without their payloads; how many of those asked for are closed."""
-
-    letters: list[Letter] = field(default_factory=list)
-    closed: int = 0
-    cut: bool = False
 
 
 @dataclass
@@ -113,6 +105,8 @@ class _Run:
     """One run of the command."""
 
     def __init__(self, invocation: Invocation, settings: Settings, wanted: Filter, limit: int, wait_s: float):
+        from recorder.dead_letters.assembly import rebuilder_of
+
         self.told: Told | None = None
         self._closed = 0
         self._json = invocation.json
@@ -124,6 +118,7 @@ class _Run:
 
     async def run(self, *, dry_run: bool, ask: bool) -> None:
         """Look, ask, do."""
+        from recorder.dead_letters.assembly import examiner_of
         from recorder.dead_letters.retry import Retry
         from recorder.dead_letters.store import Store
         from recorder.sink.open import open_sink
@@ -137,7 +132,7 @@ class _Run:
             store = Store(sink.query_arrow, settings.database)
             chosen = await self._choose(store)
             self._closed = chosen.closed
-            examiner = await self._examiner(sink, store, chosen.letters)
+            examiner = await examiner_of(sink, settings, store, self._rebuilder, chosen.letters)
             if (dry_run or ask) and not await self._agreed(store, examiner, chosen, dry_run=dry_run):
                 return
             retry = Retry(sink, settings, store, examiner, waiting=lambda why: note(f"waiting: {why}"))
@@ -175,45 +170,21 @@ class _Run:
 
     # -- steps ----------------------------------------------------------------------------------------------------
 
-    async def _choose(self, store: Store) -> _Chosen:
-        """The letters that are meant and not known to be closed."""
-        chosen = _Chosen()
-        seen: set[tuple[int, int]] = set()
-        async for page in store.pages(self._wanted, newest_first=False):
-            seen.update(letter.id for letter in page if self._wanted.ids)
-            closed = await store.closed(page)
-            chosen.closed += len(closed)
-            chosen.letters += [letter for letter in page if letter.id not in closed]
-            if len(chosen.letters) > self._limit:
-                chosen.letters, chosen.cut = chosen.letters[: self._limit], True
-                note(
-                    f"only the oldest {counted(self._limit, 'letter')}; run again for the rest, or give --limit"
-                )
-                break
-        if not chosen.cut and (missing := [name for name in self._wanted.ids if name not in seen]):
-            from recorder.dead_letters.letter import name_of
+    async def _choose(self, store: Store) -> Chosen:
+        from recorder.dead_letters.assembly import choose
+        from recorder.dead_letters.letter import name_of
 
+        chosen = await choose(store, self._wanted, self._limit)
+        if chosen.missing:
             raise Failure(
-                f"there is no dead letter {', '.join(map(name_of, missing[:5]))}; nothing was retried; "
+                f"there is no dead letter {', '.join(map(name_of, chosen.missing[:5]))}; nothing was retried; "
                 '"recorder dead-letters ls --all" lists them'
             )
+        if chosen.cut:
+            note(f"only the oldest {counted(self._limit, 'letter')}; run again for the rest, or give --limit")
         return chosen
 
-    async def _examiner(self, sink: Any, store: Store, letters: Sequence[Letter]) -> Examiner:
-        from recorder.dead_letters.examine import Examiner
-        from recorder.dead_letters.fitness import unfit_tables
-        from recorder.dead_letters.origin import OfMessage, origin_of
-        from recorder.normalise.order_ids_load import load_order_ids
-        from recorder.schema_start import SinkExecutor
-
-        rebuilder, database = self._rebuilder, self._settings.database
-        executor = SinkExecutor(sink, asyncio.get_running_loop())
-        unfit = await asyncio.to_thread(unfit_tables, executor, database, rebuilder.tables.values())
-        if "orders" in rebuilder.tables and any(isinstance(origin_of(one), OfMessage) for one in letters):
-            await load_order_ids(sink, database, rebuilder.order_ids)
-        return Examiner(store, rebuilder, unfit, ignoring(self._settings, rebuilder))
-
-    async def _agreed(self, store: Store, examiner: Examiner, chosen: _Chosen, *, dry_run: bool) -> bool:
+    async def _agreed(self, store: Store, examiner: Examiner, chosen: Chosen, *, dry_run: bool) -> bool:
         """Say what would be done; whether to do it."""
         plan = _Plan(closed=chosen.closed)
         with _bar("looking", len(chosen.letters)) as advance:

@@ -53,7 +53,6 @@ class Examiner:
     store: Store
     rebuilder: Rebuilder
     unfit: Mapping[str, str]
-    ignore_unknown: frozenset[str] = frozenset()
 
     async def examine(self, letters: Sequence[Letter]) -> list[Examined]:
         """The letters, read with their payloads, in the order given."""
@@ -65,7 +64,7 @@ class Examiner:
         closed = await self.store.closed(letters)  # also of rows that cannot be made any more
         there = await self.store.present(by_table)
         absent = [row for _, found in made for row in found.rows if row.identity not in there[row.table]]
-        refused = build(absent, self.rebuilder.tables, ignore_unknown=self.ignore_unknown).refused
+        refused = build(absent, self.rebuilder.tables, ignore_unknown=self.rebuilder.ignore_unknown).refused
         refused |= {
             (row.table, row.identity): Fault("held", self.unfit[row.table], row.table)
             for row in absent

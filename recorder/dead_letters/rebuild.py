@@ -54,13 +54,15 @@ class Rebuilt:
 
 @dataclass
 class Rebuilder:
-    """See the module. `tables` are those of the packs by name, `off` those that are not recorded."""
+    """See the module. `tables` are those of the packs by name, `off` those that are not recorded, and `ignore_unknown`
+    those that drop fields they do not have."""
 
     tables: Mapping[str, Table]
     topics: TopicMap
     open_normaliser: Callable[[str], Normaliser]
     order_ids: OrderIds = field(default_factory=lambda: OrderIds(0))
     off: frozenset[str] = frozenset()
+    ignore_unknown: frozenset[str] = frozenset()
 
     def rebuild(self, letter: Letter) -> Rebuilt:
         """What a letter makes. Never raises: what is wrong with it is a fault."""

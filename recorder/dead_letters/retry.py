@@ -136,7 +136,7 @@ class Retry:
     async def _portion(self, found: Sequence[Examined]) -> None:
         rebuilder = self._examiner.rebuilder
         rows = [row for one in found for row in one.absent]
-        built = build(rows, rebuilder.tables, ignore_unknown=self._examiner.ignore_unknown)
+        built = build(rows, rebuilder.tables, ignore_unknown=rebuilder.ignore_unknown)
         failed: dict[Place, Fault] = dict(built.refused)
         for batch in built.batches:
             failed |= await self._flush(batch)
