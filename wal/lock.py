@@ -71,8 +71,9 @@ class FolderLock:
 
 def _about_us() -> bytes:
     since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    program = " ".join(sys.orig_argv)
-    text = f"process {os.getpid()} ({program:.300}), since {since}\n"
+    # Not its arguments: they may hold what is in no file.
+    program = " ".join(f"{sys.executable} {sys.argv[0] if sys.argv else ''}".split())
+    text = f"process {os.getpid()} ({program:.600}), since {since}\n"
     return text.encode(errors="replace")[:_TEXT_BYTES_MAX]
 
 
