@@ -33,10 +33,10 @@ class Machine:
     def line(self) -> str:
         """One line for people."""
         where = f"at {self.server}" if self.server else f"in chDB {self.packages.get('chdb', '?')}"
+        engine = f"ClickHouse {self.engine} {where}, " if self.engine else ""
         return (
             f"{self.cores} cores ({self.processor}), {self.memory_bytes / 2**30:.0f} GiB, {self.system}, "
-            f"Python {self.python}, ClickHouse {self.engine} {where}, "
-            f"load {self.load_1min:.1f} at start"
+            f"Python {self.python}, {engine}load {self.load_1min:.1f} at start"
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -45,7 +45,8 @@ class Machine:
 
 
 def describe_machine(engine: str, *, server: str = "") -> Machine:
-    """This machine; `engine` is the version that the database gave, `server` where that is, if not in this process."""
+    """This machine; `engine` is the version that the database gave, empty where none is part of the run; `server` where
+    that is, if not in this process."""
     return Machine(
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         processor=_processor(),
