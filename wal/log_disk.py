@@ -144,7 +144,7 @@ class LogDisk:
     def wants_next(self) -> bool:
         """Whether the active segment is half full and the next one is not there yet; if so, `prepare_next` is due."""
         active = self._active
-        if active is None or 2 * active.offset < active.size:
+        if active is None or not active.half_full:
             return False
         with self._lock:
             if self._next is not None or self._preparing or self._over:

@@ -91,6 +91,12 @@ class SegmentWriter:
         """Which segment it is."""
         return self.preamble.number
 
+    @property
+    def half_full(self) -> bool:
+        """Whether half of the room for frames is taken."""
+        start = self.preamble.frames_from
+        return 2 * (self.offset - start) >= self.size - start
+
     def room_for(self, frames: Sequence[Ready]) -> int:
         """How many of these, from the first on, fit."""
         end = self.offset

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -152,7 +153,7 @@ def test_dictionaries_are_refused_when_the_log_is_opened(tmp_path: pathlib.Path,
     """Wherever they are in a type: a frame is one message, and they take two."""
     words = pa.dictionary(pa.int8(), pa.string())
     for kind in (words, pa.list_(words), pa.struct([("a", pa.map_(pa.string(), words))])):
-        with pytest.raises(ValueError, match="t: column w is .*dictionary.*; log the values themselves"):
+        with pytest.raises(ValueError, match=r"t: column w is .*dictionary.*; log the values themselves"):
             LogWriter.open(tmp_path / "log", "t", pa.schema([("w", kind)]), commit=commit)
     assert not (tmp_path / "log").exists()
 
@@ -208,7 +209,7 @@ def test_cut_keeps_everything_in_order(shapes: list[tuple[Kind, int, int]]) -> N
         first += count if batch is not None else 0
     groups = list(cut(items))
     assert [item for group in groups for item in group] == items
-    for group, following in zip(groups, [*groups[1:], None], strict=True):
+    for group, following in zip(groups, [*groups[1:], None], strict=False):
         assert len(group) == 1 or all(item.kind is Kind.ROWS for item in group)
         assert len(group) == 1 or sum(item.nbytes for item in group) <= FRAME_ARROW_BYTES
         if following is not None and group[-1].kind is following[0].kind is Kind.ROWS:
@@ -348,13 +349,14 @@ def test_what_waits_has_a_bound(open_log: Open, tmp_path: pathlib.Path) -> None:
     writer = open_log(options=replace(SMALL, pending_bytes_max=50_000), files=files)
     append(writer, 1)
     assert hanging.hanging.wait(10)
-    taken = 1
-    with pytest.raises(
-        LogFull, match=r"t: \d+ bytes wait .*pending_bytes_max=50000; the disk does not keep up"
-    ):  # noqa: PT012
-        while True:
+    taken, full = 1, ""
+    while not full:
+        try:
             writer.append(rows(taken, 10))
             taken += 10
+        except LogFull as error:
+            full = str(error)
+    assert re.match(r"t: \d+ bytes wait .*pending_bytes_max=50000; the disk does not keep up", full)
     assert taken > 10
     assert 40_000 < writer.stats().pending_bytes <= 50_000
     hanging.release()
