@@ -83,7 +83,7 @@ class Housekeeping:
                     rows=sum(gap.rows for gap in gaps),
                     reasons={gap.reason: gap.rows for gap in gaps},
                 )
-        self._board.look()
+        self._board.glance()
 
     def _sample(self) -> None:
         """Record the recorder's own metrics."""

@@ -52,7 +52,7 @@ class Observer:
         """A table's worker changed its state."""
         if state is WorkerState.HELD:
             self._held.add(table)
-            self._board.look()  # now: it may be mended before the next look, and is to be told all the same
+            self._board.glance()  # now: it may be mended before the next look, and is to be told all the same
         elif state is WorkerState.RETRYING:
             if table not in self._held:
                 self._tell(FAILS, table, why)

@@ -28,7 +28,7 @@ HEALTHY_S = 30.0
 class Supervised:
     """See the module. `start` and `close` on its loop; `table` is whose task it is, empty for the recorder's own.
 
-    `died` is told, on the loop, why it died.
+    `died` is told, on the loop, why it died; `backoff` is `BACKOFF` unless given.
     """
 
     def __init__(
@@ -38,14 +38,14 @@ class Supervised:
         *,
         table: str = "",
         died: Callable[[str], None] | None = None,
-        backoff: Backoff = BACKOFF,
+        backoff: Backoff | None = None,
     ):
         self.name = name
         self.table = table
         self.deaths = 0
         self._run = run
         self._died = died
-        self._backoff = backoff
+        self._backoff = backoff or BACKOFF
         self._task: asyncio.Task[None] | None = None
         self._waits = False
         self._why = ""

@@ -120,6 +120,10 @@ def test_two_buses_of_which_one_is_dead(place: Place, tmp_path: pathlib.Path) ->
                 assert publisher.publish("orders", order(1, client_order_id="1"))
                 assert publisher.flush(60)
             assert recorder.rows("orders") == 1
+            with urllib.request.urlopen(f"{recorder.health}/metrics", timeout=10) as answer:
+                assert 'recorder_loop_stalls_total{loop="service"} 0.0' in answer.read().decode(), (
+                    "it is watched"
+                )
             (reason,) = recorder.reasons() or [""]
             assert dead in reason
             assert "is down" in reason

@@ -69,6 +69,12 @@ def test_a_recorder_that_is_not_ready_says_why_with_exit_code_3(
         assert told.returncode == 3, told.stderr
         assert told.stdout.startswith("NOT READY: recorder ")
         assert "orders is held: no such column" in told.stdout
+        (line,) = [line for line in told.stdout.splitlines() if line.startswith("ALARM ")]
+        assert line.startswith("ALARM RecorderFailure (error) for 0 min ")
+        assert line.endswith(" s: orders is held: no such column")
+        found = json.loads(run_command("status", "--url", address, "--json", cwd=tmp_path).stdout)
+        (alarm,) = found["alarms"]
+        assert (alarm["alarm"], alarm["table"]) == ("RecorderFailure", "orders")
         sink.always("orders", None)
         recorder.flush(WAIT_S)
 

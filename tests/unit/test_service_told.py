@@ -44,7 +44,7 @@ def test_what_may_be_lost_counts_as_lost(rows: int, again: int, no_more: int, ex
 
 def observer() -> Observer:
     """One that has a log alone."""
-    nobody: Any = types.SimpleNamespace(look=lambda: None)
+    nobody: Any = types.SimpleNamespace(glance=lambda: None)
     return Observer({}, nobody, nobody, nobody)
 
 
