@@ -23,7 +23,8 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.gcstate import gc_state
-from benchmarks.ingest_sides import TABLES, arrow_batches, make_rows
+from benchmarks.ingest_sides import TABLES, arrow_batches
+from benchmarks.rows import make_reel
 from benchmarks.stats import Nanoseconds
 from benchmarks.wal_rivals import Rival, RivalKind
 from recorder.cli.errors import Failure
@@ -40,30 +41,41 @@ SYNC_TIMEOUT_S = 60.0
 _FULL_S = 0.001
 
 
-@dataclass(frozen=True)
-class Load:
-    """What a side is given: slices of rows, again and again, and for how long."""
+Form = Callable[[pa.RecordBatch], Sequence[Any]]
 
-    slices: Sequence[pa.RecordBatch]
-    seconds: float
-    rate: float
-    """Rows/s of the run at a rate."""
+
+class Load:
+    """What a side is given: slices of rows, again and again, for `seconds`; at `rate` rows/s, or as fast as it goes."""
+
+    def __init__(self, slices: Sequence[pa.RecordBatch], seconds: float, rate: float):
+        self.slices = slices
+        self.seconds = seconds
+        self.rate = rate
+        self._forms: dict[Form, list[Sequence[Any]]] = {}
 
     @property
     def schema(self) -> pa.Schema:
         """Of all slices."""
         return self.slices[0].schema
 
-    def groups(self) -> list[pa.RecordBatch]:
-        """The same rows in groups of at least `GROUP_ROWS`, or all as one where there are fewer."""
-        found, gathered, rows = [], [], 0
-        for one in self.slices:
-            gathered.append(one)
-            rows += one.num_rows
-            if rows >= GROUP_ROWS:
-                found.append(pa.concat_batches(gathered))
-                gathered, rows = [], 0
-        return found or [pa.concat_batches(gathered)]
+    def forms(self, form: Form) -> list[Sequence[Any]]:
+        """Each slice's rows as somebody wants them, made once for all rounds and for all who want them so."""
+        if form not in self._forms:
+            self._forms[form] = [form(one) for one in self.slices]
+        return self._forms[form]
+
+    def groups(self, form: Form) -> list[tuple[list[Any], int]]:
+        """The same rows in groups of at least `GROUP_ROWS`, or all as one where there are fewer; and their bytes."""
+        found: list[tuple[list[Any], int]] = []
+        rows: list[Any] = []
+        nbytes = 0
+        for one, made in zip(self.slices, self.forms(form), strict=True):
+            rows.extend(made)
+            nbytes += one.nbytes
+            if len(rows) >= GROUP_ROWS:
+                found.append((rows, nbytes))
+                rows, nbytes = [], 0
+        return found or [(rows, nbytes)]
 
 
 @dataclass(frozen=True)
@@ -90,8 +102,8 @@ class Measured:
 
 def fills(slice_rows: int, rows: int = 30_000) -> list[pa.RecordBatch]:
     """Ready rows of `fills`, as the recorder's builder makes them, in slices."""
-    table = TABLES[TABLE]
-    return arrow_batches(table, make_rows(table), rows, slice_rows)
+    made = [row for _, row in itertools.islice(make_reel([TABLE], 25_000.0).events(), rows)]
+    return arrow_batches(TABLES[TABLE], made, rows, slice_rows)
 
 
 def due_slices(load: Load) -> Iterator[tuple[float, pa.RecordBatch]]:
@@ -201,13 +213,11 @@ def _closed(writer: LogWriter) -> None:
 
 def measure_rival(kind: RivalKind, folder: Path, load: Load) -> Measured:
     """A rival: whoever calls it gathers a group, and waits until it is written."""
-    forms = [kind.form(group) for group in load.groups()]
-    slices = [kind.form(one) for one in load.slices]
-    sizes = [group.nbytes for group in load.groups()]
+    groups, slices = load.groups(kind.form), load.forms(kind.form)
     for name in ("fast", "paced"):
         (folder / name).mkdir(parents=True)
     with gc_state("freeze"):
-        fast = _rival_fast(kind, folder / "fast", load, forms, sizes)
+        fast = _rival_fast(kind, folder / "fast", load, groups)
         rival = kind(folder / "paced", load.schema)
         try:
             cpu = _Cpu()
@@ -224,17 +234,17 @@ def measure_rival(kind: RivalKind, folder: Path, load: Load) -> Measured:
 
 
 def _rival_fast(
-    kind: RivalKind, folder: Path, load: Load, forms: Sequence[Sequence[Any]], sizes: Sequence[int]
+    kind: RivalKind, folder: Path, load: Load, groups: Sequence[tuple[list[Any], int]]
 ) -> tuple[int, float, int, int, float]:
     rival = kind(folder, load.schema)
     rows = nbytes = 0
     try:
         cpu, began_s = _Cpu(), time.perf_counter()
-        for form, size in zip(itertools.cycle(forms), itertools.cycle(sizes), strict=False):
+        for group, size in itertools.cycle(groups):
             if time.perf_counter() - began_s > load.seconds:
                 break
-            rival.put(form)
-            rows += len(form)
+            rival.put(group)
+            rows += len(group)
             nbytes += size
         elapsed_s, cpu_s = time.perf_counter() - began_s, cpu.used_s()
         on_disk = disk_bytes(folder)

@@ -15,17 +15,17 @@ from wal.segment import Segment
 
 @contextlib.contextmanager
 def alone(log: Log) -> Iterator[None]:
-    """Hold the log's lock.
+    """Hold the log's lock, in each of its folders that is there.
 
     Raises:
         LogLocked: somebody writes to it, who is named.
         OSError: the lock cannot be had.
     """
-    lock = FolderLock(log.folder, OS_FILES)
-    try:
+    with contextlib.ExitStack() as held:
+        for folder in log.folders:
+            if folder.is_dir():
+                held.callback(FolderLock(folder, OS_FILES).release)
         yield
-    finally:
-        lock.release()
 
 
 def name_inside(log: Log) -> str:
