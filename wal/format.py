@@ -173,12 +173,12 @@ def _say_what_it_is(start: bytes, where: str) -> None:
         offsets.append((offsets[-1] or PREAMBLE_BYTES_MIN // 2) * 2)
     ours = [offset for offset in offsets if start[offset : offset + 8] == SEGMENT_MAGIC]
     versions = {int.from_bytes(start[offset + 8 : offset + 10], "little") for offset in ours}
-    if versions and VERSION not in versions:
+    if VERSION not in versions and max(versions, default=0) > VERSION:
         raise NewerFormat(
             f"{where}: format {max(versions)}, this program reads {VERSION}; it is left alone, read it with the "
             "version that wrote it, or a later one"
         )
-    if not ours and any(start):
+    if not ours and any(start) and not SEGMENT_MAGIC.startswith(start[: len(SEGMENT_MAGIC)]):
         raise ForeignFile(f"{where}: this is no segment of a log; it is left alone, move it away")
 
 

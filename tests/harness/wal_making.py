@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
 
 from wal import names
+from wal.files import OsFiles
 from wal.format import (
     FRAME_HEADER_BYTES,
     FrameHeader,
@@ -29,6 +31,7 @@ SCHEMA = pa.schema([pa.field("epoch", pa.uint64()), pa.field("n", pa.uint64())])
 EPOCH = 77
 
 
+@cache
 def rows_of(epoch: int, first: int, rows: int) -> pa.RecordBatch:
     """Rows that say which place they belong to, so that a reader can be held to it."""
     numbers = pa.array(range(first, first + rows), pa.uint64())
@@ -107,6 +110,19 @@ def make_segment(
     made = Made(folder / names.segment_name(number), preamble, bytes(data) + bytes(tail), frames)
     made.write()
     return made
+
+
+class Unsynced(OsFiles):
+    """Nothing here loses its power: syncing ten thousand logs would only take long."""
+
+    def fsync(self, fd: int) -> None:
+        """Nothing."""
+
+    def sync_folder(self, folder: Path) -> None:
+        """Nothing."""
+
+
+UNSYNCED = Unsynced()
 
 
 def read_ranges(reader: LogReader, *, check: bool = True) -> list[Range]:
