@@ -70,7 +70,8 @@ def _show(repaired: _Repaired, *, yes: bool) -> None:
     for path in repaired.unfinished:
         click.echo(f"{name}: {path}: {'removed' if yes else 'would be removed'}, it was being made")
     for damage in repaired.found.damage:
-        click.echo(f"{name}: {damage}")
+        text = str(damage)
+        click.echo(f"{name}: {text if yes else text.replace('(kept as', '(to be kept as')}")
     if not repaired.unfinished and not repaired.found.damage:
         segments = counted(len(repaired.found.segments), "segment")
         click.echo(f"{name}: {segments}, nothing to repair")
