@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 
@@ -21,6 +22,7 @@ from schemas.lock import LEASE_S, MigrationLock
 
 LOCK_TABLE = "recorder_retry_lock"
 RENEW_S = LEASE_S / 6
+POLL_S = 0.3
 
 
 class RetryBusy(RecorderError):  # noqa: N818 - says what happened
@@ -38,28 +40,36 @@ async def one_at_a_time(
     """
     owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     lock = MigrationLock(executor, database, owner=owner, table=LOCK_TABLE)
-    loop = asyncio.get_running_loop()
-
-    def waits(_said: str) -> None:  # in the thread that waits
-        loop.call_soon_threadsafe(on_wait, lock.states()[-1].owner)
-
-    held = lock.held(timeout_s=wait_s, on_wait=waits)
-    try:
-        lease = await asyncio.to_thread(held.__enter__)
-    except LockTimeout as error:
-        holder = (await asyncio.to_thread(lock.states))[-1].owner
-        raise RetryBusy(
-            f"database {database}: another retry of dead letters is at work ({holder}); waited {wait_s:g} s: run "
-            "again when it has ended"
-        ) from error
+    deadline_s = time.monotonic() + wait_s
+    told = False
+    while True:
+        held = lock.held(timeout_s=0)  # asked again here: a thread that waits cannot be interrupted
+        try:
+            lease = await asyncio.to_thread(held.__enter__)
+            break
+        except LockTimeout as error:
+            holder = (await asyncio.to_thread(lock.states))[-1].owner
+            if time.monotonic() >= deadline_s:
+                raise RetryBusy(
+                    f"database {database}: another retry of dead letters is at work ({holder}); waited {wait_s:g} s: "
+                    "run again when it has ended"
+                ) from error
+        if not told:
+            on_wait(holder)
+            told = True
+        await asyncio.sleep(POLL_S)
     main = asyncio.current_task()
     assert main is not None
     lost = False
+    ended = asyncio.Event()
 
     async def renew() -> None:
         nonlocal lost
-        while True:
-            await asyncio.sleep(RENEW_S)
+        while not ended.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RENEW_S):
+                    await ended.wait()
+                return
             try:
                 await asyncio.to_thread(lease.renew)
             except LockLost:
@@ -81,7 +91,7 @@ async def one_at_a_time(
             ) from None
         raise
     finally:
-        renewing.cancel()
+        ended.set()  # not cancelled: its thread would go on using the executor
         await asyncio.gather(renewing, return_exceptions=True)
         with contextlib.suppress(Exception):  # it frees itself
             await asyncio.to_thread(held.__exit__, None, None, None)

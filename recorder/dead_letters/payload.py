@@ -45,7 +45,7 @@ def row_of(letter: Letter, table: Table) -> Any:
     try:
         value = json.loads(payload)
     except (ValueError, RecursionError) as error:
-        raise NotARow(*unreadable(payload, str(error))) from None
+        raise NotARow(*unreadable(payload, "not_json", str(error))) from None
     if (
         isinstance(value, list) and letter.reason != "wrong_row"
     ):  # a tuple; a list is no row, and was none then
@@ -58,14 +58,14 @@ def row_of(letter: Letter, table: Table) -> Any:
     return _completed({name: _restored(item, table, name) for name, item in value.items()}, letter)
 
 
-def unreadable(payload: bytes, why: str) -> tuple[str, str]:
+def unreadable(payload: bytes, reason: str, why: str) -> tuple[str, str]:
     """Short code and words for bytes that cannot be decoded: a cut secret may be why."""
     if MASK_TEXT.encode() in payload:
         return (
             "cut_bytes",
             f"{why}; secrets were cut out of its bytes ({MASK_TEXT}), and with them what is missing",
         )
-    return "not_json", why
+    return reason, why
 
 
 def masked_column(row: Any, table: Table) -> str:

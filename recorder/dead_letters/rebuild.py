@@ -6,6 +6,7 @@ a restart of the service. A row's identity is its old one. Nothing here asks a d
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -25,6 +26,8 @@ from recorder.service.topics import TopicMap
 from schemas.table import Table
 
 _UNREADABLE = frozenset({"not_json", "not_msgpack"})
+_OF_CAPTURES = frozenset({"no_message", "bad_local_time"})
+_CAPTURE_LINE = re.compile(rb"\d{9,20} ")
 
 
 class Fault(NamedTuple):
@@ -111,7 +114,7 @@ class Rebuilder:
         if made.letter is not None:
             reason, detail = made.letter.row["reason"], made.letter.row["detail"]
             faults.append(
-                Fault(*unreadable(message.payload, detail))
+                Fault(*unreadable(message.payload, reason, detail))
                 if reason in _UNREADABLE
                 else Fault(reason, detail)
             )
@@ -126,14 +129,15 @@ class Rebuilder:
     def _of_line(self, letter: Letter, origin: OfLine) -> Rebuilt:
         assert letter.source is not None
         payload = letter.payload or b""
-        again = f'run "recorder ingest {origin.file}" again, which adds what is not there'
+        if letter.reason in _OF_CAPTURES or _CAPTURE_LINE.match(payload):
+            return _of_a_capture(origin)
         try:
             rows = InternalNormaliser().normalise(Message(payload, 0, letter.table))
         except BadMessage as error:
             if error.reason == "no_table":  # as a venue's messages, which are rows only to their normaliser
-                return _fault("of_a_capture", f"a venue's message, which needs those before it: {again}")
+                return _of_a_capture(origin)
             if error.reason in _UNREADABLE:
-                reason, detail = unreadable(payload, str(error))
+                reason, detail = unreadable(payload, error.reason, str(error))
                 return _fault(reason, detail, letter.table)
             return _fault(error.reason, str(error), letter.table)
         made = [self._line_row(letter, origin, row) for row in rows]
@@ -180,6 +184,14 @@ def _named(row: Any, table: Table) -> Any:
 
 def _fault(reason: str, detail: str, table: str = "") -> Rebuilt:
     return Rebuilt((), (Fault(reason, detail, table),))
+
+
+def _of_a_capture(origin: OfLine) -> Rebuilt:
+    return _fault(
+        "of_a_capture",
+        "a venue's message or line, which needs those before it: run "
+        f'"recorder ingest {origin.file}" again, which adds what is not there',
+    )
 
 
 def _makes_none(normaliser: Normaliser | None) -> Fault:

@@ -90,7 +90,7 @@ class Desk:
 
     def retry(self, which: Filter | None = None, *, sink: Sink | None = None) -> Told:
         """Retry what fits."""
-        return asyncio.run(self._retry(which or Filter(), sink))
+        return asyncio.run(self.retry_now(which or Filter(), sink))
 
     def examine(self, which: Filter | None = None) -> list[Examined]:
         """What a retry would do with each letter that fits, oldest first."""
@@ -104,7 +104,8 @@ class Desk:
         """Those that are open, newest first."""
         return [listed.letter for listed in self.list().letters]
 
-    async def _retry(self, which: Filter, given: Sink | None) -> Told:
+    async def retry_now(self, which: Filter, given: Sink | None) -> Told:
+        """The same, where a loop runs already."""
         sink = given if given is not None else open_sink(self.settings)
         await sink.start()
         try:

@@ -1,4 +1,4 @@
-"""What a retry of dead letters does: each row once, under its old identity, or the reason why not. On real databases."""
+"""What a retry of dead letters does: each row once, under its old identity, or the reason why not."""
 
 from __future__ import annotations
 
