@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable
-from itertools import islice
 
 from wal.commit import GroupCommit, Member
 from wal.intake import Intake
@@ -26,6 +26,8 @@ FIRST_FOLDER_AGAIN_S = 60.0
 """So long after a failure the first folder is tried again, at a rotation."""
 WRITE_FRAMES_MAX = 64
 """Frames of one write."""
+SYNC_FRAMES_MAX = 4_096
+"""Frames between two syncs: what is let go of at once, while nobody can append."""
 
 log = logging.getLogger("wal.flush")
 
@@ -62,6 +64,7 @@ class Flush:
         self.given_up = False
         """The time for that is over: nothing more is written."""
         self.over = False
+        self._counting = threading.Lock()
         self.failures = 0
         self.last_error = ""
 
@@ -122,7 +125,7 @@ class Flush:
     def _write(self) -> None:
         intake, disk = self._intake, self._disk
         self._waits_for_next = False
-        while frames := list(islice(intake.backlog.unwritten(), WRITE_FRAMES_MAX)):
+        while frames := intake.backlog.unwritten(WRITE_FRAMES_MAX):
             if self.given_up:
                 return
             count = disk.room_for(frames)
@@ -132,6 +135,8 @@ class Flush:
                     return
                 continue
             intake.wrote(frames[:count], disk.write(frames[:count]))
+            if self._options.sync is Sync.ALWAYS and intake.backlog.written >= SYNC_FRAMES_MAX:
+                self._sync()
         if disk.dirty and self._sync_is_due():
             self._sync()
 
@@ -172,17 +177,18 @@ class Flush:
     def _prepare(self) -> None:
         """On another thread, beside the rounds."""
         try:
-            self._disk.prepare_next()
+            self._disk.prepare_next(wanted=not self.closing)
         except Exception as error:  # noqa: BLE001 - the round that needs it finds out for itself
             self._prepare_at_s = time.monotonic() + 1.0
             self._count(error)
-        if self._waits_for_next:
+        if self._waits_for_next or self.closing:
             self._commit.due(self._member, now=True)
 
     # -- failures ------------------------------------------------------------------------------------------------
 
     def _count(self, error: Exception) -> None:
-        self.failures += 1
+        with self._counting:
+            self.failures += 1
         self.last_error = f"{type(error).__name__}: {error}"
 
     def _failed(self, error: Exception) -> None:
@@ -204,12 +210,13 @@ class Flush:
             number = self._disk.abandon()
             again = self._intake.again()
             self._sync_at_s = None
-            log.error(
-                "%s: segment %s is suspect and stays; %d frames are written again",
-                self._member.name,
-                number,
-                again,
-            )
+            if number is not None:
+                log.error(
+                    "%s: segment %d is suspect and stays; %d frames are written again",
+                    self._member.name,
+                    number,
+                    again,
+                )
         self._first_again_s = time.monotonic() + FIRST_FOLDER_AGAIN_S
         self._disk.other_folder()
 
@@ -228,6 +235,8 @@ class Flush:
 
     def _end(self) -> None:
         """Let go of the log: cut to what it holds if all of that is on disk, as it is if not."""
+        if self._disk.preparing:  # which is still at work in our folder, and has us called when it is done
+            return
         self.over = True
         try:
             if self.given_up:

@@ -167,7 +167,10 @@ class Intake:
         with self._lock:
             self._told = False
             waiting, self._waiting = self._waiting, deque()
-            self.items.extend(waiting)
+            if self.items:  # could not be encoded the last time
+                self.items.extend(waiting)
+            else:
+                self.items = waiting
 
     def encoded(self, group: Sequence[Item], frame: Ready) -> None:
         """The first of `items` have become a frame."""

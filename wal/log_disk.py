@@ -47,8 +47,8 @@ class LogDisk:
         self._active: SegmentWriter | None = None
         self._lock = threading.Lock()
         self._next: Prepared | None = None
-        self._preparing = False
-        self._over = False
+        self._preparing: Path | None = None
+        """In which folder the next segment is being made."""
         self.folder = folders[0]
         """Where the next segment is made."""
         self.suspects: set[int] = set()
@@ -94,21 +94,21 @@ class LogDisk:
             self._active.sync()
 
     def rotate(self, head: Ready) -> bool:
-        """Make the next segment the active one, for frames from `head` on; False while it is still being made.
+        """Make the next segment the active one, for frames from `head` on; False while it is still being made there.
 
         What was written before is synced: the caller has seen to it, since it has to tell of it.
         """
         assert not self.dirty
         needed = self._preamble.frames_from + head.nbytes
         with self._lock:
-            if self._preparing and self._next is None:
+            if self._preparing == self.folder:
                 return False
             prepared, self._next = self._next, None
         if prepared is not None and (prepared.size < needed or prepared.path.parent != self.folder):
             discard(self._files, prepared)
             prepared = None
         if prepared is None:
-            prepared = self._prepare(max(self._next_bytes(), needed))
+            prepared = self._prepare(self.folder, max(self._next_bytes(), needed))
         number = self._free_number()
         preamble = self._preamble._replace(number=number, first=head.header.first, created_ns=self._now_ns())
         try:
@@ -135,9 +135,9 @@ class LogDisk:
     def _next_bytes(self) -> int:
         return min(self._options.segment_bytes_max, self._options.segment_bytes_min << min(self._made, 32))
 
-    def _prepare(self, size: int) -> Prepared:
-        self._files.make_folder(self.folder)
-        return prepare(self._files, self.folder, self._number, size)
+    def _prepare(self, folder: Path, size: int) -> Prepared:
+        self._files.make_folder(folder)
+        return prepare(self._files, folder, self._number, size)
 
     # -- the next one, ahead of time -----------------------------------------------------------------------------
 
@@ -147,27 +147,34 @@ class LogDisk:
         if active is None or not active.half_full:
             return False
         with self._lock:
-            if self._next is not None or self._preparing or self._over:
+            if self._next is not None or self._preparing is not None:
                 return False
-            self._preparing = True
+            self._preparing = self.folder
             return True
 
-    def prepare_next(self) -> None:
-        """Make the next segment. On a thread of its own: it takes as long as zeroing and syncing 64 MiB does.
+    @property
+    def preparing(self) -> bool:
+        """Whether `prepare_next` is under way, or about to be."""
+        with self._lock:
+            return self._preparing is not None
+
+    def prepare_next(self, *, wanted: bool) -> None:
+        """Make the next segment, if it is still wanted. On a thread of its own: it takes as long as zeroing and syncing
+        64 MiB does.
 
         Raises:
             OSError: it cannot be made now.
         """
         prepared = None
+        folder = self._preparing
+        assert folder is not None
         try:
-            prepared = self._prepare(self._next_bytes())
+            if wanted:
+                prepared = self._prepare(folder, self._next_bytes())
         finally:
             with self._lock:
-                self._preparing = False
-                if not self._over:
-                    self._next, prepared = prepared, None
-            if prepared is not None:
-                discard(self._files, prepared)
+                self._preparing = None
+                self._next = prepared
 
     # -- when something failed -----------------------------------------------------------------------------------
 
@@ -231,7 +238,6 @@ class LogDisk:
 
     def _discard_next(self) -> None:
         with self._lock:
-            self._over = True
             prepared, self._next = self._next, None
         if prepared is not None:
             discard(self._files, prepared)

@@ -22,6 +22,8 @@ FRAME_ARROW_BYTES = 16 * 1_048_576
 """Arrow data of one frame; more is split, unless it is one row."""
 FRAME_ROWS_MAX = 1_048_576
 """Rows of one frame: rows may have no data at all."""
+FRAME_ITEMS_MAX = 4_096
+"""Batches of one frame."""
 ROW_BYTES_MAX = PAYLOAD_BYTES_MAX // 2
 """Of one row, so that its payload with padding and metadata is no larger than a frame may be."""
 
@@ -103,7 +105,7 @@ def cut(items: Iterable[Item]) -> Iterator[list[Item]]:
         more = item.rows.num_rows if item.rows is not None else 0
         apart = item.kind is not Kind.ROWS or (bool(group) and group[-1].kind is not Kind.ROWS)
         too_much = nbytes + item.nbytes > FRAME_ARROW_BYTES or rows + more > FRAME_ROWS_MAX
-        if group and (apart or too_much):
+        if group and (apart or too_much or len(group) >= FRAME_ITEMS_MAX):
             yield group
             group, nbytes, rows = [], 0, 0
         group.append(item)
@@ -127,37 +129,43 @@ class Backlog:
     """Frames that are not certain to be on disk, in order: first those that were written, then the others."""
 
     def __init__(self) -> None:
-        self._frames: deque[Ready] = deque()
-        self.written = 0
-        """How many of them stand in the active segment, or in one before it, and wait for a sync."""
-
-    def __len__(self) -> int:
-        return len(self._frames)
+        self._written: deque[Ready] = deque()
+        self._unwritten: deque[Ready] = deque()
 
     @property
     def head(self) -> Ready | None:
         """The oldest of them."""
-        return self._frames[0] if self._frames else None
+        for frames in (self._written, self._unwritten):
+            if frames:
+                return frames[0]
+        return None
 
     def add(self, frame: Ready) -> None:
         """Take another one, the last."""
-        self._frames.append(frame)
+        self._unwritten.append(frame)
 
-    def unwritten(self) -> list[Ready]:
-        """Those that have yet to be written."""
-        return list(itertools.islice(self._frames, self.written, None))
+    def unwritten(self, most: int) -> list[Ready]:
+        """The first of those that have yet to be written."""
+        return list(itertools.islice(self._unwritten, most))
 
     def wrote(self, count: int) -> None:
         """So many more were written."""
-        self.written += count
+        for _ in range(count):
+            self._written.append(self._unwritten.popleft())
 
-    def release(self) -> list[Ready]:
+    @property
+    def written(self) -> int:
+        """How many stand in the active segment, or in one before it, and wait for a sync."""
+        return len(self._written)
+
+    def release(self) -> Iterable[Ready]:
         """Those that were written are needed no more."""
-        released = [self._frames.popleft() for _ in range(self.written)]
-        self.written = 0
+        released, self._written = self._written, deque()
         return released
 
     def again(self) -> int:
         """Nobody knows what came of those that were written: write them again; how many."""
-        count, self.written = self.written, 0
+        count = len(self._written)
+        self._unwritten.extendleft(reversed(self._written))
+        self._written.clear()
         return count
