@@ -12,6 +12,7 @@ The folder
     000000000003.wal.new      the next segment, being zero-filled; it holds nothing yet
     000000000001.<offset>.broken
                               bytes that recovery took out of the way, a span of that segment, as they were
+                              (`.broken.new`: not all of them yet)
     checkpoint                what needs no replay (`wal.checkpoint`); without it everything is replayed
 
 A segment

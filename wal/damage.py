@@ -10,7 +10,7 @@ class Harm(enum.Enum):
     """What kind of damage, and what it costs."""
 
     PREAMBLE = "one of its two preambles is broken; nothing is lost"
-    UNREADABLE = "both preambles are broken; its rows cannot be read"
+    UNREADABLE = "both preambles are broken, or the file cannot be read at all; its rows cannot be"
     FOREIGN = "no segment of this log; left alone"
     NEWER = "written by a later version; left alone"
     TORN_TAIL = "an unfinished frame at the end, of a write that was cut off"

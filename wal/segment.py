@@ -39,6 +39,7 @@ class Segment:
         """Whether both copies of the preamble are."""
         self._fd = fd
         self.data = FileData(fd)
+        self._size_seen = 0
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -79,15 +80,16 @@ class Segment:
     def scan(self, start: int | None = None) -> Iterator[Frame | Hole]:
         """Frames and holes as they are now, from `start`, where a frame begins, or from the first one."""
         self.data.forget()
-        return scan(self.data, self.size, self.preamble, start)
+        self._size_seen = self.size
+        return scan(self.data, self._size_seen, self.preamble, start)
 
     def frame_at(self, offset: int) -> Frame | None:
         """The frame that begins there now, if one does."""
-        size = self.size
-        frame = frame_at(self.data, size, self.preamble, offset)
+        frame = frame_at(self.data, self._size_seen, self.preamble, offset)
         if frame is None:
             self.data.forget()
-            frame = frame_at(self.data, size, self.preamble, offset)
+            self._size_seen = self.size
+            frame = frame_at(self.data, self._size_seen, self.preamble, offset)
         return frame
 
     def payload(self, frame: Frame) -> bytes | None:
@@ -180,14 +182,14 @@ def foreign(segment: Segment, name: str) -> Damage | None:
 
 
 def listable(folders: Iterable[Path]) -> tuple[list[Path], list[Damage]]:
-    """The folders whose files can be listed, where one that does not exist has none; and what is wrong with others."""
+    """The folders whose files can be listed, now or once they are made; and what is wrong with the others."""
     good, damage = [], []
     for folder in folders:
         try:
             with os.scandir(folder):
                 pass
         except FileNotFoundError:
-            continue
+            pass
         except OSError as error:
             if error.errno in _OURS:
                 raise

@@ -329,6 +329,25 @@ def test_a_tailing_reader_gets_past_real_damage(tmp_path: Path, at: int, shown_b
     assert len([d for d in damage if d.harm is not Harm.MISSING]) <= 1
 
 
+def test_a_tailing_reader_may_come_before_the_log(tmp_path: Path) -> None:
+    """It waits for the folder, the first segment and the first frame."""
+    folder = tmp_path / "later"
+
+    def steps() -> Iterator[None]:
+        folder.mkdir()
+        yield
+        made = make_segment(folder, 1, [2], tail=50)
+        made.write(bytes(len(made.data)))
+        made.path.rename(folder / "000000000001.wal.new")
+        yield
+        made = make_segment(folder, 1, [2])
+        yield
+
+    damage: list[Damage] = []
+    assert list(follow(folder, steps(), damage)) == [rows(0, 2)]
+    assert damage == []
+
+
 WRITES = """
 import sys, time
 path, source, begin = sys.argv[1:]
