@@ -3,6 +3,7 @@ is that was not written, and what is wrong is said."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from wal.reader import LogReader
 from wal.recovery import recover
 from wal.verify import verify
 
+MANY = pytest.mark.skipif("RECORDER_TEST_KILLS" not in os.environ, reason="minutes long: `make torture`")
 PIECES: tuple[Sequence[Piece], ...] = (
     [1, 2],
     [2, (Kind.SEAL, b"seal"), 1, (9, b"later"), 3],
@@ -135,7 +137,9 @@ def test_a_segment_cut_at_any_byte(tmp_path: Path, which: int) -> None:
     check_cuts(tmp_path, (5, 5, 6), which, step=31)
 
 
-@pytest.mark.slow
+@MANY
+@pytest.mark.torture
+@pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("epochs", [(5, 5, 5), (5, 6, 7), (5, 5, 6)], ids=["one", "each", "two"])
 @pytest.mark.parametrize("which", [1, 2], ids=["last but one", "last"])
 def test_a_segment_cut_at_any_byte_of_any_epochs(tmp_path: Path, epochs: Sequence[int], which: int) -> None:
@@ -170,7 +174,9 @@ def test_a_bit_turned_in_any_byte(tmp_path: Path, which: int) -> None:
     check_bits(tmp_path, (5, 5, 6), which, bits=1)
 
 
-@pytest.mark.slow
+@MANY
+@pytest.mark.torture
+@pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("epochs", [(5, 5, 5), (5, 6, 7), (5, 5, 6)], ids=["one", "each", "two"])
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_any_bit_turned(tmp_path: Path, epochs: Sequence[int], which: int) -> None:
