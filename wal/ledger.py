@@ -52,11 +52,12 @@ class Ledger:
         """Sound rows; those of them that are met for the first time."""
         epoch, first, stop = rows
         self.reach(epoch, first, file, offset)
-        if stop > self._next[epoch]:
-            self._next[epoch] = stop
         if first == stop:
             return []
-        known = self._met.common_of(rows)
+        # Nothing was met beyond what is expected next.
+        known = self._met.common_of(rows) if first < self._next[epoch] else []
+        if stop > self._next[epoch]:
+            self._next[epoch] = stop
         if not known:
             self._met.add(rows)
             return [rows]

@@ -140,8 +140,7 @@ class Walk:
             if frame is not None:
                 payload = segment.payload(frame) if self._check else None
                 if payload is None and self._check:
-                    if not self._is_past(segment, frame.end):
-                        self._at_end(segment, frame)
+                    if not self._is_past(segment, frame.end) and not self._is_left():
                         continue
                     payload = segment.payload(frame)
                     if payload is None:
@@ -152,20 +151,19 @@ class Walk:
                 continue
             newest = self._following() is None
             if newest and not search.is_due(offset):
-                self._at_end(segment, None)
+                self._ended = not self._wait_for_more()
                 continue
             hole = search.hole_at(offset)
             if isinstance(hole, Frame):
                 continue
-            if hole is not None and (not newest or not hole.last):
-                self._tell_hole(segment, hole)
-                offset = hole.end
-                if hole.last:
-                    return
-            elif newest:
-                self._at_end(segment, hole)
-            else:
+            if newest and (hole is None or hole.last) and not self._is_left():
+                continue
+            if hole is None:
                 return
+            self._tell_hole(segment, hole)
+            if hole.last:
+                return
+            offset = hole.end
 
     def _is_past(self, segment: Segment, offset: int) -> bool:
         """Whether its writer went on to something newer than what is before this offset."""
@@ -174,16 +172,12 @@ class Walk:
         item = next(segment.scan(offset), None)
         return isinstance(item, Frame) or (item is not None and not item.last)
 
-    def _at_end(self, segment: Segment, unfinished: Frame | Hole | None) -> None:
+    def _is_left(self) -> bool:
+        """At something unfinished: whether it is left to be told, since nobody waits for more. Or all ends here."""
         if self._wait_for_more():
-            return
-        self._ended = True
-        if unfinished is None or not self._end_told:
-            return
-        if isinstance(unfinished, Frame):
-            self._tell_payload(segment, unfinished)
-        else:
-            self._tell_hole(segment, unfinished)
+            return False
+        self._ended = not self._end_told
+        return self._end_told
 
     def _tell_hole(self, segment: Segment, hole: Hole) -> None:
         harm = Harm.TORN_TAIL if hole.last else Harm.HEADER
