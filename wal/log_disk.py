@@ -108,7 +108,11 @@ class LogDisk:
             discard(self._files, prepared)
             prepared = None
         if prepared is None:
-            prepared = self._prepare(self.folder, max(self._next_bytes(), needed))
+            try:
+                prepared = self._prepare(self.folder, max(self._next_bytes(), needed))
+            except OSError:
+                self._made = 0  # there may be room for a small one, the next time
+                raise
         number = self._free_number()
         preamble = self._preamble._replace(number=number, first=head.header.first, created_ns=self._now_ns())
         try:

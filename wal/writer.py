@@ -122,7 +122,7 @@ class LogWriter:
             LogLocked: somebody writes to it, who is named.
             LogClosed: the commit is closed, or its process forked.
             FrameTooLarge: name and schema do not fit into a segment's preamble.
-            ValueError: a column's type is a dictionary, which does not fit into single frames.
+            ValueError: a column's type is a dictionary, which does not fit into single frames; or both folders are one.
             OSError: the folder cannot be made, locked or read.
         """
         for field in schema:
@@ -134,6 +134,10 @@ class LogWriter:
         epoch = secrets.randbits(64) or 1
         preamble = Preamble(0, epoch, 0, 0, schema_hash(schema), name, message)
         pack_preamble(preamble)  # raises now what it would raise later
+        if second is not None and second.absolute() == folder.absolute():
+            raise ValueError(
+                f"{name}: {folder} is its first folder and its second; the second is another one, or None"
+            )
         folders = [folder.absolute(), *([second.absolute()] if second is not None else [])]
         locks: list[FolderLock] = []
         try:

@@ -383,6 +383,24 @@ def test_a_full_disk_that_gets_room_again(small_disk: pathlib.Path, commit: Grou
     assert writer.stats().suspects == ()
 
 
+@pytest.mark.root
+def test_a_nearly_full_disk_is_used_to_its_end(small_disk: pathlib.Path, commit: GroupCommit) -> None:
+    """Where the next segment, twice as large, does not fit, a small one does."""
+    options = LogOptions(segment_bytes_min=131_072, pending_bytes_max=100_000, codec=None)
+    writer = LogWriter.open(small_disk / "log", "t", SCHEMA, commit=commit, options=options)
+
+    def full() -> bool:
+        fill(writer)
+        seen = os.statvfs(small_disk)
+        return seen.f_bavail * seen.f_frsize < 140_000 and writer.stats().recovering
+
+    until(full, "a disk with less than a segment free")
+    assert len(writer.segments()) > 5
+    told = writer.synced_rows
+    assert read(small_disk / "log")[writer.epoch][:told] == list(range(told))
+    assert not writer.close(0)
+
+
 @contextlib.contextmanager
 def ext4(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A file system whose power can be cut: what was not synced is gone then, names too."""
