@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from recorder.dead_letters.retry import Retry, Told
     from recorder.dead_letters.store import Filter, Store
     from recorder.settings import Settings
+    from recorder.sink.base import Sink
 
 SHOWN_GROUPS = 20
 SHOWN_CHARACTERS = 80
 LIMIT = 100_000
+_READ_ONLY = 164
 
 Faulty = tuple["Letter", Sequence["Fault"]]
 
@@ -128,7 +130,7 @@ class _Run:
             must_exist(folder_of(settings))
         sink = open_sink(settings, self._rebuilder.tables)
         try:
-            await sink.start()
+            await _start(sink)
             store = Store(sink.query_arrow, settings.database)
             chosen = await self._choose(store)
             self._closed = chosen.closed
@@ -245,6 +247,20 @@ class _Run:
                 on_wait=lambda who: note(f"waiting for another retry: {who}"),
             ):
                 yield
+
+
+async def _start(sink: Sink) -> None:
+    from recorder.sink.errors import SinkError
+
+    try:
+        await sink.start()
+    except SinkError as error:
+        if error.code != _READ_ONLY:
+            raise
+        raise Failure(
+            f"the target only reads, and a retry inserts; give the database itself, and where that is an embedded one "
+            f"stop its recorder first ({error})"
+        ) from error
 
 
 def _add(plan: _Plan, one: Examined) -> None:
