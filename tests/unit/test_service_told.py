@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import types
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -42,9 +43,9 @@ def test_what_may_be_lost_counts_as_lost(rows: int, again: int, no_more: int, ex
     assert given_up(rows, comes_again=again, comes_no_more=no_more) == expected
 
 
-def observer() -> Observer:
+def observer(glance: Callable[[], None] = lambda: None) -> Observer:
     """One that has a log alone."""
-    nobody: Any = types.SimpleNamespace(glance=lambda: None)
+    nobody: Any = types.SimpleNamespace(glance=glance)
     return Observer({}, nobody, nobody, nobody)
 
 
@@ -68,6 +69,19 @@ async def test_one_cause_that_stops_many_tables_is_one_line(caplog: pytest.LogCa
         assert caplog.messages == ["inserts go through again tables=['a', 'b', 'c', 'd']"]
         one.tell()
         assert len(caplog.records) == 1
+
+
+async def test_a_table_that_is_held_is_looked_at_at_once() -> None:
+    """It may be mended before the next look, and is an alarm all the same; retrying and flowing can wait."""
+    looks: list[int] = []
+    one = observer(lambda: looks.append(1))
+    one.worker_state("a", WorkerState.RETRYING, "reset")
+    assert len(looks) == 0
+    one.worker_state("a", WorkerState.HELD, "gone")
+    assert len(looks) == 1
+    one.worker_state("a", WorkerState.FLOWING, "")
+    assert len(looks) == 1
+    one.tell()
 
 
 def test_snapshots_go_on_though_the_clock_is_set_back() -> None:
