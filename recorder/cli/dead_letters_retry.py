@@ -32,6 +32,8 @@ SHOWN_GROUPS = 20
 SHOWN_CHARACTERS = 80
 LIMIT = 100_000
 _READ_ONLY = 164
+_READ_ONLY_WORDS = "is readonly"
+"""Of the client, which asks the server what it may set."""
 
 Faulty = tuple["Letter", Sequence["Fault"]]
 
@@ -255,7 +257,7 @@ async def _start(sink: Sink) -> None:
     try:
         await sink.start()
     except SinkError as error:
-        if error.code != _READ_ONLY:
+        if error.code != _READ_ONLY and _READ_ONLY_WORDS not in str(error):
             raise
         raise Failure(
             f"the target only reads, and a retry inserts; give the database itself, and where that is an embedded one "

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from harness.backends import Backend
+from harness.dev_server import DevServerProcess
 from harness.ingest_files import COMMAND, child_environment, run_command, write_rows
 
 from recorder.dead_letters.one_at_a_time import LOCK_TABLE
@@ -124,6 +125,14 @@ def test_a_database_that_is_not_there_is_not_made(tmp_path: pathlib.Path) -> Non
         done = run_command("--data-dir", "none", "dead-letters", *arguments, cwd=tmp_path)
         assert (done.returncode, "there is no database" in done.stderr) == (1, True), done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_target_that_only_reads_says_so(tmp_path: pathlib.Path) -> None:
+    """As beside a running recorder (`--serve`): `retry` names the remedy, before it looks at anything."""
+    with DevServerProcess(tmp_path / "db", options={"read_only": True}) as server:
+        done = run_command("--target", server.url, "dead-letters", "retry", "--yes", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "the target only reads" in done.stderr
 
 
 def test_nothing_is_done_unasked(made: Made) -> None:
