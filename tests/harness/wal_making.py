@@ -100,7 +100,9 @@ def make_segment(
         sequence += skip(index)
         kind, rows = (Kind.ROWS, piece) if isinstance(piece, int) else (piece[0], 0)
         content = payload_of(epoch, sequence, rows) if isinstance(piece, int) else piece[1]
-        header = FrameHeader(kind, len(content), crc32c(content), rows, sequence)
+        # A kind that we do not know may mean anything by its number of rows.
+        said = rows if kind in set(Kind) else 7
+        header = FrameHeader(kind, len(content), crc32c(content), said, sequence)
         offset = len(data)
         data += pack_frame_header(header, number=number, epoch=epoch, offset=offset) + content
         data += bytes(padded(len(data)) - len(data))
