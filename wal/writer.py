@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from wal.columns import check_columns, difference
 from wal.commit import GroupCommit
 from wal.errors import FrameTooLarge, LogClosed, NotDurable
 from wal.files import OS_FILES, Files
@@ -125,11 +126,7 @@ class LogWriter:
             ValueError: a column's type is a dictionary, which does not fit into single frames; or both folders are one.
             OSError: the folder cannot be made, locked or read.
         """
-        for field in schema:
-            if _has_dictionary(field.type):
-                raise ValueError(
-                    f"{name}: column {field.name} is {field.type}; log the values themselves, frames hold no dictionary"
-                )
+        check_columns(name, schema)
         message = schema_message(schema)
         epoch = secrets.randbits(64) or 1
         preamble = Preamble(0, epoch, 0, 0, schema_hash(schema), name, message)
@@ -184,9 +181,7 @@ class LogWriter:
         """
         self._check_fork()
         if not rows.schema.equals(self._schema):
-            raise ValueError(
-                f"{self._name}: rows of another schema, {_difference(self._schema, rows.schema)}"
-            )
+            raise ValueError(f"{self._name}: rows of another schema, {difference(self._schema, rows.schema)}")
         count, nbytes = rows.num_rows, data_bytes(rows)
         if not count:
             return Appended(Range(self.epoch, self._intake.rows, self._intake.rows), self._intake.mark)
@@ -359,20 +354,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-def _has_dictionary(kind: pa.DataType) -> bool:
-    if isinstance(kind, pa.BaseExtensionType):
-        return _has_dictionary(kind.storage_type)
-    inner = (kind.field(n).type for n in range(kind.num_fields))
-    return pa.types.is_dictionary(kind) or any(_has_dictionary(one) for one in inner)
-
-
-def _difference(wanted: pa.Schema, found: pa.Schema) -> str:
-    """The first column that differs."""
-    for n in range(max(len(wanted), len(found))):
-        ours = wanted.field(n) if n < len(wanted) else None
-        theirs = found.field(n) if n < len(found) else None
-        if ours is None or theirs is None or not ours.equals(theirs):
-            return f"column {n} is {theirs}, not {ours}"
-    return "which differs in its metadata"
