@@ -21,9 +21,12 @@ def holder(folder: Path) -> str | None:
     path = folder / names.LOCK
     try:
         found = path.stat()
-        locks = LOCKS.read_text().splitlines()
     except OSError:
         return None
+    try:
+        locks = LOCKS.read_text().splitlines()
+    except OSError:
+        return f"unknown, there is no {LOCKS} here; last {_text(path) or 'nobody that left a name'}"
     # 1: FLOCK  ADVISORY  WRITE 4711 fd:01:1234567 0 EOF; one that waits has "->" before FLOCK.
     fields = [line.split() for line in locks]
     pids = {

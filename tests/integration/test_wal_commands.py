@@ -37,6 +37,7 @@ SCHEMA = pa.schema(
     [
         pa.field("ts_local", pa.timestamp("ns", tz="UTC"), nullable=False),
         pa.field("price", pa.decimal128(38, 18)),
+        pa.field("lots", pa.decimal128(10, 0)),
         pa.field("payload", pa.binary()),
         pa.field("size", pa.float64()),
         pa.field("tags", pa.map_(pa.string(), pa.string())),
@@ -47,13 +48,13 @@ SCHEMA = pa.schema(
 NASTY = [
     {"price": Decimal("61800.200000000000000001"), "payload": b"\xff\x00", "size": float("nan")},
     {"price": Decimal("-1E-18"), "payload": "ü".encode(), "size": float("-inf"), "tags": {"a": "b"}},
-    {"price": Decimal("1000"), "payload": b"", "size": 0.1},
+    {"price": Decimal("1000"), "lots": Decimal(1000), "payload": b"", "size": 0.1},
     {},
 ]
 SHOWN = [
     {"price": "61800.200000000000000001", "payload": {"base64": "/wA="}, "size": "nan", "tags": None},
     {"price": "-0.000000000000000001", "payload": "ü", "size": "-inf", "tags": {"a": "b"}},
-    {"price": "1000", "payload": "", "size": 0.1, "tags": None},
+    {"price": "1000", "lots": "1000", "payload": "", "size": 0.1, "tags": None},
     {"price": None, "payload": None, "size": None, "tags": None},
 ]
 
@@ -68,7 +69,8 @@ def batch(first: int, rows: int) -> pa.RecordBatch:
 
 
 def line(n: int) -> dict[str, Any]:
-    return {"ts_local": BEGAN_NS + n, **SHOWN[n % len(SHOWN)], "_log": 2**64 - 1, "_seq": n}
+    shown = {"lots": None, **SHOWN[n % len(SHOWN)]}
+    return {"ts_local": BEGAN_NS + n, **shown, "_log": 2**64 - 1, "_seq": n}
 
 
 @contextlib.contextmanager
@@ -202,6 +204,20 @@ def test_a_folder_of_one_log_is_a_log(folder: pathlib.Path, tmp_path: pathlib.Pa
     assert told("repair", "--dir", tmp_path / "rescued")["logs"][0]["damage"] == []
 
 
+def test_a_log_in_two_folders_is_one(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """With --second-dir all commands see what went to the second folder; without, it is missing and told."""
+    write(folder)
+    first, moved, *_ = segments(folder)
+    second = tmp_path / "second"
+    (second / "fills").mkdir(parents=True)
+    moved.rename(second / "fills" / moved.name)
+    assert [row["_seq"] for row in lines("fills", "--second-dir", second)] == list(range(200))
+    assert told("ls", "--second-dir", second)[0]["rows"] == 200
+    assert told("verify", "--second-dir", second)["logs"][0]["whole"]
+    assert run("verify").exit_code == 1
+    assert first.exists()
+
+
 # -- verify -------------------------------------------------------------------------------------------------------
 
 
@@ -265,6 +281,7 @@ FILTERS = {
     "since": (["--since", str(BEGAN_NS + 195)], range(195, 200)),
     "until": (["--until", "2024-08-08 12:00:00.000000003"], range(3)),
     "zone": (["--since", "2024-08-08T14:00:00.000000199+02:00"], range(199, 200)),
+    "fraction": (["--since", "2024-08-08T12:00:00.5"], range(0)),
     "both": (["--since", "2024-08-08", "--until", "2024-08-08T12:00"], range(0)),
     "across": (["--since", str(BEGAN_NS + 40), "--from", "45", "--limit", "10"], range(45, 55)),
 }
@@ -291,13 +308,13 @@ def test_cat_tells_openings_apart(folder: pathlib.Path) -> None:
 
 def test_cat_goes_on_beside_damage(folder: pathlib.Path) -> None:
     """The rows of other frames are printed; what is lost is told, and the exit code is 1."""
-    write(folder)
+    write(folder, frames=10, rows=20)
     break_payload(segments(folder)[0], 1)
     result = run("cat", "fills")
     assert result.exit_code == 1
     found = [json.loads(one)["_seq"] for one in result.stdout.splitlines()]
-    assert found == [*range(50), *range(100, 200)]
-    assert "50 rows: a frame whose payload is not what was written" in result.stderr
+    assert found == [*range(20), *range(40, 200)]
+    assert "20 rows: a frame whose payload is not what was written" in result.stderr
 
 
 def test_cat_shows_seals_and_voids(folder: pathlib.Path) -> None:
@@ -394,6 +411,17 @@ def test_export_replaces_nothing_unasked(folder: pathlib.Path, tmp_path: pathlib
     assert not list(tmp_path.glob("*.part"))
     done("export", "fills", "--force")
     assert pq.read_table(tmp_path / "fills.parquet").num_rows == 200
+
+
+def test_export_that_fails_leaves_nothing_behind(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """Where the second of two files cannot be written, the first is not there either, whole or in part."""
+    write(folder, frames=1)
+    with writing(folder, schema=SCHEMA.append(pa.field("extra", pa.int64()))) as writer:
+        writer.append(batch(0, 1).append_column("extra", pa.array([1])))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "fills-2.parquet").write_bytes(b"mine")
+    assert "fills-2.parquet is there already" in refused(1, "export", "--out", "out")
+    assert os.listdir(tmp_path / "out") == ["fills-2.parquet"]
 
 
 def test_export_of_a_damaged_log_keeps_the_rest(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
