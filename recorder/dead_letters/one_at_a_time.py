@@ -17,26 +17,37 @@ from collections.abc import AsyncIterator, Callable
 
 from recorder.errors import RecorderError
 from schemas.errors import LockLost, LockTimeout
-from schemas.executor import SqlExecutor
+from schemas.executor import SqlExecutor, error_code
 from schemas.lock import LEASE_S, MigrationLock
 
 LOCK_TABLE = "recorder_retry_lock"
 RENEW_S = LEASE_S / 6
 POLL_S = 0.3
+_ACCESS_DENIED = 497
 
 
 class RetryBusy(RecorderError):  # noqa: N818 - says what happened
     """Another retry works on this database, or took over from this one."""
 
 
+class RetryForbidden(RecorderError):  # noqa: N818 - says what happened
+    """The user may not take the lock."""
+
+
 @contextlib.asynccontextmanager
 async def one_at_a_time(
-    executor: SqlExecutor, database: str, *, wait_s: float, on_wait: Callable[[str], None] = lambda who: None
+    executor: SqlExecutor,
+    database: str,
+    *,
+    wait_s: float,
+    on_wait: Callable[[str], None] = lambda who: None,
+    renew_s: float = RENEW_S,
 ) -> AsyncIterator[None]:
     """Hold the lock for a block, in which nobody else uses `executor`; waits at most `wait_s` for whoever has it.
 
     Raises:
         RetryBusy: another retry goes on for longer, or took the lock over.
+        RetryForbidden: the user may not make the table that is the lock.
     """
     owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     lock = MigrationLock(executor, database, owner=owner, table=LOCK_TABLE)
@@ -54,6 +65,13 @@ async def one_at_a_time(
                     f"database {database}: another retry of dead letters is at work ({holder}); waited {wait_s:g} s: "
                     "run again when it has ended"
                 ) from error
+        except Exception as error:
+            if error_code(error) != _ACCESS_DENIED:
+                raise
+            raise RetryForbidden(
+                f"database {database}: a retry keeps others away by a table {LOCK_TABLE}_…, and the user may not make "
+                f"it; GRANT CREATE TABLE, DROP TABLE, ALTER TABLE ON {database}.* ({error})"
+            ) from error
         if not told:
             on_wait(holder)
             told = True
@@ -67,7 +85,7 @@ async def one_at_a_time(
         nonlocal lost
         while not ended.is_set():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RENEW_S):
+                async with asyncio.timeout(renew_s):
                     await ended.wait()
                 return
             try:

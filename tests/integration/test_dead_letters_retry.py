@@ -166,15 +166,15 @@ def test_a_table_that_was_widened_by_a_migration_takes_its_dead_letters(
 def test_a_table_that_is_held_keeps_its_letters_and_no_others(
     settings: Settings, lenient: Settings, client: Client, database: str
 ) -> None:
-    """A missing column holds its table: told as such, nothing is inserted with a default; the other table goes on."""
-    recorded(settings, ("orders", order(1, odd=1)), ("fills", _fill(odd=1)))
-    client.command(f"ALTER TABLE {database}.orders DROP COLUMN notes")
+    """A column of fewer digits would cut them silently: its table is told as held, and the other one goes on."""
+    recorded(settings, ("orders", order(1, limit_px="1.23456789", odd=1)), ("fills", _fill(odd=1)))
+    client.command(f"ALTER TABLE {database}.orders MODIFY COLUMN limit_px Nullable(Decimal(38, 4))")
     told = Desk(lenient).retry()
     assert (told.inserted, told.outcomes) == ({"fills": 1}, {"done": 1, "closed": 0, "open": 1})
     assert [(fault.reason, fault.table) for _, faults in told.open for fault in faults] == [
         ("held", "orders")
     ]
-    assert "notes" in told.open[0][1][0].detail
+    assert "limit_px" in told.open[0][1][0].detail
     assert _rows(client, f"SELECT count() FROM {database}.orders") == [(0,)]
 
 
