@@ -96,6 +96,7 @@ class TablePipeline(TableAccount):
         self._unflushed: list[Batch] = []  # of `_current`
         self._under_way: deque[Sealed] = deque()  # handed to the worker and not resolved, the oldest first
         self._accepted: list[tuple[int, int]] = []
+        self._written_off = False  # it is closed: nothing waits any more
 
     # -- lifecycle ----------------------------------------------------------------------------------------------
 
@@ -126,6 +127,7 @@ class TablePipeline(TableAccount):
         self.queue.drain(1 << 62)
         self._drained_upto = self.position
         self._write_off(oldest_ns, unknown)
+        self._written_off = True
 
     def _task_died(self, why: str) -> None:
         self.last_error = why
@@ -143,6 +145,8 @@ class TablePipeline(TableAccount):
 
     def oldest_waiting_ns(self) -> int | None:
         """Acceptance (monotonic) of the oldest row that is not resolved; None where none waits."""
+        if self._written_off:
+            return None
         for batches in (self._unflushed, *(sealed.batches for sealed in self._under_way)):
             if batches:
                 return batches[0].accepted_ns
@@ -150,7 +154,7 @@ class TablePipeline(TableAccount):
 
     def at_work(self) -> Work | None:
         """Which of its tasks has work, and how much of it was done; None where none has, or before first contact."""
-        if self._contact is not None and not self._contact.made:
+        if self._written_off or (self._contact is not None and not self._contact.made):
             return None
         if self._under_way:
             return Work("worker", self.told + self._resolved_upto)
