@@ -18,12 +18,12 @@ from pathlib import Path
 
 from harness.forgetful_disk import ForgetfulDisk
 from harness.wal_making import NAME, SCHEMA, rows_of
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from wal import names
-from wal.checkpoint import CheckpointFile
+from wal.checkpoint import Checkpoint, CheckpointFile
 from wal.commit import GroupCommit, Member
 from wal.damage import Damage, Harm
 from wal.errors import FormatError, LogFull
@@ -37,10 +37,23 @@ from wal.replay import Replay, ReplayBatch
 from wal.seals import Seal, pack_seal, pack_void, read_seal, read_void
 from wal.writer import LogWriter
 
-EXAMPLES = int(os.environ.get("RECORDER_TEST_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("RECORDER_TEST_EXAMPLES", "120"))
 OPTIONS = LogOptions(segment_bytes_min=16_384, segment_bytes_max=32_768, pending_bytes_max=16_384, codec=None)
 S = 1_000_000_000
 Place = tuple[int, int]
+TROUBLES = (
+    "pwrite",
+    "fsync",
+    "fsync",
+    "create",
+    "rename",
+    "sync_folder",
+    "unlink",
+    "truncate",
+    "full",
+    "",
+    "",
+)
 SEEDS = st.integers(0, 2**20)
 LOST = frozenset(Harm) - {Harm.REPEATED, Harm.CHECKPOINT, Harm.CHECKPOINT_AHEAD, Harm.SUSPECT}
 
@@ -102,7 +115,9 @@ class LogModel(RuleBasedStateMachine):
         self.server = 0
         self.now_s = 1_000
         self.token = 0
-        self.opened_well = True
+        self.may_be_read = [Checkpoint()]
+        """The checkpoint that was written last, and those whose writing failed since."""
+        self.checkpoint_rotten = False
 
     # -- a process, from its start to its end --------------------------------------------------------------------
 
@@ -117,8 +132,11 @@ class LogModel(RuleBasedStateMachine):
         self.rows[self.log.epoch] = 0
         self.told += self.log.recovered.damage
         self.file = CheckpointFile(self.folder, files=self.files)
+        found, damage = self.file.read()
+        assert found in self.may_be_read or (self.checkpoint_rotten and damage)
+        self.may_be_read = [found]
         # The server may have restarted meanwhile: what another run of it confirmed is asked for again.
-        self.checkpoint, _ = self.file.read()[0].unconfirm(server=f"run {self.server}")
+        self.checkpoint, _ = found.unconfirm(server=f"run {self.server}")
         self.marks: dict[str, int] = {}
         self.void_marks: dict[str, int] = {}
         given_out, replay = self.look(recovered=True)
@@ -129,49 +147,41 @@ class LogModel(RuleBasedStateMachine):
             self.durable |= given_out
             self.durable_tokens |= set(self.live)
 
-    def end(self) -> None:
-        self.log = None  # type: ignore[assignment]
+    @rule(
+        how=st.sampled_from(["power cut", "power cut", "kill", "close"]), seed=SEEDS, times=st.integers(0, 30)
+    )
+    def end(self, how: str, seed: int, times: int) -> None:
+        """After some work the process ends, and another one begins."""
+        self.busy(seed, times)
+        if how == "power cut":
+            self.disk.power_cut(random.Random(seed).randrange)
+        if how == "close":
+            if self.log.close(0):
+                self.durable |= set(places([Range(self.log.epoch, 0, self.rows[self.log.epoch])]))
+            self.note_durable()
+        self.disk.kill()
         self.open()
-
-    @rule()
-    def kill(self) -> None:
-        self.disk.kill()
-        self.end()
-
-    @rule(seed=SEEDS)
-    def power_cut(self, seed: int) -> None:
-        self.disk.power_cut(random.Random(seed).randrange)
-        self.end()
-
-    @rule()
-    def close(self) -> None:
-        if self.log.close(0):
-            self.durable |= set(places([Range(self.log.epoch, 0, self.rows[self.log.epoch])]))
-        self.note_durable()
-        self.disk.kill()
-        self.end()
 
     # -- the disk ------------------------------------------------------------------------------------------------
 
-    @rule(
-        call=st.sampled_from(["pwrite", "fsync", "create", "rename", "sync_folder", "unlink", "truncate"]),
-        times=st.integers(1, 4),
-    )
-    def fail(self, call: str, times: int) -> None:
-        self.disk.failing[call] = times
+    @rule(what=st.sampled_from(TROUBLES), times=st.integers(1, 4))
+    def trouble(self, what: str, times: int) -> None:
+        """Calls that fail, a disk that is full, or all well again."""
+        if what == "full":
+            self.disk.room_bytes = times * 5_000
+        elif what:
+            self.disk.failing[what] = times
+        else:
+            self.heal()
 
-    @rule(room_bytes=st.integers(0, 20_000))
-    def fill(self, room_bytes: int) -> None:
-        self.disk.room_bytes = room_bytes
-
-    @rule()
     def heal(self) -> None:
         self.disk.room_bytes = None
         self.disk.failing.clear()
 
-    @rule(seed=SEEDS)
-    def rot(self, seed: int) -> None:
+    @rule(seed=SEEDS, times=st.integers(0, 30))
+    def rot(self, seed: int, times: int) -> None:
         """A byte of a segment or of the checkpoint; of a segment's preambles only of the first one."""
+        self.busy(seed, times)
         chance = random.Random(seed)
         files = sorted(
             name for name in self.disk.names if name == names.CHECKPOINT or name.endswith(names.SUFFIX)
@@ -183,7 +193,9 @@ class LogModel(RuleBasedStateMachine):
         if not data:
             return
         at = chance.randrange(len(data))
-        if name != names.CHECKPOINT:
+        if name == names.CHECKPOINT:
+            self.checkpoint_rotten = True
+        else:
             try:
                 preamble, _ = read_preamble(data, name)
             except FormatError:
@@ -208,7 +220,14 @@ class LogModel(RuleBasedStateMachine):
 
     # -- the owner -----------------------------------------------------------------------------------------------
 
-    @rule(rows=st.integers(1, 40))
+    @rule(rows=st.integers(1, 40), more=st.integers(0, 3), sync=st.booleans())
+    def record(self, rows: int, more: int, sync: bool) -> None:
+        """Rows in a few slices, and a round of the commit."""
+        for slice_rows in [rows] + [7] * more:
+            self.append(slice_rows)
+        if sync:
+            self.turn()
+
     def append(self, rows: int) -> None:
         epoch, first = self.log.epoch, self.rows[self.log.epoch]
         try:
@@ -221,7 +240,7 @@ class LogModel(RuleBasedStateMachine):
 
     @rule()
     def turn(self) -> None:
-        """A round of the commit."""
+        """A round of the commit, at once."""
         self.log.nudge()
         self.note_durable()
 
@@ -242,13 +261,17 @@ class LogModel(RuleBasedStateMachine):
         self.sealed.update(ranges)
         return seal
 
-    @rule(rows=st.integers(1, 60))
-    def seal(self, rows: int) -> None:
-        """The next rows of this run that are not sealed."""
+    @rule(rows=st.integers(1, 60), sync=st.booleans())
+    def seal(self, rows: int, sync: bool) -> None:
+        """The next rows of this run that are not sealed, in two batches."""
         epoch = self.log.epoch
-        todo = self.sealed.missing_of(Range(epoch, 0, self.rows[epoch]))
-        if todo:
-            self.freeze((Range(epoch, todo[0].first, min(todo[0].stop, todo[0].first + rows)),))
+        for todo in self.sealed.missing_of(Range(epoch, 0, self.rows[epoch]))[:1]:
+            middle, stop = (min(todo.stop, todo.first + most) for most in (rows, 2 * rows))
+            self.freeze((todo._replace(stop=middle),))
+            if middle < stop:
+                self.freeze((todo._replace(first=middle, stop=stop),))
+        if sync:
+            self.turn()
 
     def ready(self) -> list[Seal]:
         """Seals that hold, are durable, and are not confirmed."""
@@ -268,9 +291,9 @@ class LogModel(RuleBasedStateMachine):
                 seal.ranges, at_ns=self.now_s * S, server=f"run {self.server}"
             )
 
-    @rule(answered=st.booleans())
-    def insert(self, answered: bool) -> None:
-        for seal in self.ready()[:1]:
+    @rule(most=st.integers(1, 4), answered=st.booleans())
+    def insert(self, most: int, answered: bool) -> None:
+        for seal in self.ready()[:most]:
             self.send(seal, answered)
 
     @precondition(lambda self: self.ready())
@@ -311,10 +334,15 @@ class LogModel(RuleBasedStateMachine):
         self.checkpoint, again = self.checkpoint.unconfirm(server=f"run {self.server}")
         assert not set(places(again)) & set(places(self.checkpoint.settled))
 
-    @rule()
-    def write_checkpoint(self) -> None:
+    @rule(look=st.booleans())
+    def write_checkpoint(self, look: bool) -> None:
+        self.may_be_read.append(self.checkpoint)
         with contextlib.suppress(OSError):
             self.file.write(self.checkpoint)
+            self.may_be_read = [self.checkpoint]
+            self.checkpoint_rotten = False
+        if look:
+            self.look()
 
     @rule()
     def purge(self) -> None:
@@ -329,6 +357,8 @@ class LogModel(RuleBasedStateMachine):
         replay = Replay(self.reader(), done, batch_rows=batch_rows, memory_bytes_max=10_000)
         for batch in replay.batches():
             seal = batch.seal
+            if batch.broken_seal is not None:
+                self.live.pop(batch.broken_seal.token, None)  # it will never be sent
             if seal is None or seal.token not in self.live:
                 if seal is not None or (seal := self.freeze(batch.ranges)) is None:
                     return
@@ -340,14 +370,39 @@ class LogModel(RuleBasedStateMachine):
             if not most:
                 return
 
+    @rule(seed=SEEDS, times=st.integers(5, 40))
+    def busy(self, seed: int, times: int) -> None:
+        """Much of all that at once: examples of single steps alone seldom come far."""
+        chance = random.Random(seed)
+        for _ in range(times):
+            what = chance.choices(
+                ["record", "seal", "insert", "bisect", "settle", "checkpoint", "purge", "resend", "trouble"],
+                [8, 6, 6, 2, 3, 2, 1, 1, 0.5],
+            )[0]
+            match what:
+                case "record":
+                    self.record(chance.randrange(1, 40), chance.randrange(3), chance.random() < 0.7)
+                case "seal":
+                    self.seal(chance.randrange(1, 60), chance.random() < 0.7)
+                case "insert":
+                    self.insert(chance.randrange(1, 5), chance.random() < 0.8)
+                case "bisect" if self.ready():
+                    self.bisect()
+                case "settle":
+                    self.settle(chance.randrange(4))
+                case "checkpoint":
+                    self.write_checkpoint(look=False)
+                case "purge":
+                    self.purge()
+                case "resend":
+                    self.resend(chance.randrange(1, 30), chance.randrange(5, 60))
+                case "trouble":
+                    self.trouble(chance.choice(TROUBLES), chance.randrange(1, 5))
+
     # -- the laws ------------------------------------------------------------------------------------------------
 
     def reader(self) -> LogReader:
         return LogReader([self.folder], name=NAME)
-
-    @rule()
-    def look_at_it(self) -> None:
-        self.look()
 
     def look(self, *, recovered: bool = False) -> tuple[set[Place], Replay]:
         """Everything that a replay gives now."""
@@ -412,7 +467,7 @@ class LogModel(RuleBasedStateMachine):
 
     def finish(self) -> None:
         self.heal()
-        self.kill()
+        self.end("kill", 0, 0)
         for _ in range(50):
             self.turn()
             self.resend(1_000, 60)
@@ -421,19 +476,25 @@ class LogModel(RuleBasedStateMachine):
         else:
             raise AssertionError("a replay that never ends")
         assert self.durable - set(self.table) <= self.rotten, "durable, and never arrived"
-        lost = Replay(self.reader(), self.checkpoint).lost
-        self.checkpoint = self.checkpoint.resolve(lost).settle(before_ns=2**62, server=f"run {self.server}")
+        replay = Replay(self.reader(), self.checkpoint)
+        self.checkpoint = self.checkpoint.resolve(replay.lost).settle(
+            before_ns=2**62, server=f"run {self.server}"
+        )
         self.settled |= set(places(self.checkpoint.settled))
-        purged = purge(self.log, [self.folder], self.checkpoint, seals=self.live.values(), files=self.files)
+        purged = purge(self.log, [self.folder], self.checkpoint, seals=replay.seals, files=self.files)
         assert purged.error is None
         left = [state for state in self.log.segments() if state.preamble.epoch != self.log.epoch]
         assert not left, "settled, and never purged"
         self.checkpoint = purged.checkpoint
         self.file.write(self.checkpoint)
-        self.kill()
 
 
 TestLogModel = LogModel.TestCase
 TestLogModel.settings = settings(
-    max_examples=EXAMPLES, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=EXAMPLES,
+    stateful_step_count=25,
+    # Shrinking takes longer than a test may: an example is told as it was found.
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
 )
