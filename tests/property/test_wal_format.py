@@ -6,7 +6,7 @@ import itertools
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wal.errors import BrokenSegment, ForeignFile, FormatError, FrameTooLarge, NewerFormat
@@ -225,6 +225,7 @@ def test_a_frame_inside_a_payload_is_no_frame(payloads: list[bytes]) -> None:
     ]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.lists(st.tuples(st.integers(-(2**63), 2**63 - 1), st.none() | NAMES)), min_size=1, max_size=5)
 )

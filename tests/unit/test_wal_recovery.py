@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.harness.wal_making import NAME, UNSYNCED, Made, Unsynced, make_segment, read_ranges, snapshot
@@ -367,6 +367,7 @@ def test_a_folder_that_is_none_is_told(tmp_path: Path) -> None:
     assert len(found.segments) == 1
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(0, 40), st.sampled_from([1, 1, 1, 2, 9]), st.booleans(), st.integers(0, 1))
