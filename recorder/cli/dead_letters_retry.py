@@ -12,30 +12,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from recorder.cli.database import folder_of, must_exist, server_client
-from recorder.cli.dead_letters_ls import MESSAGE
+from recorder.cli.dead_letters_faults import Faulty, faults_as_json, show_faults
 from recorder.cli.dead_letters_options import filter_of, filters
 from recorder.cli.errors import EXIT_FAILURE, Failure, Terminated
 from recorder.cli.options import Invocation, Number, pass_invocation
-from recorder.cli.output import counted, emit_json, emit_table, note, progress
+from recorder.cli.output import counted, emit_json, note, progress
 
 if TYPE_CHECKING:
     from recorder.dead_letters.assembly import Chosen
     from recorder.dead_letters.examine import Examined, Examiner
     from recorder.dead_letters.letter import Letter
-    from recorder.dead_letters.rebuild import Fault
     from recorder.dead_letters.retry import Retry, Told
     from recorder.dead_letters.store import Filter, Store
     from recorder.settings import Settings
     from recorder.sink.base import Sink
 
-SHOWN_GROUPS = 20
-SHOWN_CHARACTERS = 80
 LIMIT = 100_000
 _READ_ONLY = 164
 _READ_ONLY_WORDS = "is readonly"
 """Of the client, which asks the server what it may set."""
-
-Faulty = tuple["Letter", Sequence["Fault"]]
 
 
 @dataclass
@@ -160,7 +155,7 @@ class _Run:
                     "open": told.outcomes["open"],
                     "inserted": told.inserted,
                     "there": told.there,
-                    "faults": _faults(told.open),
+                    "faults": faults_as_json(told.open),
                 }
             )
             return
@@ -170,7 +165,7 @@ class _Run:
             f"{counted(told.outcomes['done'], 'dead letter')} closed now, "
             f"{told.outcomes['closed'] + self._closed:,} before, {told.outcomes['open']:,} still open"
         )
-        _show_faults(told.open)
+        show_faults(told.open)
 
     # -- steps ----------------------------------------------------------------------------------------------------
 
@@ -217,7 +212,7 @@ class _Run:
                     "would_insert": plan.rows,
                     "closed": plan.closed,
                     "open": len(plan.open),
-                    "faults": _faults(plan.open),
+                    "faults": faults_as_json(plan.open),
                 }
             )
             return
@@ -226,7 +221,7 @@ class _Run:
             say(f"{table}: {counted(rows, 'row')} would be inserted")
         say(f"{counted(plan.closed, 'dead letter')} closed already, {len(plan.open):,} would stay open")
         if not self._json:
-            _show_faults(plan.open)
+            show_faults(plan.open)
 
     async def _do(self, retry: Retry, letters: Sequence[Letter]) -> None:
         with _bar("retrying", len(letters)) as advance:
@@ -283,38 +278,3 @@ def _bar(what: str, total: int) -> Any:
     with progress(unit="letters", transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, completed=done)
-
-
-def _faults(found: Sequence[Faulty]) -> list[dict[str, Any]]:
-    return [
-        {"id": letter.name, "table": letter.table, "reason": fault.reason, "detail": fault.detail}
-        for letter, faults in found
-        for fault in faults
-    ]
-
-
-def _show_faults(found: Sequence[Faulty]) -> None:
-    """What is still wrong, one line for all letters of one table and reason."""
-    groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for letter, faults in found:
-        for fault in faults:
-            groups.setdefault((fault.table or letter.table, fault.reason), []).append(
-                (letter.name, fault.detail)
-            )
-    if not groups:
-        return
-    emit_table(
-        ["table", "still wrong", "times", "such as", "detail"],
-        [
-            (table or MESSAGE, reason, f"{len(some):,}", some[0][0], _cut(some[0][1]))
-            for (table, reason), some in sorted(groups.items(), key=lambda item: -len(item[1]))[:SHOWN_GROUPS]
-        ],
-        right=("times",),
-        caption=f"and {len(groups) - SHOWN_GROUPS} more reasons; --json has all"
-        if len(groups) > SHOWN_GROUPS
-        else None,
-    )
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
