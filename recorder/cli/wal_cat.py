@@ -13,6 +13,7 @@ from recorder.cli.errors import Failure
 from recorder.cli.options import Invocation, pass_invocation
 from recorder.cli.output import note, write_bytes
 from recorder.cli.wal_filter import Epoch, Moment, Wanted
+from recorder.cli.wal_holder import torn_tail
 from recorder.cli.wal_logs import loses, place_options, places, tell
 from recorder.cli.wal_rows import json_line, json_rows
 from wal.errors import FormatError
@@ -92,8 +93,10 @@ def cat(
                 left -= len(lines)
                 if left <= 0:
                     break
-    tell(log, reader.damage)
-    if any(map(loses, reader.damage)):
+    # Who stopped before the end was asked for nothing behind it.
+    damage = [*reader.damage, *(torn_tail(log.folders) if left is None or left > 0 else ())]
+    tell(log, damage)
+    if any(map(loses, damage)):
         raise Failure(f'{log.name}: rows are lost or cannot be read; see "recorder wal verify {log.name}"')
 
 

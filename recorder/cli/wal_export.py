@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from recorder.cli.errors import Failure
 from recorder.cli.options import Invocation, PathName, pass_invocation
 from recorder.cli.output import counted, emit_json
+from recorder.cli.wal_holder import torn_tail
 from recorder.cli.wal_logs import Log, Show, loses, mebibytes, place_options, places, shown, tell
 from wal import names
 from wal.format import Kind
@@ -89,8 +90,9 @@ def export(
         with shown(invocation, f"exporting {log.name}") as show:
             files = _export(log, reader, target, show, force=force)
         written += files
-        tell(log, reader.damage)
-        if any(map(loses, reader.damage)):
+        damage = [*reader.damage, *torn_tail(log.folders)]
+        tell(log, damage)
+        if any(map(loses, damage)):
             damaged.append(log.name)
         if not invocation.json:
             for one in files:

@@ -8,9 +8,15 @@ shares the disk, is not in it; for these the text of the file LOCK is all there 
 from __future__ import annotations
 
 import os
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 from wal import names
+from wal.damage import Damage, Harm
+from wal.errors import FormatError
+from wal.frames import Hole
+from wal.segment import Segment
 
 LOCKS = Path("/proc/locks")
 _TEXT_BYTES = 1_024
@@ -38,6 +44,25 @@ def holder(folder: Path) -> str | None:
     if not pids:
         return None
     return _text(path) or f"process {', '.join(sorted(pids))}"
+
+
+def torn_tail(folders: Sequence[Path]) -> list[Damage]:
+    """What is unfinished at the end of a log that nobody writes. Readers take it for what is being written, and are
+    silent about it; whoever wants all of a dead log must know."""
+    segments = names.segments(folders)
+    if not segments or holder(folders[0]) is not None:
+        return []
+    path = segments[-1][1]
+    try:
+        with Segment.open(path) as segment:
+            last = deque(segment.scan(), maxlen=1)
+            epoch = segment.preamble.epoch
+    except (OSError, FormatError):
+        return []  # which every reader tells
+    if not last or not isinstance(last[0], Hole):
+        return []
+    begin, end, _ = last[0]
+    return [Damage(Harm.TORN_TAIL, str(path), begin, end - begin, epoch, rows=None)]
 
 
 def _same_disk(place: str, device: int) -> bool:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from recorder.cli.options import Invocation, pass_invocation
 from recorder.cli.output import emit_json, emit_table
-from recorder.cli.wal_holder import holder
+from recorder.cli.wal_holder import holder, torn_tail
 from recorder.cli.wal_logs import Log, damage_of, mebibytes, place_options, places, tell
 from wal import names
 from wal.checkpoint import CheckpointFile
@@ -94,7 +94,7 @@ def look(log: Log) -> Found:
         _shared(rows, checkpoint.settled),
         _shared(rows, [one.range for one in checkpoint.confirmed]),
         holder(log.folder),
-        [*reader.damage, *([damage] if damage is not None else [])],
+        [*reader.damage, *torn_tail(log.folders), *([damage] if damage is not None else [])],
     )
 
 

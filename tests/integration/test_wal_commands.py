@@ -545,6 +545,33 @@ def test_drop_broken_removes_what_was_set_aside_and_nothing_else(folder: pathlib
     assert "nothing to drop" in run("drop", "fills", "--broken", "--yes").stderr
 
 
+def test_the_end_of_a_dead_log_is_not_taken_for_what_is_being_written(folder: pathlib.Path) -> None:
+    """A broken header of the very last frame is told by all who read it, once nobody writes any more."""
+    write(folder)
+    last = segments(folder)[-1]
+    with Segment.open(last) as segment:
+        *_, frame = [item for item in segment.scan() if hasattr(item, "header")]
+    with last.open("r+b") as file:
+        file.seek(frame.offset + 20)
+        file.write(b"\xff")
+    for command in (["verify"], ["cat", "fills"], ["export", "fills"]):
+        result = run(*command)
+        assert result.exit_code == 1, command
+        assert f"{last.name} at {frame.offset}" in result.output, command
+    assert told("ls")[0]["damage"][0]["harm"] == "torn_tail"
+    assert run("cat", "fills", "--limit", "10").exit_code == 0
+
+
+def test_rows_without_a_time_are_not_chosen_by_time(folder: pathlib.Path) -> None:
+    """It is refused, and says how else to choose."""
+    schema = pa.schema([pa.field("n", pa.int64())])
+    with writing(folder, schema=schema) as writer:
+        writer.append(pa.RecordBatch.from_pydict({"n": [1]}, schema))
+    assert "no ts_local" in refused(1, "cat", "fills", "--since", "2024-08-08")
+    assert lines("fills") == [{"n": 1}]
+    assert told("ls")[0]["first_ns"] is None
+
+
 # -- wrong use ----------------------------------------------------------------------------------------------------
 
 
