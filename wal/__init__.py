@@ -14,6 +14,8 @@ The folder
                               bytes that recovery took out of the way, a span of that segment, as they were
                               (`.broken.new`: not all of them yet)
     checkpoint                what needs no replay (`wal.checkpoint`); without it everything is replayed
+    checkpoint.newer, checkpoint.broken
+                              one that could not be read, kept when another took its place
 
 A segment
 =========

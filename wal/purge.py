@@ -31,8 +31,8 @@ def purgeable(
     """The numbers of the segments that may go, oldest first.
 
     `segments` are all that can be read; `active` is the one being written, which never goes. `seals` are those that may
-    still be sent: a row of one of them counts as settled only when all of its rows are, since it is sent whole or not at
-    all. One that lost rows is none of these any more (`wal.replay.ReplayBatch.broken_seal`), or it would hold for ever.
+    still be sent: a row of one of them counts as settled only when all of its rows are, since it is sent whole or not
+    at all. One that lost rows is none of these (`wal.replay.ReplayBatch.broken_seal`): it would hold them for ever.
     """
     settled = settled.copy()
     for seal in seals:

@@ -20,7 +20,7 @@ from wal.damage import Damage, Harm
 from wal.places import PlaceSet, Range
 from wal.reader import LogReader
 from wal.replay_plan import Item, ahead, plan, survey
-from wal.replay_rows import Piece, RowFetch, joined
+from wal.replay_rows import Gathering, Piece, RowFetch
 from wal.seals import Seal
 from wal.settled import Checkpoint
 
@@ -133,16 +133,17 @@ class Replay:
     def _sealed(self, item: Item) -> Iterator[ReplayBatch]:
         seal = item.seal
         assert seal is not None
-        pieces = [piece for one in seal.ranges for piece in self._fetch.pieces(one)]
-        if (
-            sum(piece.range.rows for piece in pieces) == seal.rows
-            and len({piece.schema_hash for piece in pieces}) == 1
-        ):
+        gathered = Gathering()
+        for one in seal.ranges:
+            for piece in self._fetch.pieces(one):
+                gathered.add(piece, piece.rows.nbytes)
+        if gathered.rows == seal.rows and len(gathered.schema_hashes) == 1:
             self.rows_to_go -= seal.rows
-            yield ReplayBatch(joined(pieces), seal.ranges, pieces[0].schema_hash, seal=seal)
+            (schema_hash,) = gathered.schema_hashes
+            yield ReplayBatch(gathered.joined(), seal.ranges, schema_hash, seal=seal)
             return
         # Its rows were there when the log was gone through, and are not any more, or cannot be decoded.
-        del pieces
+        del gathered
         first = seal.ranges[0]
         self._told.append(
             Damage(
@@ -156,25 +157,23 @@ class Replay:
         yield from self._runs(list(seal.ranges), seal)
 
     def _runs(self, ranges: list[Range], broken: Seal | None) -> Iterator[ReplayBatch]:
-        pieces: list[Piece] = []
-        rows = nbytes = 0
+        run = Gathering()
         counted = PlaceSet()
         for asked in ranges:
             for whole in self._fetch.pieces(asked):
                 for piece in self._cut(whole):
-                    if pieces and (
-                        rows + piece.range.rows > self._batch_rows
-                        or nbytes + piece.rows.nbytes > self._run_bytes_max
-                        or piece.schema_hash != pieces[0].schema_hash
+                    nbytes = piece.rows.nbytes
+                    if run.rows and (
+                        run.rows + piece.range.rows > self._batch_rows
+                        or run.nbytes + nbytes > self._run_bytes_max
+                        or piece.schema_hash not in run.schema_hashes
                     ):
-                        yield self._run(pieces, broken)
-                        pieces, rows, nbytes = [], 0, 0
-                    pieces.append(piece)
-                    rows += piece.range.rows
-                    nbytes += piece.rows.nbytes
+                        yield self._batch(run, broken)
+                        run = Gathering()
+                    run.add(piece, nbytes)
                     counted.add(piece.range)
-        if pieces:
-            yield self._run(pieces, broken)
+        if run.rows:
+            yield self._batch(run, broken)
         missing = [part for asked in ranges for part in counted.missing_of(asked)]
         self.rows_to_go -= sum(part.rows for part in missing)
         self._lost.update(missing)
@@ -184,10 +183,10 @@ class Replay:
         most = max(1, self._run_bytes_max * piece.range.rows // max(1, piece.rows.nbytes))
         yield from piece.parts(min(most, self._batch_rows))
 
-    def _run(self, pieces: list[Piece], broken: Seal | None) -> ReplayBatch:
-        ranges = tuple(PlaceSet(piece.range for piece in pieces))
-        self.rows_to_go -= sum(one.rows for one in ranges)
-        return ReplayBatch(joined(pieces), ranges, pieces[0].schema_hash, broken_seal=broken)
+    def _batch(self, run: Gathering, broken: Seal | None) -> ReplayBatch:
+        self.rows_to_go -= run.rows
+        (schema_hash,) = run.schema_hashes
+        return ReplayBatch(run.joined(), tuple(run.places), schema_hash, broken_seal=broken)
 
 
 def _one_run(first: Item, other: Item) -> bool:

@@ -6,7 +6,7 @@ stretch of headers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -18,9 +18,12 @@ from wal.damage import Damage, Harm
 from wal.errors import FormatError
 from wal.format import Kind
 from wal.frames import Frame
-from wal.places import Range
+from wal.places import PlaceSet, Range
 from wal.replay_plan import Stretch, Survey
 from wal.segment import Segment, open_or_tell
+
+FEW = 512
+"""Record batches that are held side by side before they are made one."""
 
 
 class Piece(NamedTuple):
@@ -41,15 +44,44 @@ class Piece(NamedTuple):
             yield self._replace(range=part, rows=self.rows.slice(at - first, part.rows))
 
 
-def joined(pieces: Sequence[Piece]) -> pa.RecordBatch:
-    """All their rows as one record batch of the first one's schema."""
-    if len(pieces) == 1:
-        return pieces[0].rows
-    schema = pieces[0].rows.schema
-    # Equal by their hash, which leaves metadata out; Arrow wants the very same.
-    return pa.concat_batches(
-        [pa.RecordBatch.from_arrays(piece.rows.columns, schema=schema) for piece in pieces]
-    )
+class Gathering:
+    """Pieces that become one record batch, of the schema of the first one.
+
+    A record batch of one row takes a hundred times what its row does: many small ones are made one as they come.
+    """
+
+    def __init__(self) -> None:
+        self.places = PlaceSet()
+        self.schema_hashes: set[int] = set()
+        self.rows = 0
+        self.nbytes = 0
+        self._schema: pa.Schema | None = None
+        self._few: list[pa.RecordBatch] = []
+        self._large: list[pa.RecordBatch] = []
+
+    def add(self, piece: Piece, nbytes: int) -> None:
+        """Take one in, which is behind the others."""
+        rows = piece.rows
+        if self._schema is None:
+            self._schema = rows.schema
+        elif piece.schema_hash in self.schema_hashes and not rows.schema.equals(
+            self._schema, check_metadata=True
+        ):
+            # Equal by their hash, which leaves metadata out; Arrow wants the very same.
+            rows = pa.RecordBatch.from_arrays(rows.columns, schema=self._schema)
+        self.schema_hashes.add(piece.schema_hash)
+        self.places.add(piece.range)
+        self.rows += piece.range.rows
+        self.nbytes += nbytes
+        self._few.append(rows)
+        if len(self._few) == FEW and len(self.schema_hashes) == 1:
+            self._large.append(pa.concat_batches(self._few))
+            self._few.clear()
+
+    def joined(self) -> pa.RecordBatch:
+        """All rows as one record batch; of one schema, which the caller has seen to."""
+        batches = [*self._large, *self._few]
+        return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
 
 
 class RowFetch:
