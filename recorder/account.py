@@ -62,7 +62,13 @@ class TableAccount:
         self.lost_rows = 0
         """Rows given up at the end of a shutdown that ran out of time."""
         self.flying_rows = 0
-        """Rows taken from the queue and not yet resolved."""
+        """Rows taken from the queue or from the log of an earlier run, and not yet resolved."""
+        self.replayed_rows = 0
+        """Rows of earlier runs that were found on the log."""
+        self.restored_rows = 0
+        """Rows that the database had confirmed, lost in a restart, and was given again."""
+        self.rechecking = False
+        """Whether the worker is at rows that were counted before."""
         self.errors: Counter[int] = Counter()
         self.last_error = ""
         self.last_insert_ns: int | None = None
@@ -78,7 +84,7 @@ class TableAccount:
         # Each count is read once: producers go on putting meanwhile.
         waiting, displaced, refused = queue.waiting_rows, queue.displaced_rows, queue.refused_rows
         return Balance(
-            received=queue.taken_rows + displaced + refused + waiting,
+            received=queue.taken_rows + self.replayed_rows + displaced + refused + waiting,
             inserted=self.inserted_rows,
             pending=waiting + self.flying_rows,
             shed=displaced + refused + self.lost_rows,
@@ -92,8 +98,11 @@ class TableAccount:
     def inserted(self, batch: Batch, rows: int, seconds: float) -> None:
         """Rows are in."""
         self.told += 1
-        self.inserted_rows += rows
-        self.flying_rows -= rows
+        if self.rechecking:
+            self.restored_rows += rows
+        else:
+            self.inserted_rows += rows
+            self.flying_rows -= rows
         self.inserts += 1
         self.last_insert_ns = time.time_ns()
         self._observer.inserted(self.table.name, rows, seconds)
@@ -101,15 +110,17 @@ class TableAccount:
     def found(self, batch: Batch, rows: int) -> None:
         """Rows were in already, by an insert whose answer was lost."""
         self.told += 1
-        self.inserted_rows += rows
-        self.flying_rows -= rows
+        if not self.rechecking:
+            self.inserted_rows += rows
+            self.flying_rows -= rows
         self.last_insert_ns = time.time_ns()
 
     def duplicates(self, rows: int) -> None:
-        """Rows that a source delivered before."""
+        """Rows that a source delivered before, or that an earlier run had inserted."""
         self.told += 1
-        self.duplicate_rows += rows
-        self.flying_rows -= rows
+        if not self.rechecking:
+            self.duplicate_rows += rows
+            self.flying_rows -= rows
 
     def dead_letter(self, row: pa.RecordBatch, error: DataError) -> None:
         """A row that ClickHouse refuses."""
@@ -125,6 +136,9 @@ class TableAccount:
                 b"",
                 "text",
             )
+        if self.rechecking:  # it was counted as inserted
+            self.inserted_rows -= 1
+            self.flying_rows += 1
         self.bad_row(bad)
 
     def bad_row(self, row: BadRow) -> None:
@@ -150,6 +164,11 @@ class TableAccount:
         if changed:
             self._observer.worker_state(self.table.name, state, why)
 
+    def replayed(self, rows: int) -> None:
+        """Rows that an earlier run left on the log are under way."""
+        self.replayed_rows += rows
+        self.flying_rows += rows
+
     # -- what is given up -------------------------------------------------------------------------------------------
 
     def _given_up(self, rows: int) -> None:
@@ -158,14 +177,16 @@ class TableAccount:
         self.flying_rows -= rows
         self.queue.shed.add("internal_error", rows)
 
-    def _write_off(self, oldest_ns: int | None, unknown_rows: int) -> None:
+    def _write_off(self, oldest_ns: int | None, unknown_rows: int, kept_rows: int) -> None:
         """Count what is not resolved as lost: nobody is left to get it in. `oldest_ns` is the oldest row's acceptance;
-        of `unknown_rows` an insert was under way.
+        of `unknown_rows` an insert was under way; `kept_rows` are on the log, and stay pending.
         """
-        lost = self.queue.taken_rows - (
-            self.inserted_rows + self.dead_rows + self.duplicate_rows + self.lost_rows
+        lost = (
+            self.queue.taken_rows
+            + self.replayed_rows
+            - (self.inserted_rows + self.dead_rows + self.duplicate_rows + self.lost_rows + kept_rows)
         )
-        self.flying_rows = 0
+        self.flying_rows = kept_rows
         if lost:
             self.lost_rows += lost
             detail = (

@@ -7,15 +7,21 @@ server's deduplication token and the look-up by identity both speak of the same 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 
 from schemas.policy import Partition
+from wal.places import Range
 
 NS_PER_DAY = 86_400_000_000_000
+
+
+def new_token() -> str:
+    """A token that no batch had before."""
+    return uuid.uuid4().hex
 
 
 @dataclass(frozen=True)
@@ -28,13 +34,16 @@ class Batch:
     `from_source` says that some of its rows carry a source's identities and may have come before (read from a file,
     redelivered by a bus), so the table is asked for them before the first insert. Rows that a bus delivers for the
     first time need no such question.
+    `places` say where in the table's log its rows stand, in their order; empty where there is no log, or where it did
+    not take all of them.
     """
 
     table: str
     data: pa.RecordBatch
     accepted_ns: int
     from_source: bool = False
-    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    token: str = field(default_factory=new_token)
+    places: tuple[Range, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -54,6 +63,47 @@ class Batch:
     def identities(self) -> list[tuple[int, int]]:
         """`(_log, _seq)` of every row, in order."""
         return list(zip(self.data["_log"].to_pylist(), self.data["_seq"].to_pylist(), strict=True))
+
+    def only(self, keep: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Batch:
+        """Some of its rows, under the same token."""
+        return replace(self, data=self.data.filter(pa.array(keep)), places=_kept_places(self.places, keep))
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Consecutive rows of it, under the same token."""
+        return replace(
+            self, data=self.data.slice(start, stop - start), places=cut_places(self.places, start, stop)
+        )
+
+    def renamed(self) -> Batch:
+        """The same rows under a token of their own."""
+        return replace(self, token=new_token())
+
+
+def cut_places(places: Sequence[Range], start: int, stop: int) -> tuple[Range, ...]:
+    """The places of the rows from `start` to `stop` of those that stand at `places`."""
+    found = []
+    for place in places:
+        first, last = max(start, 0), min(stop, place.rows)
+        if first < last:
+            found.append(Range(place.epoch, place.first + first, place.first + last))
+        start, stop = start - place.rows, stop - place.rows
+    return tuple(found)
+
+
+def _kept_places(
+    places: Sequence[Range], keep: np.ndarray[tuple[int], np.dtype[np.bool_]]
+) -> tuple[Range, ...]:
+    """The places of the rows that are kept, consecutive ones together."""
+    found: list[Range] = []
+    begin = 0
+    for place in places:
+        edges = np.flatnonzero(np.diff(keep[begin : begin + place.rows], prepend=False, append=False))
+        found += [
+            Range(place.epoch, place.first + int(first), place.first + int(stop))
+            for first, stop in zip(edges[::2], edges[1::2], strict=True)
+        ]
+        begin += place.rows
+    return tuple(found)
 
 
 def local_times_ns(data: pa.RecordBatch) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

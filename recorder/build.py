@@ -45,6 +45,7 @@ class BatchBuilder:
     `run_id` fills in rows that name none. `ignore_unknown` counts and drops fields that the table does not have,
     instead of refusing the row. `breathe` is called between the columns of a slice, for other threads' sake.
     `redactor` cuts secrets out of columns that may hold what others wrote; unset means the one in force.
+    `on_slice` is given the rows of each slice as they are kept, and must not raise.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class BatchBuilder:
         on_bad: Callable[[BadRow], None],
         breathe: Callable[[], None] = NEVER,
         redactor: Redactor | None = None,
+        on_slice: Callable[[pa.RecordBatch], None] | None = None,
     ):
         self.table = table
         self.epoch = epoch
@@ -75,6 +77,7 @@ class BatchBuilder:
         self._run_id = run_id
         self._on_bad = on_bad
         self._breathe = breathe
+        self._on_slice = on_slice
         self._next_seq = 0
         self._secrets = ColumnRedactor(table, redactor if redactor is not None else in_force(), breathe)
         self._slices: list[_Slice] = []
@@ -238,7 +241,10 @@ class BatchBuilder:
     def _keep(self, arrays: list[pa.Array], log: int, seqs: Sequence[int], accepted_ns: int) -> None:
         rows = len(seqs)
         # The one place all rows come through, single ones and Arrow blocks, before anything keeps them.
-        self._slices.append(_Slice(self._secrets.redact(arrays), log, seqs))
+        piece = _Slice(self._secrets.redact(arrays), log, seqs)
+        self._slices.append(piece)
+        if self._on_slice is not None:
+            self._on_slice(self._combined([piece]))
         self.rows += rows
         self.nbytes += rows * self._row_bytes
         self.slice_accepted_ns = accepted_ns

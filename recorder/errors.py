@@ -7,6 +7,7 @@ RecorderError
 ├── RecorderClosed        the recorder was not started, or is closed
 ├── RecorderForked        the process forked after `start`; the child has no recorder
 ├── NotDurable            rows were not durable, or not queryable, within the time given
+├── LogInUse              another recorder writes to the logs under this data_dir
 └── HealthPortError       the health port cannot be opened
 """
 
@@ -43,6 +44,10 @@ class RecorderForked(RecorderError):  # noqa: N818
 
 class NotDurable(RecorderError, TimeoutError):  # noqa: N818
     """Rows were not durable, or not queryable, within the time given."""
+
+
+class LogInUse(RecorderError):  # noqa: N818
+    """Another recorder writes to the logs under this data_dir."""
 
 
 class HealthPortError(RecorderError):

@@ -36,7 +36,7 @@ from recorder.pause import Pause
 from recorder.refusals import Refusals
 from recorder.sink.base import Sink
 from recorder.sink.errors import DataError, HoldError, Retryable, SinkError, UnknownError
-from recorder.subset import Identities, halves, judge, renamed, without
+from recorder.subset import Identities, halves, judge, without
 from schemas.policy import Partition
 
 log = get_logger("recorder.flush_worker")
@@ -87,6 +87,16 @@ class WorkerEvents(Protocol):
         """The worker's state changed."""
 
 
+class Seals(Protocol):
+    """Where a table's log freezes what is sent, before it is."""
+
+    async def seal(self, batch: Batch) -> None:
+        """Return when it is durable which rows the batch's token stands for, or while the log takes nothing."""
+
+    def void(self, batch: Batch) -> None:
+        """The batch's token stands for nothing any more: what is left of it goes under others."""
+
+
 class _Phase(enum.Enum):
     """What comes next for a part of a batch."""
 
@@ -107,6 +117,8 @@ class _Part:
     """The table was held for refusing too many rows, this one too."""
     attempt: int = 0
     unknown: int = 0
+    sealed: bool = False
+    """Its token is on the log."""
     sent: bool = False
     """It went out under its token before."""
     said_yes_s: float | None = None
@@ -123,12 +135,16 @@ class FlushWorker:
         events: WorkerEvents,
         *,
         ready: Callable[[], Awaitable[str | None]] | None = None,
+        seals: Seals | None = None,
     ):
-        """`ready` says what is wrong with the live table, or None; asked while it is held, and after odd errors."""
+        """`ready` says what is wrong with the live table, or None; asked while it is held, and after odd errors.
+        `seals` is the table's log, where it has one.
+        """
         self._sink = sink
         self._policy = policy
         self._events = events
         self._ready = ready
+        self._seals = seals
         self._state = WorkerState.FLOWING
         self._refusals = Refusals(policy.dead_letter_ratio)
         self._batch: Batch | None = None
@@ -153,14 +169,16 @@ class FlushWorker:
         """Something of our own failed: the table counts as held until its flush goes through."""
         self._set(WorkerState.HELD, why)
 
-    async def flush(self, batch: Batch) -> None:
+    async def flush(self, batch: Batch, *, sent_before: bool = False) -> None:
         """Return when every row of the batch is inserted, a duplicate or a dead letter. Cancel it to give up.
 
-        Where an earlier call with this batch ended in the middle, it goes on from there.
+        Where an earlier call with this batch ended in the middle, it goes on from there. `sent_before` is of a batch
+        whose seal was found in the log: it may have been inserted, and is under its token if at all.
         """
         if batch is not self._batch:
             self._batch = batch
-            self._parts = [_Part(batch, _Phase.UNASKED if batch.from_source else _Phase.READY)]
+            phase = _Phase.SENT if sent_before else _Phase.UNASKED if batch.from_source else _Phase.READY
+            self._parts = [_Part(batch, phase, sealed=sent_before, sent=sent_before)]
             self._refusals.begin(batch.rows)
             self._schema_asked = False
         while self._parts:
@@ -218,6 +236,9 @@ class FlushWorker:
         while self._unfit:
             await self._held(self._unfit)
         batch = part.batch
+        if self._seals is not None and not part.sealed:
+            await self._seals.seal(batch)
+        part.sealed = True
         again, part.sent = part.sent, True
         part.phase, part.refused, part.said_yes_s = _Phase.SENT, None, None
         started = asyncio.get_running_loop().time()
@@ -270,16 +291,23 @@ class FlushWorker:
         elif part.said_yes_s is not None:
             log.warning("a token is spent and its rows are not there; sent under another", table=batch.table,
                         token=batch.token, rows=absent.rows)  # fmt: skip
-            fresh = renamed(absent)
-            self._replace(part, replace(part, batch=fresh, phase=_Phase.READY, sent=False, said_yes_s=None))
+            self._void(batch)
+            again = replace(part, batch=absent.renamed(), phase=_Phase.READY, said_yes_s=None)
+            again.sealed = again.sent = False
+            self._replace(part, again)
         elif refused is None:
             self._replace(part, replace(part, batch=absent, phase=_Phase.READY))
         elif absent.rows > 1:
+            self._void(batch)
             self._replace(part, *(_Part(half, _Phase.READY) for half in halves(absent)))
         else:
             await self._refuse(part, absent, refused)
         if verdict.present_rows:
             self._events.found(batch, verdict.present_rows)
+
+    def _void(self, batch: Batch) -> None:
+        if self._seals is not None:
+            self._seals.void(batch)
 
     async def _refuse(self, part: _Part, row: Batch, refused: DataError) -> None:
         """Make a row that the table refuses a dead letter, unless there are so many that the table is to blame."""

@@ -9,45 +9,36 @@ waits.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import NamedTuple
 
 import pyarrow as pa
-from aiochannel import Channel
 
 from recorder.account import PipelineObserver, TableAccount
 from recorder.alarms.stillness import Work
 from recorder.bad_rows import BadRow
-from recorder.batch import Batch
+from recorder.batch import Batch, cut_places
 from recorder.budget import InsertBudget
 from recorder.build import SLICE_ROWS, BatchBuilder
 from recorder.contact import Contact
 from recorder.entries import Waiting, rows_in
 from recorder.flush_policy import NS_PER_S, FlushPolicy, is_due, is_full
 from recorder.flush_worker import FlushWorker, WorkerState
+from recorder.lane import Cut, Lane
+from recorder.pulse import Pulse
 from recorder.queue import TableQueue
 from recorder.sink.errors import DataError
 from recorder.supervised import Supervised
+from recorder.table_log import TableLog
 from schemas.policy import Overflow
 from schemas.table import Table
+from wal.places import Range
 
 DRAIN_MS = 20
 """A builder looks at its queue this often while rows trickle in: rare enough to cost nothing beside 13 tables."""
-CHANNEL_BATCHES = 1
-"""Batches that wait for the worker; with the one under way and the one being built, three in memory a table."""
-
-
-@dataclass(frozen=True)
-class Sealed:
-    """What the builder hands to the worker. All rows up to queue position `upto` are resolved with it."""
-
-    batches: Sequence[Batch]
-    upto: int
-    accepted: Sequence[tuple[int, int]]
-    """(acceptance in monotonic ns, rows) of its slices, for the lag."""
 
 
 class Load(NamedTuple):
@@ -76,8 +67,11 @@ class TablePipeline(TableAccount):
         budget: InsertBudget,
         observer: PipelineObserver,
         row_of_dead: Callable[[pa.RecordBatch, DataError], BadRow],
+        wal: TableLog | None = None,
     ):
         super().__init__(table, queue, observer=observer, row_of_dead=row_of_dead)
+        self.wal = wal
+        """Where its rows are safe before the database has them; None where they are in memory alone."""
         self._builder = builder
         self._policy = policy
         self._budget = budget
@@ -89,12 +83,11 @@ class TablePipeline(TableAccount):
         self._flush_upto = -1
         self._drained_upto = 0
         self._sealed_upto = 0
-        self._resolved_upto = 0
-        self._progress = asyncio.Condition()
-        self._channel: Channel[Sealed] = Channel(CHANNEL_BATCHES)
-        self._current: Sealed | None = None  # what the worker is at, until all of it is resolved
+        self._pulse = Pulse() if wal is None else wal.pulse
+        self._lane = Lane(policy.batch_rows, self._pulse)
+        self._current: Cut | None = None  # what the worker is at, until all of it is resolved
         self._unflushed: list[Batch] = []  # of `_current`
-        self._under_way: deque[Sealed] = deque()  # handed to the worker and not resolved, the oldest first
+        self._taken_up = False  # what earlier runs left on the log
         self._accepted: list[tuple[int, int]] = []
         self._written_off = False  # it is closed: nothing waits any more
 
@@ -124,10 +117,20 @@ class TablePipeline(TableAccount):
         self.supervised = ()
         self.queue.close()
         oldest_ns = self.oldest_waiting_ns()
-        self.queue.drain(1 << 62)
+        left = self.queue.drain(1 << 62)
         self._drained_upto = self.position
-        self._write_off(oldest_ns, unknown)
+        kept = 0 if self.wal is None else await self._log_the_rest(self.wal, left)
+        self._write_off(oldest_ns, unknown, kept)
         self._written_off = True
+
+    async def _log_the_rest(self, wal: TableLog, left: Sequence[Waiting]) -> int:
+        """Bring what waited into the log; how many rows are on it now and not in the database, or not known to be."""
+        self.flying_rows += rows_in(left)
+        with contextlib.suppress(Exception):  # what is not on the log is counted as lost
+            for _ in self._builder.add(left):
+                pass
+        unlogged = self._lane.unlogged_rows() + wal.unlogged_rows
+        return max(0, self.flying_rows - unlogged - await wal.close())
 
     def _task_died(self, why: str) -> None:
         self.last_error = why
@@ -147,17 +150,17 @@ class TablePipeline(TableAccount):
         """Acceptance (monotonic) of the oldest row that is not resolved; None where none waits."""
         if self._written_off:
             return None
-        for batches in (self._unflushed, *(sealed.batches for sealed in self._under_way)):
-            if batches:
-                return batches[0].accepted_ns
-        return self._oldest_ns()
+        if self._unflushed:
+            return self._unflushed[0].accepted_ns
+        oldest_ns = self._lane.oldest_ns()
+        return oldest_ns if oldest_ns is not None else self._oldest_ns()
 
     def at_work(self) -> Work | None:
         """Which of its tasks has work, and how much of it was done; None where none has, or before first contact."""
         if self._written_off or (self._contact is not None and not self._contact.made):
             return None
-        if self._under_way:
-            return Work("worker", self.told + self._resolved_upto)
+        if self._current is not None or self._lane.waiting:
+            return Work("worker", self.told + self.resolved_upto)
         if self._oldest_ns() is not None:
             return Work("builder", self._drained_upto + self._sealed_upto)
         return None
@@ -188,6 +191,8 @@ class TablePipeline(TableAccount):
         """Whether to build now: a slice costs its columns, however few its rows, so they wait for company."""
         if waiting >= SLICE_ROWS or self._flush_upto > self._drained_upto:
             return True
+        if self.wal is not None:
+            return True  # rows are durable as soon as the log has them, and that does not wait for company
         if self.queue.usage() >= self.queue.limits.low_watermark:
             return True  # a small queue, or large rows: company would be shed
         oldest_ns = self._oldest_ns()
@@ -207,13 +212,15 @@ class TablePipeline(TableAccount):
                 if (built := builder.rows - rows_before) > 0:
                     self._accepted.append((builder.slice_accepted_ns, built))
                 rows_before = builder.rows
-                await asyncio.sleep(
-                    0
-                )  # lets the other tables run, and the producers have the interpreter's lock
+                # Lets the other tables run, and the producers have the interpreter's lock.
+                await asyncio.sleep(0)
         except Exception:
             # They are drained, and nobody else will speak of them.
             self._given_up(unbuilt - builder.rows - builder.bad_rows)
             raise
+        finally:
+            if self.wal is not None:
+                self.wal.built_upto(self._drained_upto)
 
     def _is_due(self, now_ns: int) -> bool:
         builder = self._builder
@@ -239,10 +246,20 @@ class TablePipeline(TableAccount):
         except Exception:
             self._given_up(rows)
             raise
-        sealed = Sealed(batches, self._drained_upto, accepted)
-        self._sealed_upto = sealed.upto
-        self._under_way.append(sealed)
-        await self._channel.put(sealed)
+        self._sealed_upto = self._drained_upto
+        await self._lane.put(self._cut(batches, rows, accepted))
+
+    def _cut(self, batches: Sequence[Batch], rows: int, accepted: Sequence[tuple[int, int]]) -> Cut:
+        """What was built, with where it stands on the log."""
+        if self.wal is None:
+            return Cut(batches, self._drained_upto, rows, accepted)
+        places = self.wal.take_places()
+        start, placed = 0, []
+        for batch in batches:
+            placed.append(replace(batch, places=cut_places(places, start, start + batch.rows)))
+            start += batch.rows
+        from_source = any(batch.from_source for batch in batches)
+        return Cut(placed, self._drained_upto, rows, accepted, places, from_source)
 
     async def _rest(self, now_ns: int, *, busy: bool) -> None:
         """Sleep until rows come or what was built is due.
@@ -290,32 +307,42 @@ class TablePipeline(TableAccount):
             self.state, self._contact = WorkerState.FLOWING, None
             if unfit:
                 await self._worker.hold(unfit)
+        if self.wal is not None and not self._taken_up:
+            self._lane.earlier = await self.wal.take_up(self.replayed)
+            self._taken_up = True
         while True:
             if self._current is None:
-                self._current = await self._channel.get()
+                self._current = await self._lane.next()
                 self._unflushed = list(self._current.batches)
+            cut = self._current
+            if cut.on_log_alone:
+                assert self.wal is not None
+                cut.batches = await self.wal.batches(cut.places, cut.from_source)
+                self._unflushed = list(cut.batches)
             while self._unflushed:
-                await self._flush_batch(self._unflushed[0])
+                await self._flush_batch(self._unflushed[0], cut)
                 del self._unflushed[0]
-            sealed, self._current = self._current, None
-            self._under_way.popleft()
-            self._resolved_upto = sealed.upto
-            async with self._progress:
-                self._progress.notify_all()
+            self._current = None
+            self._lane.done(cut)
             now_ns = time.monotonic_ns()
-            for accepted_ns, rows in sealed.accepted:
+            for accepted_ns, rows in cut.accepted:
                 self._observer.lag(self.table.name, (now_ns - accepted_ns) / NS_PER_S, rows)
 
-    async def _flush_batch(self, batch: Batch) -> None:
+    async def _flush_batch(self, batch: Batch, cut: Cut) -> None:
         """Flush one batch. After a fault of our own the table is held until the worker, started again, went on with it
         where it was.
         """
         assert self._worker is not None
+        dead_before = self.dead_rows
+        server = self.wal.server if self.wal is not None else ""
+        self.rechecking = cut.recheck
         try:
-            await self._worker.flush(batch)
+            await self._worker.flush(batch, sent_before=cut.sent_before)
         except Exception as error:
             self._worker.fault(f"internal error: {error!r}")
             raise
+        if self.wal is not None:
+            self.wal.confirm(batch.places, server, letters=self.dead_rows != dead_before)
 
     # -- waiting for rows -------------------------------------------------------------------------------------------
 
@@ -342,17 +369,43 @@ class TablePipeline(TableAccount):
     @property
     def resolved_upto(self) -> int:
         """All rows up to this queue position are inserted, duplicates, dead letters, or shed."""
-        return self._resolved_upto
+        return self._lane.resolved_upto
 
     def load(self) -> Load:
         """How the table fares. From any thread."""
         keeps = self.queue.limits.overflow in (Overflow.SPILL, Overflow.BLOCK)
-        return Load(self.queue.usage(), self._resolved_upto, self.state, keeps)
+        return Load(self.queue.usage(), self.resolved_upto, self.state, keeps)
 
     def change(self, policy: FlushPolicy) -> None:
         """Use other triggers from the next look on."""
         self._policy = policy
         self.wake()
+
+    @property
+    def durable_upto(self) -> int:
+        """All rows up to this queue position are on the log, resolved, or dead letters: durable, each in its way."""
+        return self.resolved_upto if self.wal is None else self.wal.durable_upto(self.resolved_upto)
+
+    async def durable(self, upto: int, *, hurry: bool = True) -> None:
+        """Return when all rows up to a queue position are on the log, or resolved where there is none."""
+        if self.wal is None:
+            await self.resolved(upto, hurry=hurry)
+            return
+        if hurry and upto > self._drained_upto:
+            self.wake()
+        await self._pulse.until(lambda: self.durable_upto >= upto)
+
+    def recheck(self, ranges: Sequence[Range]) -> None:
+        """The database restarted since it confirmed these: put back what it lost."""
+        step = self._policy.batch_rows
+        self._lane.recheck(
+            [
+                Cut((), 0, place.rows, places=(place,), from_source=True, recheck=True)
+                for whole in ranges
+                for start in range(whole.first, whole.stop, step)
+                if (place := Range(whole.epoch, start, min(start + step, whole.stop)))
+            ]
+        )
 
     async def resolved(self, upto: int, *, hurry: bool = True) -> None:
         """Return when all rows up to a queue position are inserted, duplicates or dead letters.
@@ -362,8 +415,7 @@ class TablePipeline(TableAccount):
         if hurry and upto > self._flush_upto:
             self._flush_upto = upto
             self.wake()
-        async with self._progress:
-            await self._progress.wait_for(lambda: self._resolved_upto >= upto)
+        await self._pulse.until(lambda: self.resolved_upto >= upto)
 
     def nudge(self) -> None:
         """Try again now instead of at the end of the back-off."""

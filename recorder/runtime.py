@@ -29,6 +29,7 @@ from recorder.health import HealthServer
 from recorder.housekeeping import Housekeeping
 from recorder.identity import new_epoch
 from recorder.log import get_logger
+from recorder.logs import Logs
 from recorder.loop_watch import LoopWatch
 from recorder.metrics import RecorderMetrics
 from recorder.observer import Observer
@@ -45,10 +46,12 @@ from recorder.sink.base import Sink
 from recorder.sink.errors import SinkError
 from recorder.stats import SourceCounts
 from recorder.status import Status, stats
+from recorder.supervised import Supervised
 from recorder.version import run_row, version
 from schemas.pack import Pack
 from schemas.policy import Overflow
 from schemas.table import Table
+from wal.options import LogOptions, Sync
 
 log = get_logger("recorder")
 
@@ -58,6 +61,12 @@ HELD_OWN_S = 0.5
 """What closing gives the recorder's own rows of a held table, after which nobody else is kept waiting for them."""
 CLOSE_RESERVE_S = 3.0
 """What of the time to close is kept for giving up, counting and releasing, at most a fifth of it."""
+FLOWING_LOOK_S = 0.1
+"""How often closing looks whether the database still takes what is on the log."""
+LOG_PENDING_BYTES = 32 * 1_048_576
+"""What of a table may wait to be written to its log: seconds of the busiest, where a disk hangs or is full."""
+LOG_CARE_S = 2.0
+"""How often the logs are cared for."""
 SETTLE_S = 0.3
 """The least time that closing gives the look-up of what was being inserted."""
 
@@ -118,6 +127,7 @@ class Runtime:
             recorder_run_id=recorder_run_id,
         )
         self._health_server: HealthServer | None = None
+        self._log_care: Supervised | None = None
         self._observer = Observer(self.tables, metrics, self._own, self.board)
         self._housekeeping = Housekeeping(
             settings,
@@ -128,9 +138,26 @@ class Runtime:
             contact=self.contact,
             board=self.board,
         )
-        for pack in self._packs:
-            for table in pack.tables:
-                self.tables[table.name] = self._recorded(table)
+        self.logs: Logs | None = None
+        if settings.wal:
+            self.logs = Logs(
+                settings.data_dir / "wal",
+                LogOptions(
+                    sync=Sync(settings.wal_sync),
+                    interval_ms=settings.wal_interval_ms,
+                    pending_bytes_max=LOG_PENDING_BYTES,
+                ),
+                group_ms=settings.wal_group_ms,
+                grace_s=settings.wal_grace_s,
+            )
+        try:
+            for pack in self._packs:
+                for table in pack.tables:
+                    self.tables[table.name] = self._recorded(table)
+        except BaseException:
+            if self.logs is not None:
+                self.logs.abandon()
+            raise
         self.pipelines = {name: recorded.pipeline for name, recorded in self.tables.items()}
         self.settling = Settling(self.pipelines)
 
@@ -142,6 +169,10 @@ class Runtime:
     def _recorded(self, table: Table) -> RecordedTable:
         """The parts of one table, put together."""
         settings = self._settings.for_table(table)
+        wal = None
+        if self.logs is not None and table.policy.critical and settings.enabled:
+            letters = partial(self._letters_durable, table.name)
+            wal = self.logs.open(table, letters_durable=letters, batch_rows=settings.batch_rows)
         queue = TableQueue(
             _limits(table, settings),
             columns=len(table.columns),
@@ -154,16 +185,18 @@ class Runtime:
             queue=queue,
             builder=BatchBuilder(
                 table,
-                epoch=new_epoch(),
+                epoch=new_epoch() if wal is None else wal.writer.epoch,
                 run_id=self._run_id,
                 ignore_unknown=settings.unknown_fields == "ignore",
                 on_bad=lambda bad: pipeline.bad_row(bad),
                 breathe=self._breathe,
+                on_slice=None if wal is None else wal.append,
             ),
             policy=_flush_policy(settings),
             budget=self._budget,
             observer=self._observer,
             row_of_dead=refused_row,
+            wal=wal,
         )
         worker = FlushWorker(
             self.sink,
@@ -177,6 +210,7 @@ class Runtime:
             ),
             pipeline,
             ready=partial(self._unfit, table),
+            seals=wal,
         )
         return RecordedTable(Door(table, queue, enabled=settings.enabled), pipeline, worker)
 
@@ -185,6 +219,12 @@ class Runtime:
         # Suppressed: the loop is closed, the recorder is going, and counts what is left.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self.pipelines[name].wake)
+
+    async def _letters_durable(self, table: str) -> None:
+        """Return when the dead letters that there are now are durable."""
+        if table != DEAD_LETTERS:
+            dead = self.pipelines[DEAD_LETTERS]
+            await dead.durable(dead.position)
 
     async def _unfit(self, table: Table) -> str | None:
         """Why a table cannot take rows now, or None: asked while it is held and after odd errors."""
@@ -214,6 +254,18 @@ class Runtime:
         self._own.put(RUNS, run_row(self._recorder_run_id, self._settings, self._packs))
         self._loop_watch.start()
         self._housekeeping.start()
+        if self.logs is not None:
+            self._log_care = Supervised("log care", partial(self._care_for_logs, self.logs))
+            self._log_care.start()
+
+    async def _care_for_logs(self, logs: Logs) -> None:
+        """Notice restarts of the database, settle, write checkpoints, purge."""
+        recheck = {name: pipeline.recheck for name, pipeline in self.pipelines.items()}
+        while True:
+            if self.contact.made:
+                await logs.look_at(self.sink, recheck)
+            await logs.tidy()
+            await asyncio.sleep(LOG_CARE_S if self.contact.made else LOG_CARE_S / 10)
 
     async def _open_health_port(self) -> None:
         if not self._settings.health_addr:
@@ -252,8 +304,22 @@ class Runtime:
         await asyncio.gather(task, hurried, return_exceptions=True)
 
     async def _others_resolved(self) -> None:
-        """Return when all rows are resolved but the recorder's own."""
-        await asyncio.gather(*(self._resolved_now(name) for name in self.tables if name not in OWN_TABLES))
+        """Return when all rows but the recorder's own are resolved, or on the log while the database takes none."""
+        await asyncio.gather(*(self._safe_now(name) for name in self.tables if name not in OWN_TABLES))
+
+    async def _safe_now(self, name: str) -> None:
+        pipeline = self.pipelines[name]
+        resolved = asyncio.ensure_future(self._resolved_now(name))
+        try:
+            if pipeline.wal is not None:
+                await self._durable_now(name)
+                while not resolved.done() and pipeline.state is WorkerState.FLOWING:
+                    await asyncio.wait({resolved}, timeout=FLOWING_LOOK_S)
+            else:
+                await resolved
+        finally:
+            resolved.cancel()
+            await asyncio.gather(resolved, return_exceptions=True)
 
     async def _own_resolved(self) -> None:
         """Return when the recorder's own rows are resolved, or wait for tables that are held."""
@@ -282,8 +348,12 @@ class Runtime:
         await self.contact.close()
         await self._housekeeping.close()
         self._loop_watch.close()
+        if self._log_care is not None:
+            await self._log_care.close()
         await self.settling.close()
         await asyncio.gather(*(pipeline.close(SETTLE_S) for pipeline in self.pipelines.values()))
+        if self.logs is not None:
+            await self.logs.close()
         self._observer.tell()
         self.board.tell()
         tell_lost(self.given_up(), lambda table: self.contact.why or self.pipelines[table].why_held)
@@ -321,8 +391,23 @@ class Runtime:
                 await self._resolved_now(name)
 
     async def sync(self) -> None:
-        """Return when every accepted row of a critical table is durable: without a log, inserted and confirmed."""
-        await self.flush([name for name, recorded in self.tables.items() if recorded.table.policy.critical])
+        """Return when every accepted row of a critical table is durable: without a log, inserted and confirmed.
+
+        So are the gap rows and dead letters that these rows caused.
+        """
+        names = [name for name, recorded in self.tables.items() if recorded.table.policy.critical]
+        if any(self.pipelines[name].wal is None for name in names):
+            await self.flush(names)
+            return
+        await asyncio.gather(*(self._durable_now(name) for name in names if name not in OWN_TABLES))
+        self._housekeeping.report_gaps()
+        for name in OWN_TABLES:
+            if name in names:
+                await self._durable_now(name)
+
+    async def _durable_now(self, name: str) -> None:
+        pipeline = self.pipelines[name]
+        await pipeline.durable(pipeline.position)
 
     def letters(self, table: str) -> tuple[int, int]:
         """So far: rows of a table that can never be inserted, and dead letters of any table that were not kept."""
@@ -336,13 +421,13 @@ class Runtime:
 
         `before` is what `letters` said when it was handed over. A row that was displaced is not noticed here.
         """
-        await self.pipelines[table].resolved(position)
+        await self.pipelines[table].durable(position)
         bad_before, unkept_before = before
         if self.letters(table)[0] == bad_before:
             return True
         dead = self.pipelines[DEAD_LETTERS]
         if dead.queue.waiting_rows or dead.flying_rows:
-            await self._resolved_now(DEAD_LETTERS)
+            await self._durable_now(DEAD_LETTERS)
         return self.letters(table)[1] == unkept_before
 
     async def _resolved_now(self, name: str) -> None:

@@ -37,6 +37,7 @@ from recorder.settings_explain import explain
 from recorder.settings_fields import (
     Address,
     Count,
+    Millis,
     Ratio,
     Seconds,
     Size,
@@ -225,6 +226,26 @@ class Settings(BaseSettings):
     )
     dead_letter_ratio: Ratio = Field(
         default=0.5, description="Share of refused rows among the last 1,000 above which the table is held."
+    )
+    wal: bool = Field(
+        default=True,
+        description="Keep the rows of critical tables in a log under `data_dir`/wal until the database has them.",
+    )
+    wal_sync: Literal["always", "interval", "off"] = Field(
+        default="always",
+        description="When the log is synced: `always` is with each group, `interval` every `wal_interval_ms`, `off` "
+        "never.",
+    )
+    wal_group_ms: Millis = Field(
+        default=10.0, description="How long rows wait for others to be written to the log with them."
+    )
+    wal_interval_ms: Millis = Field(
+        default=1_000.0, description="With `wal_sync` `interval`: as much may be lost at a power cut."
+    )
+    wal_grace_s: Seconds = Field(
+        default=600.0,
+        description="How long the log keeps rows that the database confirmed; if it restarts meanwhile, they are "
+        "looked up again.",
     )
     gap_window_s: Seconds = Field(
         default=1.0, description="Shed rows of this window are told in one gap row and one line of the log."

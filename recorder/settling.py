@@ -107,7 +107,7 @@ class Settling:
             while line:
                 head = line[0][0]
                 if not head.settled:
-                    await pipeline.resolved(head.position, hurry=False)
+                    await pipeline.durable(head.position, hurry=False)
                 self._tell(self._resolved(line, pipeline))
         finally:
             del self._tasks[table]
@@ -117,7 +117,7 @@ class Settling:
     ) -> dict[Told, list[Handover]]:
         """Take from the line what is settled now, by whom it is for."""
         done: dict[Told, list[Handover]] = {}
-        while line and (line[0][0].settled or line[0][0].position <= pipeline.resolved_upto):
+        while line and (line[0][0].settled or line[0][0].position <= pipeline.durable_upto):
             handover, told = line.popleft()
             if handover.settled:
                 continue

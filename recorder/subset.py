@@ -7,10 +7,9 @@ there means the partition is in. Those that are not are sent again under the *pa
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 
 from recorder.batch import Batch, local_times_ns, partition_keys
 from schemas.policy import Partition
@@ -44,8 +43,7 @@ def judge(batch: Batch, present: Identities, partition: Partition) -> Verdict:
     with_rows = np.unique(keys[there])
     in_absent = ~np.isin(keys, with_rows)
     partly = tuple(int(key) for key in with_rows if not there[keys == key].all())
-    rest = batch.data.filter(pa.array(in_absent))
-    return Verdict(int(there.sum()), replace(batch, data=rest) if rest.num_rows else None, partly)
+    return Verdict(int(there.sum()), batch.only(in_absent) if in_absent.any() else None, partly)
 
 
 def without(batch: Batch, present: Identities) -> Batch | None:
@@ -62,18 +60,10 @@ def without(batch: Batch, present: Identities) -> Batch | None:
         return batch
     if not keep.any():
         return None
-    return Batch(batch.table, batch.data.filter(pa.array(keep)), batch.accepted_ns, batch.from_source)
-
-
-def renamed(batch: Batch) -> Batch:
-    """The same rows under a token of their own."""
-    return Batch(batch.table, batch.data, batch.accepted_ns, batch.from_source)
+    return batch.only(keep).renamed()
 
 
 def halves(batch: Batch) -> tuple[Batch, Batch]:
     """The two halves of a batch, each with a token of its own: the same token with other rows is swallowed."""
     middle = batch.rows // 2
-    return tuple(  # type: ignore[return-value]
-        Batch(batch.table, part, batch.accepted_ns, batch.from_source)
-        for part in (batch.data.slice(0, middle), batch.data.slice(middle))
-    )
+    return batch.part(0, middle).renamed(), batch.part(middle, batch.rows).renamed()

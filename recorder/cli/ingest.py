@@ -114,7 +114,7 @@ def ingest(
     from recorder.settings_sources import which_table
 
     settings = invocation.settings(
-        base={"ttl": False, "switch_interval_s": SWITCH_INTERVAL_S},
+        base={"ttl": False, "wal": False, "switch_interval_s": SWITCH_INTERVAL_S},
         tables={"book_deltas": {"enabled": True}} if book_deltas else None,
     )
     given: dict[str, Any] = dict(settings.normalisers.of(normaliser))

@@ -1,0 +1,201 @@
+"""What a table's builder has cut for its worker, in two lanes: what memory holds, and what stands on the log alone.
+
+Cuts come in the order of their rows. While there is room they wait in memory. Where there is none and all of a cut's
+rows are on the table's log, its rows leave memory and it waits as a number of places; where there is no log, whoever
+brings it waits for room, and the queue behind it fills up to its bounds.
+
+The worker gets what is in memory first, so that rows flow again as soon as the database does; after each of those one
+of the backlog, so that it drains as well; the backlog is in order. Rows of a source that may have come before wait for
+what earlier runs left, where they may be. Rows are *resolved* up to a queue position when all
+cuts up to it are done, in whatever order they were.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from aiochannel import Channel
+
+from recorder.batch import Batch
+from recorder.pulse import Pulse
+from wal.places import Range
+
+ROOM = 1
+"""Cuts that wait in memory; with the one under way and the one being built, three a table."""
+
+
+@dataclass(eq=False)
+class Cut:
+    """Rows for the worker. All rows up to queue position `upto` are resolved with it and those before it.
+
+    `batches` is empty while they are on the log alone: `places` says where. `letters` is how many rows of the table
+    had become dead letters when they were built.
+    """
+
+    batches: Sequence[Batch]
+    upto: int
+    rows: int
+    accepted: Sequence[tuple[int, int]] = ()
+    """(acceptance in monotonic ns, rows) of its slices, for the lag."""
+    places: tuple[Range, ...] = ()
+    from_source: bool = False
+    sent_before: bool = False
+    """Of a batch that an earlier run had sealed: look up first, and send under its token."""
+    recheck: bool = False
+    """Its rows were in the database before it restarted, and are counted: only what it lost is put back."""
+    done: bool = False
+
+    @property
+    def on_log_alone(self) -> bool:
+        """Whether memory does not hold its rows."""
+        return not self.batches and self.rows > 0
+
+    def let_go(self) -> Cut:
+        """The same on the log alone. The log has all of its rows."""
+        accepted = ((self.accepted[0][0], self.rows),) if self.accepted else ()
+        return replace(self, batches=(), accepted=accepted)
+
+    def joined(self, later: Cut) -> Cut:
+        """This and the cut that follows it, both on the log alone."""
+        accepted = ((self.accepted[0][0], self.rows + later.rows),) if self.accepted else ()
+        return replace(
+            self,
+            upto=later.upto,
+            rows=self.rows + later.rows,
+            accepted=accepted,
+            places=_joined(self.places, later.places),
+        )
+
+
+class Earlier(Protocol):
+    """What earlier runs left on the log."""
+
+    async def next(self) -> Cut | None:
+        """The next of it, with its batches; None where nothing is left."""
+
+
+@dataclass
+class Lane:
+    """See the module. Used on the recorder's loop."""
+
+    batch_rows: int
+    """As many rows small cuts of the backlog are joined to."""
+    pulse: Pulse
+    """Beats when rows were resolved."""
+    earlier: Earlier | None = None
+    _memory: Channel[Cut] = field(default_factory=lambda: Channel(ROOM))
+    _backlog: deque[Cut] = field(default_factory=deque)
+    _under_way: deque[Cut] = field(default_factory=deque)
+    """Of this run, in order, until all before them are done."""
+    _head: Cut | None = None
+    """Of what memory holds, the first."""
+    _from_backlog: bool = False
+    """Whether the backlog is next."""
+    _arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    resolved_upto: int = 0
+    """All rows up to this queue position are inserted, duplicates, dead letters, or shed."""
+
+    @property
+    def backlog_rows(self) -> int:
+        """Rows of this run that stand on the log alone."""
+        return sum(cut.rows for cut in self._backlog)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something waits for the worker."""
+        return bool(self._backlog) or self._head is not None or not self._memory.empty()
+
+    def oldest_ns(self) -> int | None:
+        """Acceptance (monotonic) of the oldest row of this run that is not resolved; None where there is none."""
+        for cut in self._under_way:
+            if not cut.done and cut.accepted:
+                return cut.accepted[0][0]
+        return None
+
+    async def put(self, cut: Cut) -> None:
+        """Add a cut; waits for room where it cannot leave memory."""
+        if self._memory.full() and _on_log(cut):
+            light = cut.let_go()
+            last = self._backlog[-1] if self._backlog else None
+            if last is not None and self._under_way[-1] is last and _may_join(last, light, self.batch_rows):
+                self._backlog[-1] = light = last.joined(light)
+                self._under_way[-1] = light
+            else:
+                self._backlog.append(light)
+                self._under_way.append(light)
+        else:
+            self._under_way.append(cut)
+            await self._memory.put(cut)
+        self._arrived.set()
+
+    def recheck(self, cuts: Sequence[Cut]) -> None:
+        """Add cuts on the log alone that are no rows of this run's queue any more."""
+        self._backlog.extend(cuts)
+        self._arrived.set()
+
+    async def next(self) -> Cut:
+        """The cut that is the worker's next."""
+        while True:
+            if self._head is None and not self._memory.empty():
+                self._head = self._memory.get_nowait()
+            if self._backlogs_turn() and (cut := await self._next_of_backlog()) is not None:
+                self._from_backlog = False
+                return cut
+            if self._head is not None:
+                cut, self._head = self._head, None
+                self._from_backlog = True
+                return cut
+            self._arrived.clear()
+            if self._memory.empty() and not self._backlog:
+                await self._arrived.wait()
+
+    def _backlogs_turn(self) -> bool:
+        if self._head is None or self._from_backlog:
+            return True
+        # A source's rows may be among those: what was sealed must be found whole or not at all.
+        return self._head.from_source and self.earlier is not None
+
+    async def _next_of_backlog(self) -> Cut | None:
+        if self.earlier is not None:
+            if (cut := await self.earlier.next()) is not None:
+                return cut
+            self.earlier = None
+        return self._backlog.popleft() if self._backlog else None
+
+    def done(self, cut: Cut) -> None:
+        """All rows of a cut are resolved."""
+        cut.done = True
+        before = self.resolved_upto
+        while self._under_way and self._under_way[0].done:
+            self.resolved_upto = self._under_way.popleft().upto
+        if self.resolved_upto != before:
+            self.pulse.beat()
+
+    def unlogged_rows(self) -> int:
+        """Rows that wait or are under way, and that the log did not take."""
+        return sum(
+            cut.rows - sum(place.rows for place in cut.places) for cut in self._under_way if not cut.done
+        )
+
+
+def _on_log(cut: Cut) -> bool:
+    return cut.rows > 0 and sum(place.rows for place in cut.places) == cut.rows
+
+
+def _may_join(last: Cut, cut: Cut, batch_rows: int) -> bool:
+    return (
+        last.rows + cut.rows <= batch_rows
+        and last.from_source == cut.from_source
+        and not (last.sent_before or last.recheck)
+    )
+
+
+def _joined(places: Sequence[Range], later: Sequence[Range]) -> tuple[Range, ...]:
+    if places and later and places[-1].epoch == later[0].epoch and places[-1].stop == later[0].first:
+        middle = Range(places[-1].epoch, places[-1].first, later[0].stop)
+        return (*places[:-1], middle, *later[1:])
+    return (*places, *later)

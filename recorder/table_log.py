@@ -1,0 +1,264 @@
+"""One table's log as its pipeline uses it: rows go in as they are built, a batch is sealed before its first insert and
+confirmed after it, and what was not confirmed is read back.
+
+On the recorder's loop, but for reading. A log that takes nothing (its disk is full, or fails) stops nobody: rows go on
+to the database from memory, unsealed, and are not durable before they are there. What such a recorder left, killed, is
+looked up before it is sent, as everything that an earlier run left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from recorder.batch import Batch
+from recorder.log import get_logger
+from recorder.log_cursor import Cursor
+from recorder.log_earlier import EarlierRows, batches_of
+from recorder.pulse import Pulse
+from schemas.table import Table
+from wal.checkpoint import Checkpoint, CheckpointFile
+from wal.errors import LogFull, WalError
+from wal.places import PlaceSet, Range
+from wal.reader import LogReader
+from wal.replay import Replay
+from wal.seals import Seal, pack_seal, pack_void
+from wal.writer import LogWriter
+
+log = get_logger("recorder.log")
+
+NS_PER_S = 1_000_000_000
+LAST = 2**63
+"""No epoch has so many rows."""
+
+
+class TableLog:
+    """See the module. `letters_durable` returns when the dead letters there are now are durable."""
+
+    def __init__(
+        self,
+        table: Table,
+        writer: LogWriter,
+        folder: Path,
+        *,
+        pulse: Pulse,
+        letters_durable: Callable[[], Awaitable[None]],
+        batch_rows: int,
+    ):
+        self.table = table
+        self.folder = folder
+        self.pulse = pulse
+        self.writer = writer
+        self.server = ""
+        """Which server, and which run of it, inserts go to; empty until it is known."""
+        self._file = CheckpointFile(folder)
+        self.checkpoint, damage = self._file.read()
+        self.checkpoint_changed = False
+        self.unlogged_rows = 0
+        """Rows built since the last cut that the log did not take."""
+        self.earlier: EarlierRows | None = None
+        self.no_room = ""
+        """Why no more is to be written: the disk is to be left alone. Empty while there is room."""
+        self.refused_rows = 0
+        """Rows that the log did not take."""
+        self.refused_why = ""
+        """Why it does not take any now."""
+        self._letters_durable = letters_durable
+        self._batch_rows = batch_rows
+        self._places: list[Range] = []
+        self._mark = 0
+        self._again = PlaceSet()
+        self._line: deque[tuple[int, int | None]] = (
+            deque()
+        )  # (queue position, mark; None where the log lacks a row)
+        self._logged_upto = 0
+        self._took_all = True
+        self._confirming: set[asyncio.Task[None]] = set()
+        self._cursor: Cursor | None = None
+        for one in (*writer.recovered.damage, *([damage] if damage else [])):
+            log.warning("the log was found damaged", table=table.name, damage=str(one))
+
+    # -- rows in ------------------------------------------------------------------------------------------------
+
+    def append(self, rows: pa.RecordBatch) -> None:
+        """Take the rows of a slice; what the log does not take waits for its insert in memory."""
+        try:
+            if self.no_room:
+                raise LogFull(self.no_room)
+            appended = self.writer.append(rows)
+        except WalError as error:
+            self._took_all = False
+            self.unlogged_rows += rows.num_rows
+            self.refused_rows += rows.num_rows
+            if self.refused_why != str(error):
+                self.refused_why = str(error)
+                log.error("the log takes no rows", table=self.table.name, why=self.refused_why)
+            return
+        self.refused_why = ""
+        self._mark = appended.mark
+        last = self._places[-1] if self._places else None
+        if last is not None and last.stop == appended.range.first:
+            self._places[-1] = Range(last.epoch, last.first, appended.range.stop)
+        else:
+            self._places.append(appended.range)
+
+    def built_upto(self, upto: int) -> None:
+        """All rows up to this queue position were given to `append`, or are dead letters."""
+        self._line.append((upto, self._mark if self._took_all else None))
+        self._took_all = True
+
+    def take_places(self) -> tuple[Range, ...]:
+        """Where all rows stand that were appended since the last time; nowhere, if it did not take all of them."""
+        places, self._places = tuple(self._places), []
+        missing, self.unlogged_rows = self.unlogged_rows, 0
+        return () if missing else places
+
+    def durable_upto(self, resolved_upto: int) -> int:
+        """All rows up to this queue position are on disk, or resolved."""
+        synced = self.writer.synced_mark
+        line = self._line
+        while line and (line[0][0] <= resolved_upto or (line[0][1] is not None and line[0][1] <= synced)):
+            self._logged_upto = line.popleft()[0]
+        return max(self._logged_upto, resolved_upto)
+
+    # -- seals (recorder.flush_worker.Seals) --------------------------------------------------------------------
+
+    async def seal(self, batch: Batch) -> None:
+        """Return when it is durable which rows the batch's token stands for, or while the log takes nothing."""
+        if not batch.places:
+            return
+        first_ns, last_ns = batch.time_range_ns()
+        seal = Seal(batch.token, batch.places, batch.rows, first_ns, last_ns)
+        try:
+            mark = self.writer.append_seal(pack_seal(seal))
+        except WalError as error:
+            log.warning("a batch goes unsealed", table=self.table.name, error=str(error))
+            return
+        await self.pulse.until(lambda: self.writer.synced_mark >= mark or self.failing)
+
+    def void(self, batch: Batch) -> None:
+        """The batch's token stands for nothing any more."""
+        if batch.places:
+            with contextlib.suppress(WalError):  # then it was not sealed either, or stays so: a look-up tells
+                self.writer.append_void(pack_void([batch.token]))
+
+    @property
+    def failing(self) -> bool:
+        """Whether it cannot write now."""
+        return self.writer.stats().recovering
+
+    # -- what is in ---------------------------------------------------------------------------------------------
+
+    def confirm(self, places: Sequence[Range], server: str, *, letters: bool) -> None:
+        """The database has these rows, or they are dead letters: with `letters`, some of which are on their way."""
+        if not places:
+            return
+        if letters:
+            task = asyncio.create_task(self._confirm_later(places, server))
+            self._confirming.add(task)
+            task.add_done_callback(self._confirming.discard)
+        else:
+            self._confirm(places, server)
+
+    async def _confirm_later(self, places: Sequence[Range], server: str) -> None:
+        await self._letters_durable()
+        self._confirm(places, server)
+
+    def _confirm(self, places: Sequence[Range], server: str) -> None:
+        self.checkpoint = self.checkpoint.confirm(places, at_ns=time.time_ns(), server=server)
+        self.checkpoint_changed = True
+
+    def server_is(self, server: str) -> tuple[Range, ...]:
+        """Which server answers now, in which run; what another run confirmed, if it restarted: to be looked up."""
+        if server == self.server:
+            return ()
+        self.server = server
+        self.checkpoint, again = self.checkpoint.unconfirm(server=server)
+        self._again.update(again)
+        self.checkpoint_changed = self.checkpoint_changed or bool(again)
+        return again
+
+    def settle(self, grace_s: float) -> None:
+        """What was confirmed so long ago, by the server's run that still goes on, is settled."""
+        before = self.checkpoint
+        self.checkpoint = before.settle(
+            before_ns=time.time_ns() - int(grace_s * NS_PER_S), server=self.server
+        )
+        self.checkpoint_changed = self.checkpoint_changed or self.checkpoint != before
+
+    # -- what is read back --------------------------------------------------------------------------------------
+
+    async def take_up(self, replayed: Callable[[int], None]) -> EarlierRows | None:
+        """What earlier runs left, to be gone through once the database answers; None if nothing is."""
+        await self.pulse.until(lambda: bool(self.server))
+        done = self.checkpoint.done()
+        done.add(Range(self.writer.epoch, 0, LAST))  # of this run, which goes its own way
+        done.update(self._again)  # counted by the run that inserted them: `recheck`
+        replay = await asyncio.to_thread(
+            lambda: Replay(LogReader([self.folder], name=self.table.name), done, batch_rows=self._batch_rows)
+        )
+        if lost := replay.lost:
+            log.critical("rows of an earlier run are lost: the log cannot be read there", table=self.table.name,
+                         rows=sum(one.rows for one in lost))  # fmt: skip
+        self.resolve(lost)
+        if not replay.rows_to_go:
+            return None
+        log.info("rows of an earlier run are on the log", table=self.table.name, rows=replay.rows_to_go)
+        replayed(replay.rows_to_go)
+        self.earlier = EarlierRows(self.table, replay, self._ended)
+        return self.earlier
+
+    def _ended(self, lost: Sequence[Range]) -> None:
+        """All that earlier runs left was given out, but for these."""
+        self.earlier = None
+        self.resolve(lost)
+
+    def resolve(self, ranges: Sequence[Range]) -> None:
+        """Nobody sends these any more."""
+        if ranges:
+            self.checkpoint = self.checkpoint.resolve(ranges)
+            self.checkpoint_changed = True
+
+    def forget(self, checkpoint: Checkpoint) -> None:
+        """Segments were removed: a checkpoint that no longer speaks of them."""
+        # What was confirmed since it was taken stands.
+        gone = self.checkpoint.epochs - checkpoint.epochs - {self.writer.epoch}
+        if gone:
+            self.checkpoint = self.checkpoint.forget(gone)
+            self.checkpoint_changed = True
+
+    async def batches(self, places: Sequence[Range], from_source: bool) -> tuple[Batch, ...]:
+        """Rows that stand on the log alone, as batches."""
+        if self._cursor is None or not self._cursor.is_before(places[0]):
+            self._cursor = Cursor([self.folder], self.table.name)
+        parts = await asyncio.to_thread(self._cursor.read, places)
+        return tuple(batches_of(self.table, pa.concat_batches(parts), places, from_source))
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    async def close(self, timeout_s: float = 2.0) -> int:
+        """Let go of the log when what it has is on disk; how many rows are not."""
+        for task in self._confirming:
+            task.cancel()
+        await asyncio.gather(*self._confirming, return_exceptions=True)
+        whole = await asyncio.to_thread(self.writer.close, timeout_s)
+        if self._cursor is not None:
+            self._cursor.close()
+        stats = self.writer.stats()
+        return 0 if whole else stats.rows_appended - stats.rows_synced
+
+    async def write_checkpoint(self) -> None:
+        """Put on disk what was confirmed and settled, if anything changed."""
+        if self.checkpoint_changed:
+            self.checkpoint_changed = False
+            try:
+                await asyncio.to_thread(self._file.write, self.checkpoint)
+            except OSError as error:
+                self.checkpoint_changed = True
+                log.warning("the checkpoint cannot be written", table=self.table.name, error=str(error))
