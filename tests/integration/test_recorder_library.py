@@ -130,7 +130,6 @@ async def test_asyncio_awaits_sync_and_flush(make: Make) -> None:
         assert await ticket is True
         assert recorder.record("orders", order(1))
         await recorder.sync(WAIT_S)
-        assert (await recorder.balance())["orders"].inserted == 2
         recorder.record_batch("orders", pa.table({"symbol": ["A"], "status": ["Open"]}))
         await recorder.flush(WAIT_S)
         assert await recorder.ask(lambda sink: sink.query("SELECT count() FROM orders"), WAIT_S) == [(3,)]
@@ -138,8 +137,8 @@ async def test_asyncio_awaits_sync_and_flush(make: Make) -> None:
 
 
 def test_a_ticket_waits_for_its_row(make: Make) -> None:
-    """When `wait` returns the row is queryable, in its table or as a dead letter, under load too."""
-    with make(defaults={"linger_ms": 200}) as recorder:
+    """When `wait` returns, without a log, the row is queryable, in its table or as a dead letter, under load too."""
+    with make(wal=False, defaults={"linger_ms": 200}) as recorder:
         stop = threading.Event()
 
         def load() -> None:
@@ -166,8 +165,10 @@ def test_a_ticket_waits_for_its_row(make: Make) -> None:
 
 
 def test_sync_waits_for_critical_rows_only(make: Make) -> None:
-    """A dense table that lingers does not delay `sync`; `flush` waits for it."""
-    with make(tables={"market_data": {"linger_ms": 3_600_000, "linger_max_ms": 3_600_000}}) as recorder:
+    """A dense table that lingers does not delay `sync`, here without a log; `flush` waits for it."""
+    with make(
+        wal=False, tables={"market_data": {"linger_ms": 3_600_000, "linger_max_ms": 3_600_000}}
+    ) as recorder:
         recorder.record("market_data", {"symbol": "A"})
         recorder.record("orders", order(0))
         recorder.sync(WAIT_S)
@@ -492,7 +493,7 @@ def test_the_switch_interval_is_set_and_restored(
 
 def test_a_closing_recorder_answers(make: Make) -> None:
     """While one thread closes it, `balance` and `status` answer, and another `close` returns when it has ended."""
-    recorder = make(shutdown_timeout_s=2).start()
+    recorder = make(wal=False, shutdown_timeout_s=2).start()
     recorder.ask(lambda sink: sink.command(f"RENAME TABLE {recorder.settings.database}.orders TO away"))
     recorder.record("orders", order(0))
     first = threading.Thread(target=recorder.close)
@@ -639,7 +640,7 @@ def test_a_drifted_table_is_held_at_start_and_resumes(make: Make, client: Client
         assert status["fills"]["state"] == "flowing"
         recorder.record("orders", order(0, notes="kept"))
         with pytest.raises(NotDurable, match=r"orders 1 rows \(held: .*notes"):
-            recorder.sync(0.2)
+            recorder.flush(0.2)
         assert rows(recorder, "SELECT count() FROM orders") == [(0,)]
         client.command(
             f"ALTER TABLE {database}.orders ADD COLUMN notes Nullable(String) AFTER risk_decision_id"
@@ -665,7 +666,7 @@ def test_pending_migrations_hold_their_tables_and_name_the_command(make: Make) -
         with pytest.raises(NotDurable, match="recorder migrate up"):
             recorder.flush(0.2)
         recorder.settings = recorder.settings.model_copy(update={"shutdown_timeout_s": 0.2})
-        with make():  # another recorder, which migrates
+        with make(wal=False):  # another recorder, which migrates
             pass
         recorder.flush(WAIT_S)
         assert recorder.balance()["orders"].inserted == 1

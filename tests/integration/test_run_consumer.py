@@ -1,4 +1,4 @@
-"""What carries a bus's messages into the recorder: on an in-process bus and a real database."""
+"""What carries a bus's messages into a recorder without a log: on an in-process bus and a real database."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_rows_of_messages_are_in_the_table_and_the_messages_are_let_go(
     backend: Backend, database: str, tmp_path: pathlib.Path, bus: InProcessBus
 ) -> None:
     """One row or many: each has the message's identity and time; the bus keeps nothing once they are in."""
-    with Recorder(settings_for(backend, database, tmp_path)) as recorder:
+    with Recorder(settings_for(backend, database, tmp_path, wal=False)) as recorder:
         async with consuming(recorder, bus):
             publish(bus, "orders", order(1), correlation_id="corr-1")
             publish(bus, "orders", [order(2, ts_local=NOW_NS + 5, correlation_id="own"), order(3)])
@@ -84,7 +84,7 @@ async def test_a_message_waits_until_its_rows_are_in(
     backend: Backend, database: str, tmp_path: pathlib.Path, bus: InProcessBus
 ) -> None:
     """Nothing is acknowledged while its table is held, and everything once it goes on; other tables do not wait."""
-    settings = settings_for(backend, database, tmp_path)
+    settings = settings_for(backend, database, tmp_path, wal=False)
     with in_trouble(settings, "orders", _no_column()) as (recorder, mend):
         async with consuming(recorder, bus) as consumer:
             for n in range(50):
@@ -107,7 +107,7 @@ async def test_first_deliveries_go_in_unasked_and_repeated_ones_are_looked_up(
     backend: Backend, database: str, tmp_path: pathlib.Path, bus: InProcessBus
 ) -> None:
     """A fresh message costs no look-up; after a takeover what comes again is in the table once."""
-    settings = settings_for(backend, database, tmp_path)
+    settings = settings_for(backend, database, tmp_path, wal=False)
     sink = faulty(settings)
     with Recorder(settings, sink=sink) as recorder:
         async with consuming(recorder, bus, wrap=Deaf):
@@ -131,7 +131,7 @@ async def test_a_message_under_way_is_not_taken_twice(
     backend: Backend, database: str, tmp_path: pathlib.Path, bus: InProcessBus
 ) -> None:
     """A subscription dies while rows are under way: what the next one delivers again is known, and acknowledged."""
-    settings = settings_for(backend, database, tmp_path)
+    settings = settings_for(backend, database, tmp_path, wal=False)
     fragile: list[Fragile] = []
 
     def wrap(subscription: Subscription) -> Subscription:
@@ -179,7 +179,7 @@ async def test_a_bad_message_costs_one_dead_letter_and_is_let_go(
     topic: str, payload: bytes, reason: str, payload_format: str, good: int,
 ) -> None:  # fmt: skip
     """The letter has reason, origin and bytes, is in before the message is let go, and is kept once."""
-    with Recorder(settings_for(backend, database, tmp_path)) as recorder:
+    with Recorder(settings_for(backend, database, tmp_path, wal=False)) as recorder:
         for _ in range(2):
             async with consuming(recorder, bus, topics={"venue": "normaliser:binance"}, wrap=Deaf):
                 if not bus.waiting:
@@ -209,7 +209,7 @@ async def test_ignored_topics_are_counted_and_let_go(
     backend: Backend, database: str, tmp_path: pathlib.Path, bus: InProcessBus
 ) -> None:
     """`ignore` makes no row and no letter."""
-    with Recorder(settings_for(backend, database, tmp_path)) as recorder:
+    with Recorder(settings_for(backend, database, tmp_path, wal=False)) as recorder:
         async with consuming(recorder, bus, topics={"debug.*": "ignore"}) as consumer:
             publish(bus, "debug.x", {"a": 1})
             publish(bus, "debug.y", {"a": 1})
@@ -225,7 +225,7 @@ async def test_rows_that_a_full_queue_sheds_are_counted_and_their_messages_let_g
 ) -> None:
     """Of a held table with a small queue: what finds no room, and what is displaced, waits for nothing."""
     settings = settings_for(
-        backend, database, tmp_path,
+        backend, database, tmp_path, wal=False,
         tables={"market_data": {"queue_rows": 10, "batch_rows": 5, "overflow": "drop_oldest"}},
     )  # fmt: skip
     with in_trouble(settings, "market_data", _no_column()) as (recorder, mend):
@@ -252,7 +252,7 @@ async def test_nothing_is_shed_while_the_database_is_away(
 ) -> None:
     """A queue of far fewer rows than were published: the rest stays on the bus until rows go in again."""
     tables = {"orders": {"queue_rows": 100, "batch_rows": 10}}
-    settings = settings_for(backend, database, tmp_path, tables=tables)
+    settings = settings_for(backend, database, tmp_path, wal=False, tables=tables)
     with in_trouble(settings, "orders", _nobody_answers()) as (recorder, mend):
         async with consuming(recorder, bus) as consumer:
             for n in range(1_000):
@@ -270,7 +270,7 @@ async def test_a_held_table_does_not_use_up_the_window(
     backend: Backend, database: str, tmp_path: pathlib.Path, bus: InProcessBus
 ) -> None:
     """With most of the window waiting for a held table, rows of the others still come, and the held one's are shed."""
-    settings = settings_for(backend, database, tmp_path)
+    settings = settings_for(backend, database, tmp_path, wal=False)
     with in_trouble(settings, "orders", _no_column()) as (recorder, mend):
         async with consuming(recorder, bus, window=40):
             for n in range(200):
@@ -288,7 +288,7 @@ async def test_notices_become_events_and_letters(
     backend: Backend, database: str, tmp_path: pathlib.Path, bus: InProcessBus
 ) -> None:
     """What a bus has to tell is in system_events; bytes that are no message are a dead letter."""
-    with Recorder(settings_for(backend, database, tmp_path)) as recorder:
+    with Recorder(settings_for(backend, database, tmp_path, wal=False)) as recorder:
         async with consuming(recorder, bus, wrap=Telling):
             publish(bus, "orders", order(1))
             await until(lambda: recorder.balance()["dead_letters"].inserted == 1, "letter")
@@ -306,7 +306,7 @@ async def test_a_subscription_that_cannot_start_is_tried_again(
     backend: Backend, database: str, tmp_path: pathlib.Path, bus: InProcessBus
 ) -> None:
     """It is down with the reason, then up, without anybody's help."""
-    with Recorder(settings_for(backend, database, tmp_path)) as recorder:
+    with Recorder(settings_for(backend, database, tmp_path, wal=False)) as recorder:
         first = bus.subscribe()
         await first.start()
         async with consuming(recorder, bus) as consumer:
@@ -322,7 +322,7 @@ async def test_messages_whose_letters_found_no_room_are_taken_again_when_there_i
 ) -> None:
     """Neither bad messages nor bad rows are let go without their letters; each letter is kept in the end, and once."""
     settings = settings_for(
-        backend, database, tmp_path,
+        backend, database, tmp_path, wal=False,
         tables={"dead_letters": {"queue_rows": 4, "batch_rows": 1, "overflow": "drop_oldest"}},
     )  # fmt: skip
     with in_trouble(settings, "dead_letters", _no_column()) as (recorder, mend):
@@ -352,7 +352,7 @@ async def test_what_is_taken_again_waits_while_there_is_no_room(
 ) -> None:
     """While the letters' queue is full nothing is tried, and so nothing more is shed."""
     tables = {"dead_letters": {"queue_rows": 4, "batch_rows": 1}}
-    settings = settings_for(backend, database, tmp_path, tables=tables)
+    settings = settings_for(backend, database, tmp_path, wal=False, tables=tables)
     with in_trouble(settings, "dead_letters", _no_column()) as (recorder, mend):
         async with consuming(recorder, bus, topics=topics) as consumer:
             consumer._room.allowed = lambda: 1
@@ -376,7 +376,7 @@ async def test_nothing_is_kept_of_messages_that_nobody_acknowledges(
     backend: Backend, database: str, tmp_path: pathlib.Path, bus: InProcessBus
 ) -> None:
     """Of a bus that promises at-most-once: their payloads would fill memory for nothing."""
-    settings = settings_for(backend, database, tmp_path)
+    settings = settings_for(backend, database, tmp_path, wal=False)
     with in_trouble(settings, "orders", _no_column()) as (recorder, mend):
         async with consuming(recorder, bus, wrap=OnlyOnce) as consumer:
             for n in range(50):
@@ -396,7 +396,7 @@ async def test_reading_waits_for_room_for_dead_letters(
 ) -> None:
     """Their queue brakes as those of the bus's own tables do: what it has no room for stays with the publisher."""
     tables = {"dead_letters": {"queue_rows": 200, "batch_rows": 10}}
-    settings = settings_for(backend, database, tmp_path, tables=tables)
+    settings = settings_for(backend, database, tmp_path, wal=False, tables=tables)
     with in_trouble(settings, "dead_letters", _nobody_answers()) as (recorder, mend):
         async with consuming(recorder, bus):
             for _ in range(1_000):
@@ -426,7 +426,7 @@ async def test_a_snapshot_that_cannot_be_does_not_end_acknowledgements(
         return [NormalisedRow([], 0, {})]  # type: ignore[arg-type]
 
     monkeypatch.setattr(MessageRows, "snapshots", snapshots)
-    with Recorder(settings_for(backend, database, tmp_path)) as recorder:
+    with Recorder(settings_for(backend, database, tmp_path, wal=False)) as recorder:
         async with consuming(recorder, bus) as consumer:
             await until(lambda: len(asked) >= 3, "snapshots")
             publish(bus, "orders", order(1))
@@ -450,7 +450,7 @@ async def test_a_subscription_that_cannot_be_made_is_tried_again_and_says_why(
         return made[-1]
 
     closed = asyncio.Event()
-    with Recorder(settings_for(backend, database, tmp_path)) as recorder:
+    with Recorder(settings_for(backend, database, tmp_path, wal=False)) as recorder:
         async with consuming(recorder, bus, wrap=wrap) as consumer:
             await until(lambda: consumer.down == "", "subscription")
             made[0].die()

@@ -18,6 +18,7 @@ import pytest
 from recorder.backlog import QueueLimits
 from recorder.door import Door, key_of
 from recorder.entries import Block, Waiting, Watched, rows_in
+from recorder.flush_policy import FlushPolicy
 from recorder.pipeline import TablePipeline
 from recorder.queue import TableQueue
 from recorder.shed import ShedLedger
@@ -391,8 +392,9 @@ async def test_a_balance_is_one_moment() -> None:
             return len(self._rows)
 
     queue = Busy(queue_of().limits, columns=2, wake=lambda: None, shed=ShedLedger(), key_of=lambda row: row)
-    parts: dict[str, Any] = dict.fromkeys(("builder", "policy", "budget", "observer", "row_of_dead"))
-    pipeline = TablePipeline(PACK.table("orders"), queue=queue, **parts)
+    parts: dict[str, Any] = dict.fromkeys(("builder", "budget", "observer", "row_of_dead"))
+    policy = FlushPolicy(batch_rows=1, batch_bytes=1, linger_ms=1, linger_max_ms=1)
+    pipeline = TablePipeline(PACK.table("orders"), queue=queue, policy=policy, **parts)
     for _ in range(3):
         assert pipeline.balance().exact
 

@@ -12,24 +12,24 @@ from recorder.settling import Handover, Settling
 
 
 class Line:
-    """A pipeline's side of it: positions, and how far rows are resolved."""
+    """A pipeline's side of it: positions, and how far rows are durable."""
 
     def __init__(self) -> None:
         self.position = 0
-        self.resolved_upto = 0
+        self.durable_upto = 0
         self.dead_rows = 0
         self.lost_rows = 0
         self.queue = types.SimpleNamespace(refused_rows=0, displaced_rows=0)
         self._progress = asyncio.Condition()
 
-    async def resolved(self, upto: int, *, hurry: bool = True) -> None:
+    async def durable(self, upto: int, *, hurry: bool = True) -> None:
         assert not hurry, "acknowledgements must not cut batches short"
         async with self._progress:
-            await self._progress.wait_for(lambda: self.resolved_upto >= upto)
+            await self._progress.wait_for(lambda: self.durable_upto >= upto)
 
     async def resolve(self, upto: int) -> None:
         """Rows up to here are done."""
-        self.resolved_upto = upto
+        self.durable_upto = upto
         async with self._progress:
             self._progress.notify_all()
         for _ in range(5):
