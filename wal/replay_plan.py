@@ -146,9 +146,7 @@ def _find_lost(found: Survey) -> None:
         Range(epoch, found.begins.get(epoch, stretches[0].range.first), stretches[-1].range.stop)
         for epoch, stretches in found.stretches.items()
     ]
-    had += [
-        Range(one.epoch, one.first, one.first + one.rows) for one in found.damage if one.epoch and one.rows
-    ]
+    had += [_rows_of(one) for one in found.damage if one.epoch and one.rows]
     for seal in found.seals:
         # What lies before the first segment was purged, which means settled.
         begin = found.begins.get(seal.epoch)
@@ -156,6 +154,18 @@ def _find_lost(found: Survey) -> None:
             had += [one._replace(first=max(begin, one.first)) for one in seal.ranges]
     for span in had:
         found.lost.update(found.present.missing_of(span))
+
+
+def _rows_of(damage: Damage) -> Range:
+    """The rows that a broken frame had: more than it cost, where some of them stand elsewhere too."""
+    if damage.harm in (Harm.PAYLOAD, Harm.UNDECODABLE):
+        opened = open_or_tell(Path(damage.file))
+        if isinstance(opened, Segment):
+            with opened as segment:
+                frame = segment.frame_at(damage.offset)
+            if frame is not None:
+                return Range(damage.epoch, frame.header.first, frame.header.first + frame.header.rows)
+    return Range(damage.epoch, damage.first, damage.first + (damage.rows or 0))
 
 
 class Item(NamedTuple):
