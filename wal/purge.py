@@ -35,8 +35,14 @@ def purgeable(
     at all. One that lost rows is none of these (`wal.replay.ReplayBatch.broken_seal`): it would hold them for ever.
     """
     settled = settled.copy()
+    begins: dict[int, int] = {}
+    for segment in segments:
+        epoch, first = segment.preamble.epoch, segment.preamble.first
+        begins[epoch] = min(first, begins.get(epoch, first))
     for seal in seals:
-        if not all(settled.covers(one) for one in seal.ranges):
+        # What lies before the first segment was purged, so it was settled, whether or not a checkpoint still says so.
+        begin = begins.get(seal.epoch, 0)
+        if not all(settled.covers(one._replace(first=max(begin, one.first))) for one in seal.ranges):
             for one in seal.ranges:
                 settled.remove(one)
     by_number: dict[int, list[Range]] = {}

@@ -484,7 +484,15 @@ class LogModel(RuleBasedStateMachine):
         purged = purge(self.log, [self.folder], self.checkpoint, seals=replay.seals, files=self.files)
         assert purged.error is None
         left = [state for state in self.log.segments() if state.preamble.epoch != self.log.epoch]
-        assert not left, "settled, and never purged"
+        open_ = [
+            part
+            for state in left
+            for part in PlaceSet(self.checkpoint.settled).missing_of(
+                Range(state.preamble.epoch, state.preamble.first, state.stop)
+            )
+        ]
+        held = [x for x in replay.seals if not all(map(PlaceSet(self.checkpoint.settled).covers, x.ranges))]
+        assert not left, f"settled, and never purged: {open_}, {held}, {replay.lost}, {replay.damage}"
         self.checkpoint = purged.checkpoint
         self.file.write(self.checkpoint)
 

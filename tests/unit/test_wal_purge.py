@@ -109,6 +109,13 @@ def test_no_segment_goes_that_anybody_needs(data: st.DataObject) -> None:
     assert purgeable(segments, active, done, seals) == list(range(1, wanted + 1))
 
 
+def test_a_seal_over_what_was_purged_holds_nothing() -> None:
+    """Its first rows are gone, and a checkpoint that was lost no longer says that they were settled."""
+    segments = [state(4, 10, 20), state(5, 20, 30)]
+    assert purgeable(segments, 5, settled((OLD, 10, 20)), [seal(5, 15)]) == [4]
+    assert purgeable(segments, 5, settled((OLD, 10, 20)), [seal(5, 25)]) == []
+
+
 # -- on disk ------------------------------------------------------------------------------------------------------
 
 
