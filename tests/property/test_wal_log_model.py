@@ -97,7 +97,7 @@ class LogModel(RuleBasedStateMachine):
         self.rows: dict[int, int] = {}
         """How many were appended, by epoch."""
         self.durable: set[Place] = set()
-        """Told so, or read by a recovery that could repair."""
+        """Told so by a writer: what a recovery reads may still be in the memory of the system alone."""
         self.settled: set[Place] = set()
         """At any time: these may be purged."""
         self.rotten: set[Place] = set()
@@ -134,18 +134,13 @@ class LogModel(RuleBasedStateMachine):
         self.file = CheckpointFile(self.folder, files=self.files)
         found, damage = self.file.read()
         assert found in self.may_be_read or (self.checkpoint_rotten and damage)
-        self.may_be_read = [found]
         # The server may have restarted meanwhile: what another run of it confirmed is asked for again.
         self.checkpoint, _ = found.unconfirm(server=f"run {self.server}")
         self.marks: dict[str, int] = {}
         self.void_marks: dict[str, int] = {}
-        given_out, replay = self.look(recovered=True)
+        _, replay = self.look(recovered=True)
         self.live = {seal.token: seal for seal in replay.seals}
         self.sealed = PlaceSet()
-        if self.disk.room_bytes is None:
-            # What a recovery has read and could repair is as certain as if it had been synced.
-            self.durable |= given_out
-            self.durable_tokens |= set(self.live)
 
     @rule(
         how=st.sampled_from(["power cut", "power cut", "kill", "close"]), seed=SEEDS, times=st.integers(0, 30)
