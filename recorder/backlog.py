@@ -136,7 +136,7 @@ class Backlog:
             return self._drop_oldest(entry)
         if policy is Overflow.BLOCK:
             return self._block(entry)
-        # `spill`: there is no log to spill to, so a critical row is shed, counted and alarmed.
+        # `spill`: what is on the log has left memory; the log takes nothing, so the row is shed, counted and alarmed.
         return self._refuse("full")
 
     def _append(self, entry: Entry) -> bool:

@@ -61,7 +61,8 @@ class Cut:
 
     def joined(self, later: Cut) -> Cut:
         """This and the cut that follows it, both on the log alone."""
-        accepted = ((self.accepted[0][0], self.rows + later.rows),) if self.accepted else ()
+        oldest = self.accepted or later.accepted
+        accepted = ((oldest[0][0], self.rows + later.rows),) if oldest else ()
         return replace(
             self,
             upto=later.upto,
@@ -183,7 +184,8 @@ class Lane:
 
 
 def _on_log(cut: Cut) -> bool:
-    return cut.rows > 0 and sum(place.rows for place in cut.places) == cut.rows
+    """Whether memory need not hold it: the log has all of its rows, or it has none (they were dead letters)."""
+    return sum(place.rows for place in cut.places) == cut.rows
 
 
 def _may_join(last: Cut, cut: Cut, batch_rows: int) -> bool:

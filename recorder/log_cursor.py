@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
-from recorder.log import get_logger
 from wal.places import Range
 from wal.reader import Contents, Entry, LogReader
 
-log = get_logger("recorder.log")
+PATIENCE_S = 30.0
+"""How long rows that were written are looked for at most."""
 
 
 class Cursor:
-    """Goes through a log once, from its beginning. One thread at a time."""
+    """Goes through a log once, from its beginning; after a `LookupError` it is of no use any more. One thread at a
+    time.
+    """
 
     def __init__(self, folders: Sequence[Path], name: str):
-        # Without a check of what lies between: only what is asked for is read.
-        self._entries = _entries(LogReader(folders, name=name))
+        self._entries = self._follow(LogReader(folders, name=name))
+        self._until_s = 0.0
         self._entry: Entry | None = None
         self._rows: pa.RecordBatch | None = None
         self._at: Range | None = None
@@ -34,6 +37,7 @@ class Cursor:
         Raises:
             LookupError: the log does not have all of them.
         """
+        self._until_s = time.monotonic() + PATIENCE_S
         found = []
         for place in places:
             found += self._read(place)
@@ -68,6 +72,6 @@ class Cursor:
         """Give its file back."""
         self._entries.close()
 
-
-def _entries(reader: LogReader) -> Generator[tuple[Entry, Contents]]:
-    yield from reader.follow(stop=lambda: False, poll_s=0.01, check=False)
+    def _follow(self, reader: LogReader) -> Generator[tuple[Entry, Contents]]:
+        # Without a check of what lies between: only what is asked for is read.
+        yield from reader.follow(stop=lambda: time.monotonic() > self._until_s, poll_s=0.01, check=False)

@@ -11,6 +11,7 @@ import pyarrow as pa
 from recorder.batch import Batch, cut_by_partitions, cut_places, local_times_ns, partition_keys
 from recorder.build import MAX_PARTITIONS
 from recorder.lane import Cut
+from recorder.log_schema import as_current
 from schemas.table import Table
 from wal.places import Range
 from wal.replay import Replay
@@ -37,7 +38,7 @@ class EarlierRows:
         if found is None:
             self._ended(self._replay.lost)
             return None
-        rows, ranges = found.rows, found.ranges
+        rows, ranges = as_current(found.rows, self._table), found.ranges
         if found.seal is None:
             batches = batches_of(self._table, rows, ranges, from_source=True)
         else:

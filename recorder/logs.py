@@ -20,7 +20,7 @@ from recorder.table_log import TableLog
 from schemas.table import Table
 from wal.commit import GroupCommit
 from wal.errors import LogLocked, WalError
-from wal.options import LogOptions
+from wal.options import LogOptions, Sync
 from wal.places import Range
 from wal.purge import purge
 from wal.writer import LogWriter
@@ -71,7 +71,13 @@ class Logs:
                          folder=str(folder), error=str(error))  # fmt: skip
             return None
         opened = TableLog(
-            table, writer, folder, pulse=pulse, letters_durable=letters_durable, batch_rows=batch_rows
+            table,
+            writer,
+            folder,
+            pulse=pulse,
+            letters_durable=letters_durable,
+            batch_rows=batch_rows,
+            waits_for_sync=self._options.sync is Sync.ALWAYS,
         )
         self.tables[table.name] = opened
         return opened
@@ -131,9 +137,7 @@ class Logs:
         self._commit.close(1.0)
 
     async def close(self) -> None:
-        """Write the checkpoints; the logs are closed with their pipelines."""
-        for table_log in self.tables.values():
-            await table_log.write_checkpoint()
+        """End what they share; each was closed with its pipeline."""
         await asyncio.to_thread(self._commit.close, 1.0)
 
 

@@ -169,6 +169,16 @@ class RecorderMetrics(Collector):
                 ("recorder_oldest_waiting_seconds", "How long the oldest row waits that is not in."),
                 ("recorder_table_held", "1 while the table's inserts wait for a repair."),
                 (
+                    "recorder_wal_unsynced_rows",
+                    "Rows that a power cut would take: not synced to the log yet.",
+                ),
+                ("recorder_wal_unsynced_seconds", "How long the oldest of them waits: the loss window."),
+                ("recorder_wal_disk_bytes", "Bytes that the table's log takes on disk."),
+                ("recorder_wal_segments", "Segments of the table's log."),
+                ("recorder_wal_backlog_rows", "Rows on the log alone that wait for the database."),
+                ("recorder_wal_refused_rows", "Rows that the log did not take, and that waited in memory."),
+                ("recorder_wal_failures", "Calls of the file system that failed for the log."),
+                (
                     "recorder_last_successful_insert_timestamp_seconds",
                     "Time of the table's last successful insert.",
                 ),
@@ -194,6 +204,17 @@ class RecorderMetrics(Collector):
                 ("recorder_table_held", int(table.held)),
             ):
                 gauges[name].add_metric([table.table], value)
+            if table.log is not None:
+                for name, value in (
+                    ("recorder_wal_unsynced_rows", table.log.unsynced_rows),
+                    ("recorder_wal_unsynced_seconds", table.log.unsynced_s),
+                    ("recorder_wal_disk_bytes", table.log.disk_bytes),
+                    ("recorder_wal_segments", table.log.segments),
+                    ("recorder_wal_backlog_rows", table.log.backlog_rows),
+                    ("recorder_wal_refused_rows", table.log.refused_rows),
+                    ("recorder_wal_failures", table.log.failures),
+                ):
+                    gauges[name].add_metric([table.table], value)
             if table.last_insert_s:
                 gauges["recorder_last_successful_insert_timestamp_seconds"].add_metric(
                     [table.table], table.last_insert_s

@@ -28,14 +28,18 @@ from recorder.entries import Waiting, rows_in
 from recorder.flush_policy import NS_PER_S, FlushPolicy, is_due, is_full
 from recorder.flush_worker import FlushWorker, WorkerState
 from recorder.lane import Cut, Lane
+from recorder.log import get_logger
 from recorder.pulse import Pulse
 from recorder.queue import TableQueue
 from recorder.sink.errors import DataError
+from recorder.stats import TableLogStats
 from recorder.supervised import Supervised
 from recorder.table_log import TableLog
 from schemas.policy import Overflow
 from schemas.table import Table
 from wal.places import Range
+
+logger = get_logger("recorder.pipeline")
 
 DRAIN_MS = 20
 """A builder looks at its queue this often while rows trickle in: rare enough to cost nothing beside 13 tables."""
@@ -165,6 +169,22 @@ class TablePipeline(TableAccount):
             return Work("builder", self._drained_upto + self._sealed_upto)
         return None
 
+    def log_stats(self) -> TableLogStats | None:
+        """How its log stands; None without one."""
+        if self.wal is None:
+            return None
+        stats = self.wal.writer.stats()
+        earlier = self.wal.earlier
+        return TableLogStats(
+            unsynced_rows=stats.unsynced_rows,
+            unsynced_s=stats.unsynced_age_s,
+            disk_bytes=stats.disk_bytes,
+            segments=stats.segments,
+            backlog_rows=self._lane.backlog_rows + (earlier.rows if earlier is not None else 0),
+            refused_rows=self.wal.refused_rows,
+            failures=stats.failures,
+        )
+
     # -- builder ------------------------------------------------------------------------------------------------
 
     def wake(self) -> None:
@@ -245,6 +265,8 @@ class TablePipeline(TableAccount):
             batches = builder.seal()
         except Exception:
             self._given_up(rows)
+            if self.wal is not None:
+                self.wal.take_places()
             raise
         self._sealed_upto = self._drained_upto
         await self._lane.put(self._cut(batches, rows, accepted))
@@ -254,6 +276,8 @@ class TablePipeline(TableAccount):
         if self.wal is None:
             return Cut(batches, self._drained_upto, rows, accepted)
         places = self.wal.take_places()
+        if sum(place.rows for place in places) != rows:
+            places = ()  # it does not have all of them; those that it has the next run looks up
         start, placed = 0, []
         for batch in batches:
             placed.append(replace(batch, places=cut_places(places, start, start + batch.rows)))
@@ -317,7 +341,10 @@ class TablePipeline(TableAccount):
             cut = self._current
             if cut.on_log_alone:
                 assert self.wal is not None
-                cut.batches = await self.wal.batches(cut.places, cut.from_source)
+                try:
+                    cut.batches = await self.wal.batches(cut.places, cut.from_source)
+                except LookupError as error:
+                    self._unreadable(cut, error)
                 self._unflushed = list(cut.batches)
             while self._unflushed:
                 await self._flush_batch(self._unflushed[0], cut)
@@ -327,6 +354,16 @@ class TablePipeline(TableAccount):
             now_ns = time.monotonic_ns()
             for accepted_ns, rows in cut.accepted:
                 self._observer.lag(self.table.name, (now_ns - accepted_ns) / NS_PER_S, rows)
+
+    def _unreadable(self, cut: Cut, error: LookupError) -> None:
+        """Rows that stood on the log alone cannot be had any more: nobody has them."""
+        assert self.wal is not None
+        logger.critical(
+            "rows cannot be read back from the log", table=self.table.name, rows=cut.rows, why=str(error)
+        )
+        self.wal.resolve(cut.places)
+        if not cut.recheck:
+            self._given_up(cut.rows)
 
     async def _flush_batch(self, batch: Batch, cut: Cut) -> None:
         """Flush one batch. After a fault of our own the table is held until the worker, started again, went on with it

@@ -170,7 +170,7 @@ class Runtime:
         """The parts of one table, put together."""
         settings = self._settings.for_table(table)
         wal = None
-        if self.logs is not None and table.policy.critical and settings.enabled:
+        if self.logs is not None and table.policy.critical:
             letters = partial(self._letters_durable, table.name)
             wal = self.logs.open(table, letters_durable=letters, batch_rows=settings.batch_rows)
         queue = TableQueue(
@@ -396,7 +396,7 @@ class Runtime:
         So are the gap rows and dead letters that these rows caused.
         """
         names = [name for name, recorded in self.tables.items() if recorded.table.policy.critical]
-        if any(self.pipelines[name].wal is None for name in names):
+        if self.logs is None:
             await self.flush(names)
             return
         await asyncio.gather(*(self._durable_now(name) for name in names if name not in OWN_TABLES))

@@ -8,6 +8,24 @@ from typing import NamedTuple
 
 
 @dataclass(frozen=True, kw_only=True)
+class TableLogStats:
+    """How a table's log stands."""
+
+    unsynced_rows: int
+    """What a power cut would take."""
+    unsynced_s: float
+    """Since when the oldest of it waits: the loss window."""
+    disk_bytes: int
+    segments: int
+    backlog_rows: int
+    """Rows that stand on the log alone and wait for the database."""
+    refused_rows: int
+    """Rows that it did not take, and that waited in memory."""
+    failures: int
+    """Calls of the file system that failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TableStats:
     """What one table's pipeline counts."""
 
@@ -27,6 +45,8 @@ class TableStats:
     held: bool = False
     last_insert_s: float = 0.0
     """Time of the last successful insert in seconds since the epoch; 0 for none yet."""
+    log: TableLogStats | None = None
+    """None for a table without one."""
     oldest_s: float = 0.0
     """How long the oldest row waits that is not resolved; 0 for none."""
 

@@ -134,6 +134,7 @@ def _table_status(recorded: RecordedTable) -> dict[str, Any]:
         "errors": {str(code): count for code, count in pipeline.errors.items()},
         "last_error": pipeline.last_error,
         "last_insert_ns": pipeline.last_insert_ns,
+        "log": dataclasses.asdict(log) if (log := pipeline.log_stats()) is not None else None,
     }
 
 
@@ -184,6 +185,7 @@ def _table_stats(name: str, recorded: RecordedTable) -> TableStats:
         shed=dict(pipeline.queue.shed.totals),
         redacted=pipeline.redacted_spans,
         held=pipeline.state is WorkerState.HELD,
+        log=pipeline.log_stats(),
         last_insert_s=(pipeline.last_insert_ns or 0) / 1e9,
         oldest_s=_oldest_s(recorded),
     )

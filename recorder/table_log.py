@@ -21,6 +21,7 @@ from recorder.batch import Batch
 from recorder.log import get_logger
 from recorder.log_cursor import Cursor
 from recorder.log_earlier import EarlierRows, batches_of
+from recorder.log_schema import as_current
 from recorder.pulse import Pulse
 from schemas.table import Table
 from wal.checkpoint import Checkpoint, CheckpointFile
@@ -34,6 +35,8 @@ from wal.writer import LogWriter
 log = get_logger("recorder.log")
 
 NS_PER_S = 1_000_000_000
+WRITTEN_LOOK_S = 0.02
+"""How often is looked whether rows that left memory were written."""
 LAST = 2**63
 """No epoch has so many rows."""
 
@@ -50,7 +53,9 @@ class TableLog:
         pulse: Pulse,
         letters_durable: Callable[[], Awaitable[None]],
         batch_rows: int,
+        waits_for_sync: bool = True,
     ):
+        """`waits_for_sync`: a seal is on disk before its batch is sent; else it may be lost with what it seals."""
         self.table = table
         self.folder = folder
         self.pulse = pulse
@@ -71,6 +76,7 @@ class TableLog:
         """Why it does not take any now."""
         self._letters_durable = letters_durable
         self._batch_rows = batch_rows
+        self.waits_for_sync = waits_for_sync
         self._places: list[Range] = []
         self._mark = 0
         self._again = PlaceSet()
@@ -140,7 +146,8 @@ class TableLog:
         except WalError as error:
             log.warning("a batch goes unsealed", table=self.table.name, error=str(error))
             return
-        await self.pulse.until(lambda: self.writer.synced_mark >= mark or self.failing)
+        if self.waits_for_sync:
+            await self.pulse.until(lambda: self.writer.synced_mark >= mark or self.failing)
 
     def void(self, batch: Batch) -> None:
         """The batch's token stands for nothing any more."""
@@ -152,6 +159,13 @@ class TableLog:
     def failing(self) -> bool:
         """Whether it cannot write now."""
         return self.writer.stats().recovering
+
+    def trouble(self) -> str:
+        """Why it does not take rows, or cannot write; empty while it does."""
+        if self.no_room or self.refused_why:
+            return self.no_room or self.refused_why
+        stats = self.writer.stats()
+        return f"cannot write: {stats.last_error}" if stats.recovering else ""
 
     # -- what is in ---------------------------------------------------------------------------------------------
 
@@ -234,11 +248,26 @@ class TableLog:
             self.checkpoint_changed = True
 
     async def batches(self, places: Sequence[Range], from_source: bool) -> tuple[Batch, ...]:
-        """Rows that stand on the log alone, as batches."""
+        """Rows that stand on the log alone, as batches.
+
+        Raises:
+            LookupError: the log cannot give all of them any more.
+            OlderRows: they are of another version, and no rows of the table now.
+        """
+        last = places[-1]
+        while last.epoch == self.writer.epoch and self.writer.stats().rows_written < last.stop:
+            await asyncio.sleep(WRITTEN_LOOK_S)  # it is in the writer's memory still
         if self._cursor is None or not self._cursor.is_before(places[0]):
+            if self._cursor is not None:
+                self._cursor.close()
             self._cursor = Cursor([self.folder], self.table.name)
-        parts = await asyncio.to_thread(self._cursor.read, places)
-        return tuple(batches_of(self.table, pa.concat_batches(parts), places, from_source))
+        try:
+            parts = await asyncio.to_thread(self._cursor.read, places)
+        except LookupError:
+            self._cursor = None
+            raise
+        data = as_current(pa.concat_batches(parts), self.table)
+        return tuple(batches_of(self.table, data, places, from_source))
 
     # -- the end ------------------------------------------------------------------------------------------------
 
@@ -247,6 +276,7 @@ class TableLog:
         for task in self._confirming:
             task.cancel()
         await asyncio.gather(*self._confirming, return_exceptions=True)
+        await self.write_checkpoint()
         whole = await asyncio.to_thread(self.writer.close, timeout_s)
         if self._cursor is not None:
             self._cursor.close()

@@ -26,6 +26,7 @@ from recorder.log import get_logger
 from recorder.loop_watch import LoopWatch
 from recorder.own_rows import EVENTS, GAPS
 from recorder.own_writer import OwnWriter
+from recorder.reasons import by_reason
 from recorder.recorded_table import RecordedTable, RecordedTables
 from recorder.redact import redacted
 from recorder.settings import Settings
@@ -86,6 +87,7 @@ class AlarmBoard:
             now_s=now_ns / 1e9,
             away="" if self._contact.made else redacted(self._contact.why),
             troubles=[*self._troubles()],
+            wal_disk=self._log_troubles(),
             tables=[
                 self._table(name, recorded, now_ns, late_s.get(name, 0.0))
                 for name, recorded in self._tables.items()
@@ -94,6 +96,18 @@ class AlarmBoard:
         self._state, changes = advance(self._state, look, self._policy)
         for change in changes:
             self._changed(change)
+
+    def _log_troubles(self) -> str:
+        """What is wrong with the logs of critical tables, one cause once."""
+        if not self._settings.wal:
+            return ""
+        whys = {
+            name: "has no log" if (wal := recorded.pipeline.wal) is None else wal.trouble()
+            for name, recorded in self._tables.items()
+            if recorded.table.policy.critical
+        }
+        found = by_reason({name: why for name, why in whys.items() if why})
+        return redacted("; ".join(f"{why} ({', '.join(tables)})" for why, tables in found.items()))
 
     def glance(self) -> None:
         """As `look`, for whoever has other work: a fault of the looking is its own task's to die of, and not theirs."""

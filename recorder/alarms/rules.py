@@ -67,7 +67,7 @@ class Look:
     troubles: Sequence[str] = ()
     """What is wrong with the recorder as a whole: tasks that died, a loop that stood still."""
     wal_disk: str = ""
-    """What is wrong with the disk of the log. Nothing fills it in until there is a log."""
+    """What is wrong with the logs, or with their disk."""
     tables: Sequence[TableLook] = ()
 
 
