@@ -255,7 +255,7 @@ class TableLog:
             OlderRows: they are of another version, and no rows of the table now.
         """
         last = places[-1]
-        while last.epoch == self.writer.epoch and self.writer.stats().rows_written < last.stop:
+        while last.epoch == self.writer.epoch and self.writer.stats().rows_written < last.stop:  # noqa: ASYNC110
             await asyncio.sleep(WRITTEN_LOOK_S)  # it is in the writer's memory still
         if self._cursor is None or not self._cursor.is_before(places[0]):
             if self._cursor is not None:
