@@ -53,6 +53,10 @@ class FolderLock:
 
     def release(self) -> None:
         """Let it go. Idempotent."""
+        if self._fd >= 0:
+            # Not by closing alone: a child that was forked just now may still have the descriptor too.
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
         self._close()
 
     def leave_to_parent(self) -> None:

@@ -41,7 +41,7 @@ def settings_for(road: Road, folder: pathlib.Path, **changes: Any) -> Settings:
     quick: dict[str, Any] = {
         "target": f"http://127.0.0.1:{road.proxy.port}", "database": road.database, "data_dir": folder,
         "migrate_on_start": True, "insert_timeout_s": 0.5, "retry_initial_s": 0.05, "retry_max_s": 0.2,
-        "hold_probe_s": 0.2, "gap_window_s": 0.1, "defaults": {"linger_ms": 50, "linger_max_ms": 100},
+        "hold_probe_s": 0.2, "gap_window_s": 0.1, "wal": False, "defaults": {"linger_ms": 50, "linger_max_ms": 100},
         "tables": {"orders": {"queue_rows": QUEUE_ROWS, "batch_rows": BATCH_ROWS}},
     }  # fmt: skip
     return Settings(**(quick | changes))

@@ -63,7 +63,8 @@ def end():
 
 recorder = Recorder(Settings(
     target=f"chdb://{disk}/db", data_dir=data, insert_timeout_s=0.3, retry_initial_s=0.05, retry_max_s=0.2,
-    hold_probe_s=0.2, gap_window_s=0.1, engine_keep_free_bytes="8 MiB", defaults={"linger_ms": 20, "linger_max_ms": 50},
+    hold_probe_s=0.2, gap_window_s=0.1, wal=False, engine_keep_free_bytes="8 MiB",
+    defaults={"linger_ms": 20, "linger_max_ms": 50},
     tables={"orders": {"queue_rows": %d, "batch_rows": %d}},
 )).start()
 offered, accepted, most_pending, failed = 0, [], 0, False

@@ -88,8 +88,8 @@ def test_a_flood_at_a_database_that_stands_still_raises_nothing(make: Make, tabl
     "fault", [Hang(3_600), Fail(HoldError("no such table", code=60))], ids=["hangs", "held"]
 )
 def test_one_bad_table_costs_one_table(make: Make, fault: Any) -> None:
-    """While one table hangs or is held, rows of the others arrive as ever."""
-    recorder, sink = make(insert_timeout_s=3_600.0, shutdown_timeout_s=0.2)
+    """While one table hangs or is held, rows of the others arrive as ever; without a log they are not durable."""
+    recorder, sink = make(wal=False, insert_timeout_s=3_600.0, shutdown_timeout_s=0.2)
     with recorder:
         sink.always("orders", fault)
         recorder.record("orders", order(0))
@@ -347,8 +347,8 @@ def test_a_row_that_the_table_refuses_is_a_dead_letter(make: Make) -> None:
 
 
 def test_closing_ends_in_time_beside_a_table_that_hangs(make: Make) -> None:
-    """What the hanging table held is counted as shed and told in a gap row; the others and the dead letters are in."""
-    recorder, sink = make(insert_timeout_s=3_600.0, shutdown_timeout_s=0.5)
+    """What the hanging table held, which has no log, is counted as shed and told in a gap row; all else is in."""
+    recorder, sink = make(wal=False, insert_timeout_s=3_600.0, shutdown_timeout_s=0.5)
     recorder.start()
     sink.always("orders", Hang(3_600))
     for n in range(10):
@@ -395,7 +395,7 @@ def test_an_insert_under_way_at_the_close_is_looked_up(make: Make) -> None:
 
 def test_closing_ends_in_time_beside_an_insert_that_cannot_be_killed(make: Make) -> None:
     """The engine's own brake on parts takes no kill: the close ends all the same, and says what it does not know."""
-    recorder, _ = make(shutdown_timeout_s=1.0)
+    recorder, _ = make(wal=False, shutdown_timeout_s=1.0)
     recorder.start()
     recorder.record("orders", order(0))
     recorder.flush(WAIT_S)
@@ -484,7 +484,7 @@ def test_rows_the_close_finds_waiting_are_flushed(make: Make) -> None:
 
 def test_a_wait_that_closing_overtakes_says_so(make: Make) -> None:
     """Flushes and tickets of rows that a shutdown gives up end with `RecorderClosed`, not with a hang."""
-    recorder, sink = make(insert_timeout_s=3_600.0, shutdown_timeout_s=0.2)
+    recorder, sink = make(wal=False, insert_timeout_s=3_600.0, shutdown_timeout_s=0.2)
     recorder.start()
     sink.always("orders", Hang(3_600))
     ticket = recorder.record("orders", order(0), ticket=True)

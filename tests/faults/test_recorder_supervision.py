@@ -63,11 +63,11 @@ def dies(real: Callable[..., Any], times: int) -> Callable[..., Any]:
     """A coroutine function that raises so often, and then is the real one."""
     left = [times]
 
-    async def call(*arguments: Any) -> Any:
+    async def call(*arguments: Any, **named: Any) -> Any:
         if left[0]:
             left[0] -= 1
             raise RuntimeError("odd")
-        return await real(*arguments)
+        return await real(*arguments, **named)
 
     return call
 

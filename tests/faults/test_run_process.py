@@ -226,9 +226,11 @@ def test_sighup_changes_what_may_change_and_keeps_the_old_settings_where_the_new
 def test_it_starts_before_its_database_and_goes_on_when_that_comes(
     server: DevServerProcess, tmp_path: pathlib.Path
 ) -> None:
-    """Nobody answers: it says so, takes rows, acknowledges none, and has them in the table once somebody does."""
+    """Nobody answers: it says so, takes rows, acknowledges none without a log, and has them in the table once somebody
+    does.
+    """
     place = Place(server.url, "trading")
-    with RunningRecorder(tmp_path, **place.variables) as recorder:
+    with RunningRecorder(tmp_path, RECORDER_WAL="false", **place.variables) as recorder:
         recorder.started()
         assert (
             "127.0.0.1"
@@ -250,11 +252,35 @@ def test_it_starts_before_its_database_and_goes_on_when_that_comes(
     assert numbers(tmp_path, place) == list(range(100))
 
 
+def test_it_acknowledges_what_is_on_its_log_before_there_is_a_database(
+    server: DevServerProcess, tmp_path: pathlib.Path
+) -> None:
+    """Killed before anybody answers, it has everything in the table after its next start, once."""
+    place = Place(server.url, "trading")
+    with RunningRecorder(tmp_path, **place.variables) as recorder:
+        recorder.started()
+        with Publisher(recorder.bus_url) as publisher:
+            for n in range(100):
+                assert publisher.publish("orders", order(n, client_order_id=str(n)))
+            assert publisher.flush(60)
+            recorder.kill()
+            server.start()
+            recorder.start().ready()
+            assert publisher.publish("orders", order(100, client_order_id="100"))
+            assert publisher.flush(60)
+        wait_until(lambda: recorder.rows("orders") == 101, "all rows")
+        assert_exact(recorder)
+        assert recorder.stop() == 0
+    assert numbers(tmp_path, place) == list(range(101))
+
+
 def test_it_stops_without_ever_having_had_a_database(
     tmp_path: pathlib.Path, server: DevServerProcess
 ) -> None:
-    """What it took is not acknowledged; it ends at once and with 0."""
-    with RunningRecorder(tmp_path, **Place(server.url, "trading").variables) as recorder:
+    """What it took, without a log, is not acknowledged; it ends at once and with 0."""
+    with RunningRecorder(
+        tmp_path, RECORDER_WAL="false", **Place(server.url, "trading").variables
+    ) as recorder:
         recorder.started()
         with Publisher(recorder.bus_url, close_timeout_s=0.0, outlive_s=0.0) as publisher:
             assert publisher.publish("orders", order(1))
@@ -275,7 +301,9 @@ def test_tables_that_are_not_there_are_one_line_and_hold_up_no_exit(
     """Migrations were not run: the remedy is told once, by /readyz too; nothing but its own rows waits at the end."""
     server.start()
     unmigrated = Place(server.url, "default").variables | {"RECORDER_MIGRATE_ON_START": "false"}
-    with RunningRecorder(tmp_path, RECORDER_SHUTDOWN_TIMEOUT_S="600", **unmigrated) as recorder:
+    with RunningRecorder(
+        tmp_path, RECORDER_WAL="false", RECORDER_SHUTDOWN_TIMEOUT_S="600", **unmigrated
+    ) as recorder:
         recorder.started()
         wait_until(lambda: bool(recorder.events("alarm raised")), "the reason")
         (reason,) = recorder.reasons() or [""]
@@ -334,10 +362,12 @@ def test_a_second_signal_ends_the_flush(server: DevServerProcess, tmp_path: path
 def test_it_stops_in_its_time_though_an_insert_hangs(
     server: DevServerProcess, tmp_path: pathlib.Path
 ) -> None:
-    """What is not in by then was not acknowledged: the next run gets it again, and has it once."""
+    """What is not in by then, without a log, was not acknowledged: the next run gets it again, and has it once."""
     server.start()
     place = Place(server.url, "trading")
-    with RunningRecorder(tmp_path, RECORDER_SHUTDOWN_TIMEOUT_S="1.5", **place.variables) as recorder:
+    with RunningRecorder(
+        tmp_path, RECORDER_WAL="false", RECORDER_SHUTDOWN_TIMEOUT_S="1.5", **place.variables
+    ) as recorder:
         recorder.ready()
         with Publisher(recorder.bus_url) as publisher:
             server.arm(Fault("before", "hang", table="orders"))
@@ -367,7 +397,7 @@ def test_rows_of_a_bus_that_repeats_nothing_are_lost_at_the_end(
         port = plain.bind_to_random_port("tcp://127.0.0.1")
         once = f"zmq+sub://127.0.0.1:{port}"
         again = f"zmq://{tmp_path}/bus.sock"
-        settings = place.variables | {"RECORDER_SHUTDOWN_TIMEOUT_S": "1.5"}
+        settings = place.variables | {"RECORDER_SHUTDOWN_TIMEOUT_S": "1.5", "RECORDER_WAL": "false"}
         with RunningRecorder(tmp_path, bus=(once, again), **settings) as recorder:
             recorder.ready()
             server.arm(Fault("before", "hang", table="orders"))
@@ -440,7 +470,7 @@ def test_one_held_table_does_not_stop_the_others(server: DevServerProcess, tmp_p
     """A table that refuses its rows is held and named; rows of another are acknowledged meanwhile, and none is lost."""
     server.start()
     place = Place(server.url, "trading")
-    with RunningRecorder(tmp_path, **place.variables) as recorder:
+    with RunningRecorder(tmp_path, RECORDER_WAL="false", **place.variables) as recorder:
         recorder.ready()
         server.arm(Fault("before", "status", table="orders", status=404, code=60, text="no such table"))
         with Publisher(recorder.bus_url) as publisher:

@@ -47,14 +47,15 @@ def test_a_start_that_does_not_end_is_given_up(silent: str, tmp_path: pathlib.Pa
 
 
 def test_a_folder_of_another_one_is_one_line_and_exit_code_1(tmp_path: pathlib.Path) -> None:
-    """The second of two on one embedded database says who has it; the first goes on."""
+    """The second of two on one folder says who has it; the first goes on."""
     with RunningRecorder(tmp_path) as first:
         first.ready()
         with RunningRecorder(tmp_path) as second:
             assert second.wait() == 1
         (line,) = plain_lines(second)
         assert first.process is not None
-        assert f"process {first.process.pid} has it open" in line
+        assert f"process {first.process.pid} (" in line
+        assert "one recorder a data_dir" in line
         assert first.reasons() == []
         assert first.stop() == 0
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from recorder import Recorder, Settings
 from recorder.flush_worker import FlushWorker
+from recorder.log_earlier import EarlierRows
 from recorder.sink.base import Sink
 from recorder.sink.client_sink import ClientSink
 from recorder.table_log import TableLog
@@ -41,7 +42,7 @@ STEPS: dict[str, tuple[Any, str, bool]] = {
     "after checkpoint": (CheckpointFile, "write", True),
     "during rotate": (LogDisk, "rotate", False),
     "during purge": (purging, "remove", True),
-    "during replay": (Replay, "_run", True),
+    "during replay": (EarlierRows, "next", False),
     "during replay of a seal": (Replay, "_sealed", False),
     "look-up": (FlushWorker, "_take_up", False),
 }
