@@ -169,41 +169,39 @@ def run_faults(
         cores.on(shared.rest),
         FaultyServer(folder) as troubled,
         recorder_into(troubled.url, folder, QUICK) as recorder,
+        Publisher(recorder.bus_url, name="bench", buffer_bytes=BUFFER_BYTES, cpus=shared.rest) as publisher,
     ):
-        with Publisher(
-            recorder.bus_url, name="bench", buffer_bytes=BUFFER_BYTES, cpus=shared.rest
-        ) as publisher:
-            publish = publisher.publish
+        publish = publisher.publish
 
-            def record(topic: str, rows: Sequence[Any]) -> None:
-                if publish(topic, rows):
-                    taken[topic] += len(rows)
+        def record(topic: str, rows: Sequence[Any]) -> None:
+            if publish(topic, rows):
+                taken[topic] += len(rows)
 
-            pids = {
-                "publisher": os.getpid(),
-                "sender": publisher.sender_pid,
-                "recorder": recorder.recorder.process.pid,
-            }
-            timeline = _Timeline(troubled, pids, before_s=before_s, each_s=each_s, gone_s=gone_s)
-            length_s = before_s + each_s * (2 * len(TROUBLES) - 1) + gone_s + RESTART_S
-            steps = int(producer.rate * length_s)
-            with gc_state(producer.collector):
-                timeline.thread.start()
-                with cores.on(shared.own):
-                    began = time.perf_counter_ns()
-                    found = producer.take(record, steps=steps)
-                timeline.thread.join()
-            if timeline.error is not None:
-                raise timeline.error
-            drain_began = time.perf_counter()
-            if not publisher.flush(DRAIN_S):
-                raise TimeoutError(
-                    f"{publisher.stats().waiting} messages are not acknowledged after {DRAIN_S:g} s"
-                )
-            drain_s = time.perf_counter() - drain_began
-            shed = publisher.stats().shed
-            grown = timeline.grown()
-        status = recorder.status()
+        pids = {
+            "publisher": os.getpid(),
+            "sender": publisher.sender_pid,
+            "recorder": recorder.recorder.process.pid,
+        }
+        timeline = _Timeline(troubled, pids, before_s=before_s, each_s=each_s, gone_s=gone_s)
+        length_s = before_s + each_s * (2 * len(TROUBLES) - 1) + gone_s + RESTART_S
+        steps = int(producer.rate * length_s)
+        with gc_state(producer.collector):
+            timeline.thread.start()
+            with cores.on(shared.own):
+                began = time.perf_counter_ns()
+                found = producer.take(record, steps=steps)
+            timeline.thread.join()
+        if timeline.error is not None:
+            raise timeline.error
+        drain_began = time.perf_counter()
+        if not publisher.flush(DRAIN_S):
+            raise TimeoutError(
+                f"{publisher.stats().waiting} messages are not acknowledged after {DRAIN_S:g} s"
+            )
+        status = recorder.drained(DRAIN_S)
+        drain_s = time.perf_counter() - drain_began
+        shed = publisher.stats().shed
+        grown = timeline.grown()
     with FaultyServer(folder) as server:  # the recorder has closed: its own rows are in
         asking = Settings(target=server.url, data_dir=str(folder / "asking"))
         asked = rig.ask(

@@ -50,7 +50,8 @@ def _waits(result: ServiceResult) -> Section:
             ["a call of publish()", *(seconds(result.publish[name]) for name in labels)],
             ["publish() to acknowledged", *(seconds(result.acked.get(name, 0.0)) for name in labels)],
         ],
-        f"Acknowledged is: inserted and queryable. All were, {seconds(result.drain_s)} after the last was published; "
+        f"Acknowledged is: on the recorder's log, and inserted where a table has none. All rows were queryable "
+        f"{seconds(result.drain_s)} after the last was published; "
         f"the publishing loop was {seconds(result.lateness_max_s)} late at most.",
     )
 

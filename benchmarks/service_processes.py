@@ -23,6 +23,8 @@ from typing import IO, Any
 
 import psutil  # type: ignore[import-untyped]
 
+from recorder.own_rows import OWN_TABLES
+
 START_S = 60.0
 STOP_S = 60.0
 ASK_S = 10.0
@@ -95,6 +97,27 @@ class RecorderProcess:
     target: str
     bus_url: str
     health_url: str
+
+    def drained(self, timeout_s: float) -> dict[str, Any]:
+        """Its status once no row waits for the database, but of the recorder's own tables.
+
+        Raises:
+            ProcessFailed: it says nothing.
+            TimeoutError: rows still wait.
+        """
+        until_s = time.monotonic() + timeout_s
+        while True:
+            status = self.status()
+            waiting = {
+                name: balance["pending"]
+                for name, balance in status["balance"].items()
+                if balance["pending"] and name not in OWN_TABLES
+            }
+            if not waiting:
+                return status
+            if time.monotonic() > until_s:
+                raise TimeoutError(f"after {timeout_s:g} s rows still wait for the database: {waiting}")
+            time.sleep(0.02)
 
     def status(self) -> dict[str, Any]:
         """What the recorder says of itself.

@@ -198,6 +198,8 @@ def run_service(
                 service.recorder.check()
             drain_began = time.perf_counter()
             drained = watch.drain(DRAIN_S)
+            if drained:
+                service.drained(DRAIN_S)
             drain_s = time.perf_counter() - drain_began
             after = cpu_s()
             stats = publisher.stats()

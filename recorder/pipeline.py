@@ -25,7 +25,7 @@ from recorder.budget import InsertBudget
 from recorder.build import SLICE_ROWS, BatchBuilder
 from recorder.contact import Contact
 from recorder.entries import Waiting, rows_in
-from recorder.flush_policy import NS_PER_S, FlushPolicy, is_due, is_full
+from recorder.flush_policy import NS_PER_MS, NS_PER_S, FlushPolicy, is_due, is_full
 from recorder.flush_worker import FlushWorker, WorkerState
 from recorder.lane import Cut, Lane
 from recorder.log import get_logger
@@ -38,6 +38,9 @@ from recorder.table_log import TableLog
 from schemas.policy import Overflow
 from schemas.table import Table
 from wal.places import Range
+
+LOG_AFTER_MS = 50
+"""The longest that rows wait for company on their way to the log: a slice costs its columns, however few its rows."""
 
 logger = get_logger("recorder.pipeline")
 
@@ -85,6 +88,7 @@ class TablePipeline(TableAccount):
         """Its tasks, once it has started and until it is closed."""
         self._woken = asyncio.Event()
         self._flush_upto = -1
+        self._durable_upto_wanted = -1  # somebody waits for these to be on the log
         self._drained_upto = 0
         self._sealed_upto = 0
         self._pulse = Pulse() if wal is None else wal.pulse
@@ -212,7 +216,10 @@ class TablePipeline(TableAccount):
         if waiting >= SLICE_ROWS or self._flush_upto > self._drained_upto:
             return True
         if self.wal is not None:
-            return True  # rows are durable as soon as the log has them, and that does not wait for company
+            # Rows are durable as soon as the log has them, and that does not wait for the linger.
+            oldest_ns = self.queue.oldest_ns()
+            late = oldest_ns is None or now_ns - oldest_ns >= LOG_AFTER_MS * NS_PER_MS
+            return late or self._durable_upto_wanted > self._drained_upto
         if self.queue.usage() >= self.queue.limits.low_watermark:
             return True  # a small queue, or large rows: company would be shed
         oldest_ns = self._oldest_ns()
@@ -292,7 +299,7 @@ class TablePipeline(TableAccount):
         a queue that was found empty is armed.
         """
         queue = self.queue
-        if self._flush_upto > self._drained_upto:
+        if max(self._flush_upto, self._durable_upto_wanted) > self._drained_upto:
             return
         drain_s = min(DRAIN_MS, self._policy.linger_ms) / 1_000
         wait_s = None
@@ -428,7 +435,8 @@ class TablePipeline(TableAccount):
         if self.wal is None:
             await self.resolved(upto, hurry=hurry)
             return
-        if hurry and upto > self._drained_upto:
+        if hurry and upto > self._durable_upto_wanted:
+            self._durable_upto_wanted = upto
             self.wake()
         await self._pulse.until(lambda: self.durable_upto >= upto)
 

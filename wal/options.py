@@ -36,7 +36,7 @@ class LogOptions:
     pending_bytes_max: int = 256 * MIB
     """What was appended and is not written yet (and, when syncing, not synced yet); beyond it: `LogFull`."""
     codec: str | None = "zstd"
-    """How Arrow compresses the buffers of a frame: "zstd", "lz4", or None."""
+    """How Arrow compresses the buffers of a frame of many rows: "zstd", "lz4", or None."""
 
     def __post_init__(self) -> None:
         if not 0 < self.interval_ms <= 3_600_000:

@@ -20,6 +20,9 @@ from wal.rows import pack_rows
 
 FRAME_ARROW_BYTES = 16 * 1_048_576
 """Arrow data of one frame; more is split, unless it is one row."""
+COMPRESS_FROM_ROWS = 1_000
+"""A frame of fewer rows is not compressed: Arrow sets a compressor up for each buffer, and 100 rows of 22 columns take
+700 us with zstd where they take 25 without, for 30 kB less."""
 FRAME_ROWS_MAX = 1_048_576
 """Rows of one frame: rows may have no data at all."""
 FRAME_ITEMS_MAX = 4_096
@@ -119,8 +122,9 @@ def encode(group: Sequence[Item], codec: str | None) -> Ready:
     """The frame of a group that `cut` made."""
     head, last = group[0], group[-1]
     batches = [item.rows for item in group if item.rows is not None]
-    payload = pack_rows(batches, codec) if batches else head.payload
     rows = sum(batch.num_rows for batch in batches)
+    worth = rows >= COMPRESS_FROM_ROWS
+    payload = pack_rows(batches, codec if worth else None) if batches else head.payload
     header = FrameHeader(head.kind, len(payload), crc32c(payload), rows, head.first)
     return Ready(header, payload, last.mark, head.at_s)
 
