@@ -100,6 +100,7 @@ class Logs:
     async def tidy(self) -> None:
         """Settle what is old enough, write the checkpoints, remove segments that nobody needs, and look at the disk."""
         for name, table_log in self.tables.items():
+            table_log.pulse.beat()  # whoever waits for a log that has begun to fail sees it
             table_log.settle(self._grace_s)
             if table_log.earlier is None:  # it still reads them
                 purged = await asyncio.to_thread(

@@ -80,9 +80,7 @@ class TableLog:
         self._places: list[Range] = []
         self._mark = 0
         self._again = PlaceSet()
-        self._line: deque[tuple[int, int | None]] = (
-            deque()
-        )  # (queue position, mark; None where the log lacks a row)
+        self._line = deque[tuple[int, int | None]]()  # (queue position, mark; None where the log lacks a row)
         self._logged_upto = 0
         self._took_all = True
         self._confirming: set[asyncio.Task[None]] = set()
