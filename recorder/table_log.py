@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -85,6 +86,7 @@ class TableLog:
         self._took_all = True
         self._confirming: set[asyncio.Task[None]] = set()
         self._cursor: Cursor | None = None
+        self._writing = threading.Lock()
         for one in (*writer.recovered.damage, *([damage] if damage else [])):
             log.warning("the log was found damaged", table=table.name, damage=str(one))
 
@@ -281,12 +283,17 @@ class TableLog:
         stats = self.writer.stats()
         return 0 if whole else stats.rows_appended - stats.rows_synced
 
+    def _write_newest(self) -> None:
+        # One after the other, and each the newest there is: who was cancelled as it waited leaves a thread that writes.
+        with self._writing:
+            self._file.write(self.checkpoint)
+
     async def write_checkpoint(self) -> None:
         """Put on disk what was confirmed and settled, if anything changed."""
         if self.checkpoint_changed:
             self.checkpoint_changed = False
             try:
-                await asyncio.to_thread(self._file.write, self.checkpoint)
+                await asyncio.to_thread(self._write_newest)
             except OSError as error:
                 self.checkpoint_changed = True
                 log.warning("the checkpoint cannot be written", table=self.table.name, error=str(error))

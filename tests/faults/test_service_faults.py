@@ -53,6 +53,7 @@ SMALL_QUEUE = {
     "RECORDER_TABLES__ORDERS__QUEUE_ROWS": "4000",
     "RECORDER_TABLES__ORDERS__BATCH_ROWS": "2000",
     "RECORDER_TABLES__ORDERS__OVERFLOW": "drop_oldest",
+    "RECORDER_WAL": "false",
 }
 """Less than the window of the bus, of a table whose rows are not waited for: the recorder sheds, not the publisher."""
 

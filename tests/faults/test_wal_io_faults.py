@@ -273,7 +273,7 @@ def test_a_log_that_cannot_be_written_closes_in_time(
 # -- killed -------------------------------------------------------------------------------------------------------
 
 KILLED = """
-import pathlib, sys
+import os, pathlib, sys
 from harness.faulty_files import FaultyFiles, Killing
 from harness.wal_log import SCHEMA, SMALL, append
 from wal.commit import GroupCommit
@@ -287,7 +287,7 @@ files.rule = Killing(call, nth, after=after)
 while True:
     appended = append(writer, 40)
     writer.wait(appended.mark, 20)
-    print(writer.epoch, appended.range.stop, flush=True)
+    os.write(1, f"{writer.epoch} {appended.range.stop}\\n".encode())
     append(writer, 1)
 """
 

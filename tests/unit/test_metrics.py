@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from recorder.metrics import RecorderMetrics
-from recorder.stats import AlarmStats, BusCounts, RecorderStats, TableStats, TaskDeaths
+from recorder.stats import AlarmStats, BusCounts, RecorderStats, TableLogStats, TableStats, TaskDeaths
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -16,6 +16,13 @@ NAMES = {
     "recorder_queue_usage": ("gauge", {"table"}),
     "recorder_queue_rows": ("gauge", {"table"}),
     "recorder_queue_bytes": ("gauge", {"table"}),
+    "recorder_wal_unsynced_rows": ("gauge", {"table"}),
+    "recorder_wal_unsynced_seconds": ("gauge", {"table"}),
+    "recorder_wal_disk_bytes": ("gauge", {"table"}),
+    "recorder_wal_segments": ("gauge", {"table"}),
+    "recorder_wal_backlog_rows": ("gauge", {"table"}),
+    "recorder_wal_refused_rows": ("gauge", {"table"}),
+    "recorder_wal_failures": ("gauge", {"table"}),
     "recorder_pending_rows": ("gauge", {"table"}),
     "recorder_oldest_waiting_seconds": ("gauge", {"table"}),
     "recorder_table_held": ("gauge", {"table"}),
@@ -59,6 +66,15 @@ def _stats() -> RecorderStats:
         shed={"queue_full": 1},
         held=True,
         last_insert_s=1_700_000_000.5,
+        log=TableLogStats(
+            unsynced_rows=2,
+            unsynced_s=0.5,
+            disk_bytes=4_096,
+            segments=1,
+            backlog_rows=6,
+            refused_rows=7,
+            failures=8,
+        ),
     )
     idle = TableStats(
         table="orders",
