@@ -444,7 +444,7 @@ def test_columns_meet_the_overflow_policy(make: Make) -> None:
         ("conflate", 9_999.0),
         ("spill", None),
     ):
-        with make(tables={"market_data": lingers | {"overflow": overflow}}) as recorder:
+        with make(wal=False, tables={"market_data": lingers | {"overflow": overflow}}) as recorder:
             accepted = recorder.record_batch("market_data", data)
             recorder.flush(WAIT_S)
             ((newest,),) = rows(recorder, "SELECT max(last_price) FROM market_data")
