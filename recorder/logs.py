@@ -88,9 +88,8 @@ class Logs:
             info = await sink.server()
         except SinkError:
             return
-        server = f"{info.uuid} {info.started_at_s}"
         for name, table_log in self.tables.items():
-            again = table_log.server_is(server)
+            again = table_log.server_is(info)
             table_log.pulse.beat()
             if again:
                 log.info("the database was started anew: what it confirmed of late is looked up again", table=name,

@@ -130,8 +130,13 @@ class RuntimeThread:
         self.runtime = self._make()
         await self.runtime.start()
         self._started.set()
-        await self._stop.wait()
-        await self.runtime.close(self._shutdown_timeout_s)
+        try:
+            await self._stop.wait()
+            await self.runtime.close(self._shutdown_timeout_s)
+        except BaseException:
+            # Else its logs stay locked, and its threads go on, for as long as the process lives.
+            await self.runtime.abort()
+            raise
 
 
 def _waited_out(event: threading.Event) -> BaseException | None:

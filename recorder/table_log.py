@@ -24,10 +24,12 @@ from recorder.log_cursor import Cursor
 from recorder.log_earlier import EarlierRows, batches_of
 from recorder.log_schema import as_current
 from recorder.pulse import Pulse
+from recorder.sink.base import ServerInfo
+from recorder.sink.uptime import START_TOLERANCE_S
 from schemas.table import Table
 from wal.checkpoint import Checkpoint, CheckpointFile
 from wal.errors import LogFull, WalError
-from wal.places import PlaceSet, Range
+from wal.places import Range
 from wal.reader import LogReader
 from wal.replay import Replay
 from wal.seals import Seal, pack_seal, pack_void
@@ -62,7 +64,7 @@ class TableLog:
         self.pulse = pulse
         self.writer = writer
         self.server = ""
-        """Which server, and which run of it, inserts go to; empty until it is known."""
+        """Which server, and which run of it, inserts go to, as the checkpoint has it; empty until it is known."""
         self._file = CheckpointFile(folder)
         self.checkpoint, damage = self._file.read()
         self.checkpoint_changed = False
@@ -80,7 +82,6 @@ class TableLog:
         self.waits_for_sync = waits_for_sync
         self._places: list[Range] = []
         self._mark = 0
-        self._again = PlaceSet()
         self._line = deque[tuple[int, int | None]]()  # (queue position, mark; None where the log lacks a row)
         self._logged_upto = 0
         self._took_all = True
@@ -188,15 +189,18 @@ class TableLog:
         self.checkpoint = self.checkpoint.confirm(places, at_ns=time.time_ns(), server=server)
         self.checkpoint_changed = True
 
-    def server_is(self, server: str) -> tuple[Range, ...]:
-        """Which server answers now, in which run; what another run confirmed, if it restarted: to be looked up."""
+    def server_is(self, info: ServerInfo) -> tuple[Range, ...]:
+        """Which server answers now; what another run of it confirmed, to be looked up.
+
+        That stays confirmed by that other run, and so is not settled, until it was looked up: a recorder that is closed
+        or killed before knows it again, and does not take it for rows that were never sent.
+        """
+        known = {self.server, *(one.server for one in self.checkpoint.confirmed)} - {""}
+        server = next((text for text in sorted(known) if _is_run(info, text)), _run_of(info))
         if server == self.server:
             return ()
         self.server = server
-        self.checkpoint, again = self.checkpoint.unconfirm(server=server)
-        self._again.update(again)
-        self.checkpoint_changed = self.checkpoint_changed or bool(again)
-        return again
+        return self.checkpoint.unconfirm(server=server)[1]
 
     def settle(self, grace_s: float) -> None:
         """What was confirmed so long ago, by the server's run that still goes on, is settled."""
@@ -213,7 +217,6 @@ class TableLog:
         await self.pulse.until(lambda: bool(self.server))
         done = self.checkpoint.done()
         done.add(Range(self.writer.epoch, 0, LAST))  # of this run, which goes its own way
-        done.update(self._again)  # counted by the run that inserted them: `recheck`
         replay = await asyncio.to_thread(
             lambda: Replay(LogReader([self.folder], name=self.table.name), done, batch_rows=self._batch_rows)
         )
@@ -297,3 +300,16 @@ class TableLog:
             except OSError as error:
                 self.checkpoint_changed = True
                 log.warning("the checkpoint cannot be written", table=self.table.name, error=str(error))
+
+
+def _run_of(info: ServerInfo) -> str:
+    """A server and its run, as a checkpoint names them."""
+    return f"{info.uuid} {info.started_at_s}"
+
+
+def _is_run(info: ServerInfo, text: str) -> bool:
+    """Whether a checkpoint means this run: another process may have put its start some seconds elsewhere."""
+    uuid, _, started = text.rpartition(" ")
+    return (
+        uuid == info.uuid and started.isdigit() and abs(int(started) - info.started_at_s) < START_TOLERANCE_S
+    )

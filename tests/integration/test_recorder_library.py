@@ -444,7 +444,7 @@ def test_columns_meet_the_overflow_policy(make: Make) -> None:
         ("conflate", 9_999.0),
         ("spill", None),
     ):
-        with make(wal=False, tables={"market_data": lingers | {"overflow": overflow}}) as recorder:
+        with make(tables={"market_data": lingers | {"overflow": overflow}}) as recorder:
             accepted = recorder.record_batch("market_data", data)
             recorder.flush(WAIT_S)
             ((newest,),) = rows(recorder, "SELECT max(last_price) FROM market_data")
@@ -538,7 +538,8 @@ def test_a_question_that_fails_is_told_its_error(make: Make) -> None:
 
 
 def test_a_recorder_that_failed_is_closed_and_counts(make: Make) -> None:
-    """Its doors are shut, its balance is there, and `close` waits for its thread."""
+    """Its doors are shut, its balance is there, `close` waits for its thread, and nothing of it goes on."""
+    threads = set(threading.enumerate())
     recorder = make().start()
     assert recorder._life.thread is not None
     loop, stop = recorder._life.thread.loop, recorder._life.thread._stop
@@ -556,6 +557,9 @@ def test_a_recorder_that_failed_is_closed_and_counts(make: Make) -> None:
     assert recorder._life.thread is not None
     assert not recorder._life.thread.alive
     assert recorder.balance()["orders"].received == 0
+    wait_until(lambda: set(threading.enumerate()) <= threads)
+    with make() as another:  # its log is nobody's
+        another.record("orders", order(0))
 
 
 CHILD = """

@@ -216,3 +216,33 @@ def test_a_torn_or_lost_checkpoint_costs_a_look_and_no_row(settings: Settings) -
         wait_until(lambda: recorder.balance()["orders"].pending == 0)
         assert ids(recorder) == names(range(200))
         assert recorder.balance()["orders"].exact
+
+
+def test_what_was_confirmed_is_no_row_of_a_later_run(settings: Settings) -> None:
+    """However short that is, also before it has looked up what the database has of it; nothing is sent again."""
+    with Recorder(settings) as recorder:
+        put(recorder, range(2_000))
+        recorder.flush(WAIT_S)
+    for run in range(3):
+        sink = faulty(settings)
+        sink.server_info = ServerInfo("26.1", f"{run}1111111-1111-1111-1111-111111111111", 1_000 * run)
+        with Recorder(settings, sink=sink) as recorder:
+            pass
+        balance = recorder.balance()["orders"]
+        assert (balance.received, balance.exact) == (0, True)
+        assert not sink.attempts_of("orders")
+    with Recorder(settings) as recorder:
+        assert ids(recorder) == names(range(2_000))
+
+
+def test_the_same_run_of_a_server_is_known_again(settings: Settings, backend: Backend) -> None:
+    """Though its start is reckoned some seconds elsewhere: nothing is looked up for it."""
+    looked_up = []
+    for started_at_s in (1_000_000, 1_000_002, 999_999):
+        sink = faulty(settings)
+        sink.server_info = ServerInfo("26.1", "11111111-1111-1111-1111-111111111111", started_at_s)
+        with Recorder(settings, sink=sink) as recorder:
+            put(recorder, range(10))
+            recorder.flush(WAIT_S)
+            looked_up += [batch for batch in sink.look_ups if batch.table == "orders"]
+    assert not looked_up

@@ -138,6 +138,7 @@ def test_a_round_that_says_when_is_called_again_then(commit: GroupCommit) -> Non
 
 def test_closed_it_takes_no_log_and_has_no_thread() -> None:
     """It closes the logs that are open, and again it does nothing."""
+    threads = set(threading.enumerate())
     commit = GroupCommit()
     log = Log("l", commit)
     commit.due(log)
@@ -145,7 +146,7 @@ def test_closed_it_takes_no_log_and_has_no_thread() -> None:
     assert commit.close(5)
     assert commit.close(5)
     assert log.closed
-    until(lambda: not [t for t in threading.enumerate() if t.name.startswith("wal-commit")])
+    until(lambda: set(threading.enumerate()) <= threads)
     with pytest.raises(LogClosed, match="l: its GroupCommit is closed; make another one"):
         Log("l", commit)
 
