@@ -303,6 +303,8 @@ async def test_frames_of_strangers_are_told_with_their_bytes_and_harm_nobody(url
         assert [n.payload for n in notices] == [b"", b"nonsense", MAGIC + b"\x09" + bytes(9), b"twoparts"]
         for number in range(2_000):
             stranger.send(b"nonsense")
+            # Its queue full and nobody reading, the recorder's end sees no heartbeat and ends the connection after 8 s;
+            # a stranger sends nothing again.
             if number % 100 == 99:
                 await asyncio.sleep(0.01)
         async with asyncio.timeout(PATIENCE_S):
