@@ -14,7 +14,7 @@ from recorder.lane import Cut
 from recorder.log_schema import as_current
 from schemas.table import Table
 from wal.places import Range
-from wal.replay import Replay
+from wal.replay import Replay, ReplayBatch
 
 
 class EarlierRows:
@@ -26,18 +26,29 @@ class EarlierRows:
         self._replay = replay
         self._batches = replay.batches()
         self._ended = ended
-
-    @property
-    def rows(self) -> int:
+        self._ahead: asyncio.Task[ReplayBatch | None] | None = None
+        self.rows = replay.rows_to_go
         """Rows not given out yet."""
-        return self._replay.rows_to_go
 
     async def next(self) -> Cut | None:
-        """The next of it; None where nothing is left."""
-        found = await asyncio.to_thread(next, self._batches, None)
+        """The next of it; None where nothing is left. The one after it is read while the worker has this one.
+
+        Cancelled, it loses nothing: the next call gives what this one waited for.
+        """
+        self._ahead = self._ahead or self._read()
+        found = await asyncio.shield(self._ahead)
         if found is None:
             self._ended(self._replay.lost)
             return None
+        cut = self._cut(found)  # what cannot be made one now is tried again by the next call
+        self._ahead = self._read()
+        self.rows -= cut.rows
+        return cut
+
+    def _read(self) -> asyncio.Task[ReplayBatch | None]:
+        return asyncio.create_task(asyncio.to_thread(next, self._batches, None))
+
+    def _cut(self, found: ReplayBatch) -> Cut:
         rows, ranges = as_current(found.rows, self._table), found.ranges
         if found.seal is None:
             batches = batches_of(self._table, rows, ranges, from_source=True)

@@ -42,6 +42,9 @@ WRITTEN_LOOK_S = 0.02
 """How often is looked whether rows that left memory were written."""
 LAST = 2**63
 """No epoch has so many rows."""
+REPLAY_ROWS = 100_000
+"""Of a batch of what earlier runs left, where no seal says how many: what each insert costs is paid for fewer of them, and
+live rows, who go between two, wait for a fraction of a second."""
 
 
 class TableLog:
@@ -217,8 +220,9 @@ class TableLog:
         await self.pulse.until(lambda: bool(self.server))
         done = self.checkpoint.done()
         done.add(Range(self.writer.epoch, 0, LAST))  # of this run, which goes its own way
+        batch_rows = max(self._batch_rows, REPLAY_ROWS)
         replay = await asyncio.to_thread(
-            lambda: Replay(LogReader([self.folder], name=self.table.name), done, batch_rows=self._batch_rows)
+            lambda: Replay(LogReader([self.folder], name=self.table.name), done, batch_rows=batch_rows)
         )
         if lost := replay.lost:
             log.critical("rows of an earlier run are lost: the log cannot be read there", table=self.table.name,
