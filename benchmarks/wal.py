@@ -2,7 +2,7 @@
 
 Record batches of `fills` go in, in groups of 10 ms, synced. The sides take turns with the same rows and the same
 grouping (`wal_sides`, `wal_rivals`); then a large log, whose writer was killed, is opened and read back (`wal_open`).
-No database and no recorder is part of it.
+Last, a recorder gets a log's rows into the embedded engine (`wal_replay`); before that no database is part of it.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from benchmarks.report import (
 )
 from benchmarks.stats import Spread, quantiles, spread
 from benchmarks.wal_open import Opened, run_open
+from benchmarks.wal_replay import Replayed, run_replay
 from benchmarks.wal_rivals import RIVALS, RivalKind, missing
 from benchmarks.wal_sides import GROUP_ROWS, TABLE, Load, Measured, fills, measure_log, measure_rival
 from recorder.cli.options import Invocation, equip, pass_invocation
@@ -40,6 +41,7 @@ from wal.options import LogOptions
 LOG = "the log"
 RATE_TARGET = 1_000_000.0
 OPEN_TARGET_S = 5.0
+REPLAY_TARGET = 300_000.0
 CODECS = ("zstd", "lz4", "none")
 
 
@@ -169,7 +171,32 @@ def _open_section(opened: Sequence[Opened]) -> Section:
     return Section(title, ("", "median (least…most)"), rows)
 
 
-def verdicts(sides: Sequence[Side], opened: Sequence[Opened]) -> list[Verdict]:
+def _replay_section(replayed: Sequence[Replayed]) -> Section:
+    def of(value: Any) -> Spread:
+        return spread(value(one) for one in replayed)
+
+    rows = [
+        ["rows/s", spread_of_numbers(_replay_rate(replayed), 0)],
+        ["until all are in", spread_of_seconds(of(lambda one: one.elapsed_s))],
+        ["of it: starting the recorder", spread_of_seconds(of(lambda one: one.opened_s))],
+        ["memory grew by", mebibytes(of(lambda one: one.memory_bytes).median)],
+    ]
+    title = f"Replay of {count(replayed[0].rows)} rows that were never sent, into the embedded engine"
+    return Section(
+        title,
+        ("", "median (least…most)"),
+        rows,
+        "Read, looked up, inserted, confirmed; each row was found once in the table.",
+    )
+
+
+def _replay_rate(replayed: Sequence[Replayed]) -> Spread:
+    return spread(one.rows / one.elapsed_s for one in replayed)
+
+
+def verdicts(
+    sides: Sequence[Side], opened: Sequence[Opened], replayed: Sequence[Replayed] = ()
+) -> list[Verdict]:
     """The targets of the run."""
     rate = sides[0].rows_per_s
     found = [
@@ -190,36 +217,50 @@ def verdicts(sides: Sequence[Side], opened: Sequence[Opened]) -> list[Verdict]:
                 took.median <= OPEN_TARGET_S,
             )
         )
+    if replayed:
+        rate = _replay_rate(replayed)
+        found.append(
+            Verdict(
+                "rows/s replayed",
+                spread_of_numbers(rate, 0),
+                f"≥ {count(REPLAY_TARGET)}",
+                rate.median >= REPLAY_TARGET,
+            )
+        )
     return found
 
 
 def report(
     sides: Sequence[Side],
     opened: Sequence[Opened],
+    replayed: Sequence[Replayed],
     absent: Mapping[str, str],
     rate: float,
     what: str,
     conditions: str,
 ) -> Report:
-    """The run as people and programs read it. What replays into the engine is a section of its own, behind these."""
+    """The run as people and programs read it."""
     sections = [_fast_section(sides), _paced_section(sides, rate)]
     if absent:
         rows = [[name, why] for name, why in absent.items()]
         sections.append(Section("Not measured", ("", "why"), rows))
     if opened:
         sections.append(_open_section(opened))
+    if replayed:
+        sections.append(_replay_section(replayed))
     return Report(
         "wal",
         what,
         conditions,
         describe_machine(""),
         sections,
-        verdicts(sides, opened),
+        verdicts(sides, opened, replayed),
         {
             "sides": {side.name: side.as_dict() for side in sides},
             "rate": rate,
             "not_measured": dict(absent),
             "opened": [one.as_dict() for one in opened],
+            "replayed": [one.as_dict() for one in replayed],
         },
     )
 
@@ -244,6 +285,13 @@ def report(
     type=click.IntRange(min=0, max=1_048_576),
     help="Size of the log that is opened and read back; 0 leaves that out.",
 )
+@click.option(
+    "--replay-rows",
+    default=1_000_000,
+    show_default=True,
+    type=click.IntRange(min=0, max=1_000_000_000),
+    help="Rows that a recorder replays into the embedded engine; 0 leaves that out.",
+)
 @check_option()
 @pass_invocation
 def command(
@@ -255,16 +303,17 @@ def command(
     codec: str,
     alone: bool,
     open_mib: int,
+    replay_rows: int,
     check: bool,
 ) -> None:
-    """Measure the log alone: rows/s to disk, how long a commit takes, opening and reading back; and its rivals.
+    """Measure the log: rows/s to disk, how long a commit takes, opening, reading back, replaying; and its rivals.
 
     Rivals that are not installed are named with what installs them. Files go to TMPDIR: its disk is what is measured.
 
     \b
     Example:
         recorder bench wal
-        recorder bench wal --alone --open-mib 0 --codec none
+        recorder bench wal --alone --open-mib 0 --replay-rows 0 --codec none
         TMPDIR=/dev/shm recorder bench wal --json
     """
     options = LogOptions(codec=None if codec == "none" else codec)
@@ -285,7 +334,12 @@ def command(
             announce(f"a log of {open_mib:,} MiB")
             with _fresh(folder) as place:
                 opened = run_open(Path(place), open_mib * 2**20, options, rounds)
-        publish(report(sides, opened, absent, rate, what, conditions), as_json=invocation.json, check=check)
+        replayed = []
+        if replay_rows:
+            announce(f"{replay_rows:,} rows into the embedded engine")
+            replayed = list(run_replay(folder, replay_rows, rounds))
+        found = report(sides, opened, replayed, absent, rate, what, conditions)
+        publish(found, as_json=invocation.json, check=check)
 
 
 equip(command)

@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks.wal import RATE_TARGET, Side, verdicts
 from benchmarks.wal_open import read_rows, run_open
+from benchmarks.wal_replay import run_replay
 from benchmarks.wal_rivals import RIVALS, RivalKind, Sqlite, missing, plain_rows
 from benchmarks.wal_sides import GROUP_ROWS, Load, Measured, due_slices, fills, measure_log, measure_rival
 from wal.options import LogOptions
@@ -94,6 +95,14 @@ def test_a_large_log_is_opened_and_read_whole(tmp_path: pathlib.Path) -> None:
     assert all(one.open_s > 0 and one.read_s > 0 for one in found)
 
 
+def test_a_log_is_replayed_and_every_row_is_in(tmp_path: pathlib.Path) -> None:
+    """The rows that are timed are the rows that the table has, each once: the run itself fails otherwise."""
+    (found,) = run_replay(tmp_path, 5_000, 1)
+    assert found.rows == 5_000
+    assert 0 < found.opened_s < found.elapsed_s
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("factor", "met"), [(1.01, True), (0.99, False)], ids=["faster", "slower"])
 def test_the_target_is_of_the_log(factor: float, met: bool) -> None:
     """A log below the target misses it, whatever its rivals do."""
@@ -109,9 +118,13 @@ def test_the_target_is_of_the_log(factor: float, met: bool) -> None:
 def test_the_command_answers_in_json() -> None:
     """Well-formed, with every side in every round."""
     run = "from benchmarks.wal import command; command()"
-    options = ["--seconds", "0.05", "--rounds", "2", "--open-mib", "1", "--rate", "10000", "--json"]
+    options = ["--seconds", "0.05", "--rounds", "2", "--open-mib", "1", "--rate", "10000"]
     done = subprocess.run(
-        [sys.executable, "-c", run, *options], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", run, *options, "--replay-rows", "0", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
