@@ -12,6 +12,7 @@ import pyarrow as pa
 from recorder.bad_rows import BadRow
 from recorder.balance import Balance
 from recorder.batch import Batch
+from recorder.earlier_stats import EarlierCounts
 from recorder.flush_worker import WorkerState
 from recorder.queue import TableQueue
 from recorder.redact import redacted
@@ -69,6 +70,10 @@ class TableAccount:
         """Rows that the database had confirmed, lost in a restart, and was given again."""
         self.rechecking = False
         """Whether the worker is at rows that were counted before."""
+        self.earlier = EarlierCounts()
+        """What became of rows of earlier runs."""
+        self.of_earlier = False
+        """Whether the worker is at such rows."""
         self.errors: Counter[int] = Counter()
         self.last_error = ""
         self.last_insert_ns: int | None = None
@@ -103,6 +108,8 @@ class TableAccount:
         else:
             self.inserted_rows += rows
             self.flying_rows -= rows
+        if self.of_earlier:
+            self.earlier.inserted += rows
         self.inserts += 1
         self.last_insert_ns = time.time_ns()
         self._observer.inserted(self.table.name, rows, seconds)
@@ -113,6 +120,8 @@ class TableAccount:
         if not self.rechecking:
             self.inserted_rows += rows
             self.flying_rows -= rows
+        if self.of_earlier:
+            self.earlier.there += rows
         self.last_insert_ns = time.time_ns()
 
     def duplicates(self, rows: int) -> None:
@@ -121,6 +130,8 @@ class TableAccount:
         if not self.rechecking:
             self.duplicate_rows += rows
             self.flying_rows -= rows
+        if self.of_earlier:
+            self.earlier.there += rows
 
     def dead_letter(self, row: pa.RecordBatch, error: DataError) -> None:
         """A row that ClickHouse refuses."""
@@ -139,6 +150,8 @@ class TableAccount:
         if self.rechecking:  # it was counted as inserted
             self.inserted_rows -= 1
             self.flying_rows += 1
+        if self.of_earlier:
+            self.earlier.dead_lettered += 1
         self.bad_row(bad)
 
     def bad_row(self, row: BadRow) -> None:

@@ -24,6 +24,7 @@ from recorder.batch import Batch, cut_places
 from recorder.budget import InsertBudget
 from recorder.build import SLICE_ROWS, BatchBuilder
 from recorder.contact import Contact
+from recorder.earlier_stats import EarlierStats
 from recorder.entries import Waiting, rows_in
 from recorder.flush_policy import NS_PER_MS, NS_PER_S, FlushPolicy, is_due, is_full
 from recorder.flush_worker import FlushWorker, WorkerState
@@ -187,6 +188,28 @@ class TablePipeline(TableAccount):
             backlog_rows=self._lane.backlog_rows + (earlier.rows if earlier is not None else 0),
             refused_rows=self.wal.refused_rows,
             failures=stats.failures,
+        )
+
+    def earlier_stats(self) -> EarlierStats | None:
+        """How far what earlier runs left on its log has come; None without one."""
+        wal = self.wal
+        if wal is None:
+            return None
+        confirmed = [one for one in wal.checkpoint.confirmed if one.range.epoch != wal.writer.epoch]
+        idle = self._current is None and not self._lane.waiting
+        return EarlierStats(
+            inserted=self.earlier.inserted,
+            there=self.earlier.there,
+            dead_lettered=self.earlier.dead_lettered,
+            restored=self.restored_rows,
+            unsettled=sum(one.range.rows for one in confirmed),
+            # What another run of the database confirmed is looked up, too.
+            done=self._taken_up
+            and wal.earlier is None
+            and idle
+            and all(one.server == wal.server for one in confirmed),
+            state=self.state,
+            why=self.why_held or (self.last_error if self.state is WorkerState.RETRYING else ""),
         )
 
     # -- builder ------------------------------------------------------------------------------------------------
@@ -380,6 +403,7 @@ class TablePipeline(TableAccount):
         dead_before = self.dead_rows
         server = self.wal.server if self.wal is not None else ""
         self.rechecking = cut.recheck
+        self.of_earlier = cut.upto == 0 and not cut.recheck
         try:
             await self._worker.flush(batch, sent_before=cut.sent_before)
         except Exception as error:

@@ -13,11 +13,12 @@ from __future__ import annotations
 import asyncio
 import types
 import uuid
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 from recorder.async_recorder import AsyncRecorder
 from recorder.balance import Balance
+from recorder.earlier_stats import EarlierStats
 from recorder.errors import SettingsError
 from recorder.flush_worker import WorkerState
 from recorder.given_up import GivenUp
@@ -44,7 +45,8 @@ class Recorder(Intake):
     """See the module. One recorder may be used from many threads; a forked child needs one of its own.
 
     `sink` and `packs` replace what the settings name: for tests and for other backends. With `wait_for_database` a
-    database that does not answer is no reason not to start: all tables are held until it does.
+    database that does not answer is no reason not to start: all tables are held until it does. With `logs_of` the logs
+    of these tables, and of the recorder's own, are opened, and no others.
     """
 
     def __init__(
@@ -54,12 +56,14 @@ class Recorder(Intake):
         sink: Sink | None = None,
         packs: Sequence[Pack] | None = None,
         wait_for_database: bool = False,
+        logs_of: Collection[str] | None = None,
     ):
         self.settings = settings if settings is not None else Settings()
         self.packs = packs_of(self.settings, packs)
         self.run_id = self.settings.run_id
         self._sink = sink
         self._wait_for_database = wait_for_database
+        self._logs_of = logs_of
         tables = {table.name: table for pack in self.packs for table in pack.tables}
         if missing := [name for name in OWN_TABLES if name not in tables]:
             raise SettingsError(
@@ -92,6 +96,7 @@ class Recorder(Intake):
                 run_id=self.run_id,
                 recorder_run_id=self.recorder_run_id,
                 wait_for_database=self._wait_for_database,
+                logs_of=self._logs_of,
             ),
             shutdown_timeout_s=self.settings.shutdown_timeout_s,
             switch_interval_s=self.settings.switch_interval_s,
@@ -214,6 +219,16 @@ class Recorder(Intake):
     def balance(self) -> dict[str, Balance]:
         """Per table, where the rows of this run are; after `close`, where they ended."""
         return self._life.ask(lambda runtime: runtime.balance())
+
+    def earlier(self) -> dict[str, EarlierStats]:
+        """By table with a log, how far what earlier runs left on it has come; also after `close`."""
+        return self._life.ask(
+            lambda runtime: {
+                name: stats
+                for name, pipeline in runtime.pipelines.items()
+                if (stats := pipeline.earlier_stats()) is not None
+            }
+        )
 
     def unready(self) -> list[str]:
         """Why rows do not reach the database, as `/readyz` says; empty when they do."""

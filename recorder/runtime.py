@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -83,6 +83,7 @@ class Runtime:
         run_id: str,
         recorder_run_id: str,
         wait_for_database: bool = False,
+        logs_of: Collection[str] | None = None,
     ):
         self.sink = sink
         self.sources: dict[str, Callable[[], SourceCounts]] = {}
@@ -99,6 +100,7 @@ class Runtime:
         self._schema = SchemaStart(sink, settings, self._packs)
         self.contact = Contact(sink, self._schema, self._backoff)
         self._wait_for_database = wait_for_database
+        self._logs_of = logs_of
         self._hurried = asyncio.Event()
         self.stuck = False
         """Whether calls of the sink still run after `close`."""
@@ -170,7 +172,7 @@ class Runtime:
         """The parts of one table, put together."""
         settings = self._settings.for_table(table)
         wal = None
-        if self.logs is not None and table.policy.critical:
+        if self.logs is not None and table.policy.critical and self._may_log(table.name):
             letters = partial(self._letters_durable, table.name)
             wal = self.logs.open(table, letters_durable=letters, batch_rows=settings.batch_rows)
         queue = TableQueue(
@@ -213,6 +215,9 @@ class Runtime:
             seals=wal,
         )
         return RecordedTable(Door(table, queue, enabled=settings.enabled), pipeline, worker)
+
+    def _may_log(self, name: str) -> bool:
+        return self._logs_of is None or name in self._logs_of or name in OWN_TABLES
 
     def _wake(self, name: str) -> None:
         """Wake a table's builder from any thread."""

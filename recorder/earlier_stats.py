@@ -1,0 +1,45 @@
+"""What became of the rows that earlier runs left on a table's log. Plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from recorder.flush_worker import WorkerState
+
+
+@dataclass
+class EarlierCounts:
+    """Rows of earlier runs, resolved so far. Its account counts in it."""
+
+    inserted: int = 0
+    there: int = 0
+    """The table had them when it was asked."""
+    dead_lettered: int = 0
+
+    @property
+    def resolved(self) -> int:
+        """All of them."""
+        return self.inserted + self.there + self.dead_lettered
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlierStats:
+    """How far one table's have come. All counts are rows."""
+
+    inserted: int
+    there: int
+    dead_lettered: int
+    restored: int
+    """Confirmed before, lost by the database since, and put back."""
+    unsettled: int
+    """Of earlier runs, and confirmed: looked up again if the database is started anew."""
+    done: bool
+    """Nothing of earlier runs waits any more."""
+    state: WorkerState
+    why: str
+    """Why it does not flow; empty while it does."""
+
+    @property
+    def resolved(self) -> int:
+        """Those that need nothing more."""
+        return self.inserted + self.there + self.dead_lettered
