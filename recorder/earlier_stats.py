@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recorder.flush_worker import WorkerState
-
 
 @dataclass
 class EarlierCounts:
@@ -35,9 +33,8 @@ class EarlierStats:
     """Of earlier runs, and confirmed: looked up again if the database is started anew."""
     done: bool
     """Nothing of earlier runs waits any more."""
-    state: WorkerState
     why: str
-    """Why it does not flow; empty while it does."""
+    """Why it does not flow: held, retried, or a task of it has died of late; empty while it does."""
 
     @property
     def resolved(self) -> int:

@@ -208,8 +208,9 @@ class TablePipeline(TableAccount):
             and wal.earlier is None
             and idle
             and all(one.server == wal.server for one in confirmed),
-            state=self.state,
-            why=self.why_held or (self.last_error if self.state is WorkerState.RETRYING else ""),
+            why=self.why_held
+            or "; ".join(filter(None, (task.trouble() for task in self.supervised)))
+            or (self.last_error if self.state is WorkerState.RETRYING else ""),
         )
 
     # -- builder ------------------------------------------------------------------------------------------------
