@@ -157,6 +157,11 @@ class FlushWorker:
         """Ask to try again soon instead of at the end of the wait under way."""
         self._pause.nudge()
 
+    def database_is_back(self) -> None:
+        """Try again now: what the wait under way was for is over."""
+        if self._state is WorkerState.RETRYING:
+            self._pause.end()
+
     def unfit(self, why: str | None) -> None:
         """The live table was looked at: nothing more is inserted while `why` says what is wrong with it."""
         self._unfit = why or ""

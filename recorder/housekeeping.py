@@ -1,5 +1,5 @@
 """What the recorder does every so often beside recording: gap rows, samples of its own metrics, a look whether the live
-tables still are what the row classes say, and one for its alarms.
+tables still are what the row classes say, one for its alarms, and one whether a database that was away is back.
 
 Each is a supervised task: one that fails is started again, and costs the others nothing.
 """
@@ -17,6 +17,7 @@ from recorder.metrics import RecorderMetrics
 from recorder.own_rows import DEAD_LETTERS, METRICS, OWN_TABLES
 from recorder.own_writer import OwnWriter
 from recorder.recorded_table import RecordedTables, enabled
+from recorder.return_watch import RETURN_LOOK_S, ReturnWatch
 from recorder.schema_start import SchemaStart
 from recorder.settings import Settings
 from recorder.sink.errors import SinkError
@@ -41,6 +42,7 @@ class Housekeeping:
         schema: SchemaStart,
         contact: Contact,
         board: AlarmBoard,
+        return_watch: ReturnWatch,
     ):
         self._settings = settings
         self._tables = tables
@@ -49,11 +51,13 @@ class Housekeeping:
         self._schema = schema
         self._contact = contact
         self._board = board
+        self._return_watch = return_watch
         self._tasks = [
             Supervised("gaps", lambda: _every(settings.gap_window_s, self.report_gaps)),
             Supervised("samples", lambda: _every(settings.metrics_interval_s, self._sample)),
             Supervised("schema", lambda: _every(settings.schema_check_s, self._check_schema)),
             Supervised("alarms", lambda: _every(ALARM_LOOK_S, board.look)),
+            Supervised("return", lambda: _every(RETURN_LOOK_S, self._look_for_return)),
         ]
 
     def start(self) -> None:
@@ -89,6 +93,11 @@ class Housekeeping:
         """Record the recorder's own metrics."""
         for name, value, labels in self._metrics.samples():
             self._own.put(METRICS, {"ts": time.time_ns(), "name": name, "value": value, "labels": labels})
+
+    async def _look_for_return(self) -> None:
+        """See whether a database that was away answers again."""
+        if self._contact.made:
+            await self._return_watch.look()
 
     async def _check_schema(self) -> None:
         """Hold the tables that no longer fit their row classes, and release idle ones that do again."""

@@ -5,9 +5,9 @@ rows are on the table's log, its rows leave memory and it waits as a number of p
 brings it waits for room, and the queue behind it fills up to its bounds.
 
 The worker gets what is in memory first, so that rows flow again as soon as the database does; after each of those one
-of the backlog, so that it drains as well; the backlog is in order. Rows of a source that may have come before wait for
-what earlier runs left, where they may be. Rows are *resolved* up to a queue position when all
-cuts up to it are done, in whatever order they were.
+of the backlog, so that it drains as well. The backlog is in order, and what is older than all of it goes before it.
+Rows of a source that may have come before wait for what earlier runs left, where they may be. Rows are *resolved* up to
+a queue position when all cuts up to it are done, in whatever order they were.
 """
 
 from __future__ import annotations
@@ -148,17 +148,21 @@ class Lane:
                 return cut
             if self._head is not None:
                 cut, self._head = self._head, None
-                self._from_backlog = True
+                self._from_backlog = not self._before_backlog(cut)
                 return cut
             self._arrived.clear()
             if self._memory.empty() and not self._backlog:
                 await self._arrived.wait()
 
     def _backlogs_turn(self) -> bool:
-        if self._head is None or self._from_backlog:
+        if self._head is None or (self._from_backlog and not self._before_backlog(self._head)):
             return True
         # A source's rows may be among those: what was sealed must be found whole or not at all.
         return self._head.from_source and self.earlier is not None
+
+    def _before_backlog(self, cut: Cut) -> bool:
+        """Whether a cut came to memory before the trouble began: it is older than all that has left memory since."""
+        return bool(self._backlog) and cut.upto <= self._backlog[0].upto
 
     async def _next_of_backlog(self) -> Cut | None:
         if self.earlier is not None:
@@ -170,6 +174,7 @@ class Lane:
     def done(self, cut: Cut) -> None:
         """All rows of a cut are resolved."""
         cut.done = True
+        cut.batches = ()  # it may wait here for long until all before it are done: memory must not hold it
         before = self.resolved_upto
         while self._under_way and self._under_way[0].done:
             self.resolved_upto = self._under_way.popleft().upto

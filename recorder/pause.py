@@ -1,8 +1,9 @@
-"""A pause before the next attempt, which whoever is in a hurry may cut short."""
+"""A pause before the next attempt, which whoever is in a hurry may cut short, and who knows better may end."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 
 class Pause:
@@ -12,26 +13,33 @@ class Pause:
 
     def __init__(self, shortest_s: float):
         self._shortest_s = shortest_s
-        self._nudged = asyncio.Event()
-        self._spent = False
+        self._woken = asyncio.Event()
+        self._nudged = self._over = self._spent = False
 
     def nudge(self) -> None:
         """Ask to go on soon instead of at the end of the wait under way."""
-        self._nudged.set()
+        self._nudged = True
+        self._woken.set()
+
+    def end(self) -> None:
+        """What is waited for has come: go on now."""
+        self._over = True
+        self._woken.set()
 
     async def wait(self, seconds: float) -> None:
-        """Wait so long, or until a nudge that counts."""
-        self._nudged.clear()
+        """Wait so long, or until a nudge that counts, or the end."""
+        self._nudged = self._over = False
         loop = asyncio.get_running_loop()
         started_s = loop.time()
-        if self._spent:
-            self._spent = False
-            await asyncio.sleep(seconds)
-            return
-        try:
-            async with asyncio.timeout(seconds):
-                await self._nudged.wait()
-        except TimeoutError:
-            return
-        self._spent = True
-        await asyncio.sleep(min(seconds, self._shortest_s) - (loop.time() - started_s))
+        until_s = started_s + seconds
+        counts, self._spent = not self._spent, False
+        while not self._over:
+            self._woken.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(until_s):
+                    await self._woken.wait()
+            if self._nudged and counts:
+                counts, self._spent = False, True
+                until_s = min(until_s, started_s + self._shortest_s)
+            if loop.time() >= until_s:
+                return

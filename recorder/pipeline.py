@@ -271,7 +271,7 @@ class TablePipeline(TableAccount):
             raise
         finally:
             if self.wal is not None:
-                self.wal.built_upto(self._drained_upto)
+                self.wal.built_upto(self._drained_upto, self.resolved_upto)
 
     def _is_due(self, now_ns: int) -> bool:
         builder = self._builder

@@ -38,6 +38,7 @@ from recorder.own_writer import OwnWriter
 from recorder.pipeline import TablePipeline
 from recorder.queue import TableQueue
 from recorder.recorded_table import RecordedTable, enabled
+from recorder.return_watch import ReturnWatch
 from recorder.schema_start import SchemaStart
 from recorder.settings import ResolvedTable, Settings
 from recorder.settling import Settling
@@ -139,6 +140,7 @@ class Runtime:
             schema=self._schema,
             contact=self.contact,
             board=self.board,
+            return_watch=ReturnWatch(sink, self.tables),
         )
         self.logs: Logs | None = None
         if settings.wal:

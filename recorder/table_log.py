@@ -118,8 +118,9 @@ class TableLog:
         else:
             self._places.append(appended.range)
 
-    def built_upto(self, upto: int) -> None:
+    def built_upto(self, upto: int, resolved_upto: int) -> None:
         """All rows up to this queue position were given to `append`, or are dead letters."""
+        self.durable_upto(resolved_upto)  # whether somebody asks or not, what is durable leaves the line
         self._line.append((upto, self._mark if self._took_all else None))
         self._took_all = True
 

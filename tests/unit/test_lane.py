@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from dataclasses import replace
 
+import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recorder.batch import Batch
 from recorder.lane import Cut, Lane
 from recorder.pulse import Pulse
 from wal.places import Range
@@ -62,7 +65,7 @@ async def test_what_is_not_on_the_log_waits_for_room() -> None:
 
 
 async def test_new_rows_do_not_wait_for_a_backlog_and_it_drains() -> None:
-    """Turn by turn, memory first."""
+    """Turn by turn, memory first, and before both what is older than the backlog."""
     lane = Lane(batch_rows=1, pulse=Pulse())
     for n in range(4):
         await lane.put(cut(n))
@@ -70,7 +73,33 @@ async def test_new_rows_do_not_wait_for_a_backlog_and_it_drains() -> None:
     for n in range(4, 8):
         taken.append((await lane.next()).upto)
         await lane.put(cut(n))
-    assert taken == [1, 2, 5, 3]
+    assert taken == [1, 5, 2, 6]
+
+
+async def test_what_waited_in_memory_before_the_trouble_goes_before_the_backlog() -> None:
+    """Rows come in their order: the cut that was under way, that behind it, and then what left memory."""
+    lane = Lane(batch_rows=1, pulse=Pulse())
+    await lane.put(cut(0))
+    taken = [await lane.next()]
+    for n in range(1, 4):
+        await lane.put(cut(n))
+    taken += [await lane.next() for _ in range(3)]
+    assert [one.upto for one in taken] == [1, 2, 3, 4]
+
+
+async def test_what_is_done_is_not_held() -> None:
+    """New rows that are in while the backlog drains wait for it as numbers: memory has let go of them."""
+    lane = Lane(batch_rows=1, pulse=Pulse())
+    rows = pa.RecordBatch.from_pydict({"n": [1]})
+    for n in range(3):
+        await lane.put(replace(cut(n), batches=[Batch("t", rows, 0)]))
+        if n == 0:
+            await lane.next()
+    new = await lane.next()
+    assert new.batches
+    lane.done(new)
+    assert lane.resolved_upto == 0
+    assert not new.batches
 
 
 async def test_repeated_rows_wait_for_what_earlier_runs_left() -> None:
