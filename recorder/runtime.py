@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recorder.alarms.board import AlarmBoard
 from recorder.backlog import QueueLimits
@@ -25,7 +25,6 @@ from recorder.door import Door, key_of
 from recorder.flush_policy import FlushPolicy
 from recorder.flush_worker import FlushWorker, WorkerPolicy, WorkerState
 from recorder.given_up import GivenUp, given_up_of, tell_lost
-from recorder.health import HealthServer
 from recorder.housekeeping import Housekeeping
 from recorder.identity import new_epoch
 from recorder.log import get_logger
@@ -58,6 +57,10 @@ log = get_logger("recorder")
 
 OWN_ROWS_S = 1.0
 """The least time that closing gives the recorder's own rows, whatever the other tables took."""
+
+if TYPE_CHECKING:
+    from recorder.health import HealthServer
+
 HELD_OWN_S = 0.5
 """What closing gives the recorder's own rows of a held table, after which nobody else is kept waiting for them."""
 CLOSE_RESERVE_S = 3.0
@@ -277,6 +280,8 @@ class Runtime:
     async def _open_health_port(self) -> None:
         if not self._settings.health_addr:
             return
+        from recorder.health import HealthServer  # its HTTP server takes a quarter of a second to import
+
         self._health_server = HealthServer(
             self._settings.health_addr, self.health, allow_remote=self._settings.health_allow_remote
         )
