@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import pyarrow as pa
@@ -14,8 +14,10 @@ from recorder.balance import Balance
 from recorder.batch import Batch
 from recorder.earlier_stats import EarlierCounts
 from recorder.flush_worker import WorkerState
+from recorder.log_losses import DAMAGED_LOG, Loss
 from recorder.queue import TableQueue
 from recorder.redact import redacted
+from recorder.shed import Gap
 from recorder.sink.errors import DataError, SinkError
 from schemas.table import Table
 
@@ -62,6 +64,8 @@ class TableAccount:
         self.duplicate_rows = 0
         self.lost_rows = 0
         """Rows given up at the end of a shutdown that ran out of time."""
+        self.damaged_rows = 0
+        """Rows that stood on the log and cannot be read any more."""
         self.flying_rows = 0
         """Rows taken from the queue or from the log of an earlier run, and not yet resolved."""
         self.replayed_rows = 0
@@ -92,7 +96,7 @@ class TableAccount:
             received=queue.taken_rows + self.replayed_rows + displaced + refused + waiting,
             inserted=self.inserted_rows,
             pending=waiting + self.flying_rows,
-            shed=displaced + refused + self.lost_rows,
+            shed=displaced + refused + self.lost_rows + self.damaged_rows,
             dead_lettered=self.dead_rows,
             duplicates_skipped=self.duplicate_rows,
             expired=0,
@@ -182,6 +186,16 @@ class TableAccount:
         self.replayed_rows += rows
         self.flying_rows += rows
 
+    def damaged(self, losses: Sequence[Loss], *, counted: bool) -> None:
+        """Rows on the log cannot be read any more. They are lost; `counted`: they are among those under way."""
+        for loss in losses:
+            if counted:
+                self.flying_rows -= loss.rows
+            else:
+                self.replayed_rows += loss.rows
+            self.damaged_rows += loss.rows
+            self.queue.shed.add_hole(Gap(DAMAGED_LOG, loss.first_ns, loss.last_ns, loss.rows, loss.detail))
+
     # -- what is given up -------------------------------------------------------------------------------------------
 
     def _given_up(self, rows: int) -> None:
@@ -197,7 +211,8 @@ class TableAccount:
         lost = (
             self.queue.taken_rows
             + self.replayed_rows
-            - (self.inserted_rows + self.dead_rows + self.duplicate_rows + self.lost_rows + kept_rows)
+            - (self.inserted_rows + self.dead_rows + self.duplicate_rows)
+            - (self.lost_rows + self.damaged_rows + kept_rows)
         )
         self.flying_rows = kept_rows
         if lost:

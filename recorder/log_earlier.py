@@ -11,18 +11,31 @@ import pyarrow as pa
 from recorder.batch import Batch, cut_by_partitions, cut_places, local_times_ns, partition_keys
 from recorder.build import MAX_PARTITIONS
 from recorder.lane import Cut
-from recorder.log_schema import as_current
+from recorder.log_schema import OlderRows, as_current
+from schemas.renames import Renames
 from schemas.table import Table
 from wal.places import Range
 from wal.replay import Replay, ReplayBatch
 
 
 class EarlierRows:
-    """See the module. All of them are looked up before they are sent: nobody knows what became of them."""
+    """See the module. All of them are looked up before they are sent: nobody knows what became of them. Rows that are
+    none of the table now stay where they are, and cost no others.
+    """
 
-    def __init__(self, table: Table, replay: Replay, ended: Callable[[Sequence[Range]], None]):
-        """`ended` is told, once, what could not be read after all."""
+    def __init__(
+        self,
+        table: Table,
+        replay: Replay,
+        *,
+        renames: Renames,
+        left: Callable[[int, str], None],
+        ended: Callable[[Sequence[Range]], None],
+    ):
+        """`left` is told of rows that stay on the log, and why; `ended`, once, what could not be read after all."""
         self._table = table
+        self._renames = renames
+        self._left = left
         self._replay = replay
         self._batches = replay.batches()
         self._ended = ended
@@ -35,21 +48,24 @@ class EarlierRows:
 
         Cancelled, it loses nothing: the next call gives what this one waited for.
         """
-        self._ahead = self._ahead or self._read()
-        found = await asyncio.shield(self._ahead)
-        if found is None:
-            self._ended(self._replay.lost)
-            return None
-        cut = self._cut(found)  # what cannot be made one now is tried again by the next call
-        self._ahead = self._read()
-        self.rows -= cut.rows
-        return cut
+        while True:
+            self._ahead = self._ahead or self._read()
+            found = await asyncio.shield(self._ahead)
+            if found is None:
+                self._ended(self._replay.lost)
+                return None
+            self._ahead = self._read()
+            self.rows -= found.rows.num_rows
+            try:
+                return self._cut(as_current(found.rows, self._table, self._renames), found)
+            except OlderRows as error:
+                self._left(found.rows.num_rows, str(error))
 
     def _read(self) -> asyncio.Task[ReplayBatch | None]:
         return asyncio.create_task(asyncio.to_thread(next, self._batches, None))
 
-    def _cut(self, found: ReplayBatch) -> Cut:
-        rows, ranges = as_current(found.rows, self._table), found.ranges
+    def _cut(self, rows: pa.RecordBatch, found: ReplayBatch) -> Cut:
+        ranges = found.ranges
         if found.seal is None:
             batches = batches_of(self._table, rows, ranges, from_source=True)
         else:

@@ -17,6 +17,7 @@ from recorder.pulse import Pulse
 from recorder.sink.base import Sink
 from recorder.sink.errors import SinkError
 from recorder.table_log import TableLog
+from schemas.renames import Renames
 from schemas.table import Table
 from wal.commit import GroupCommit
 from wal.errors import LogLocked, WalError
@@ -44,7 +45,13 @@ class Logs:
         self._loop = asyncio.get_running_loop()
 
     def open(
-        self, table: Table, *, letters_durable: Callable[[], Awaitable[None]], batch_rows: int
+        self,
+        table: Table,
+        *,
+        letters_durable: Callable[[], Awaitable[None]],
+        gaps_durable: Callable[[], Awaitable[None]],
+        batch_rows: int,
+        renames: Renames = (),
     ) -> TableLog | None:
         """Open a table's log; None if its folder cannot be used: the table goes on without one, and it is told.
 
@@ -76,7 +83,9 @@ class Logs:
             folder,
             pulse=pulse,
             letters_durable=letters_durable,
+            gaps_durable=gaps_durable,
             batch_rows=batch_rows,
+            renames=renames,
             waits_for_sync=self._options.sync is Sync.ALWAYS,
         )
         self.tables[table.name] = opened

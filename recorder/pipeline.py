@@ -30,6 +30,7 @@ from recorder.flush_policy import NS_PER_MS, NS_PER_S, FlushPolicy, is_due, is_f
 from recorder.flush_worker import FlushWorker, WorkerState
 from recorder.lane import Cut, Lane
 from recorder.log import get_logger
+from recorder.log_schema import OlderRows
 from recorder.pulse import Pulse
 from recorder.queue import TableQueue
 from recorder.sink.errors import DataError
@@ -363,7 +364,7 @@ class TablePipeline(TableAccount):
             if unfit:
                 await self._worker.hold(unfit)
         if self.wal is not None and not self._taken_up:
-            self._lane.earlier = await self.wal.take_up(self.replayed)
+            self._lane.earlier = await self.wal.take_up(self)
             self._taken_up = True
         while True:
             if self._current is None:
@@ -376,6 +377,8 @@ class TablePipeline(TableAccount):
                     cut.batches = await self.wal.batches(cut.places, cut.from_source)
                 except LookupError as error:
                     self._unreadable(cut, error)
+                except OlderRows as error:  # of an earlier version, confirmed and looked up again
+                    self.wal.leave(cut.rows, str(error))
                 self._unflushed = list(cut.batches)
             while self._unflushed:
                 await self._flush_batch(self._unflushed[0], cut)
@@ -392,9 +395,10 @@ class TablePipeline(TableAccount):
         logger.critical(
             "rows cannot be read back from the log", table=self.table.name, rows=cut.rows, why=str(error)
         )
-        self.wal.resolve(cut.places)
-        if not cut.recheck:
-            self._given_up(cut.rows)
+        if cut.recheck:
+            self.wal.resolve(cut.places)
+        else:
+            self.wal.lose(cut.places, self, counted=True)
 
     async def _flush_batch(self, batch: Batch, cut: Cut) -> None:
         """Flush one batch. After a fault of our own the table is held until the worker, started again, went on with it

@@ -50,6 +50,7 @@ from recorder.supervised import Supervised
 from recorder.version import run_row, version
 from schemas.pack import Pack
 from schemas.policy import Overflow
+from schemas.renames import Renames
 from schemas.table import Table
 from wal.options import LogOptions, Sync
 
@@ -160,7 +161,7 @@ class Runtime:
         try:
             for pack in self._packs:
                 for table in pack.tables:
-                    self.tables[table.name] = self._recorded(table)
+                    self.tables[table.name] = self._recorded(table, pack.renames.get(table.name, ()))
         except BaseException:
             if self.logs is not None:
                 self.logs.abandon()
@@ -173,13 +174,19 @@ class Runtime:
         """The door of every table."""
         return {name: recorded.door for name, recorded in self.tables.items()}
 
-    def _recorded(self, table: Table) -> RecordedTable:
+    def _recorded(self, table: Table, renames: Renames) -> RecordedTable:
         """The parts of one table, put together."""
         settings = self._settings.for_table(table)
         wal = None
         if self.logs is not None and table.policy.critical and self._may_log(table.name):
             letters = partial(self._letters_durable, table.name)
-            wal = self.logs.open(table, letters_durable=letters, batch_rows=settings.batch_rows)
+            wal = self.logs.open(
+                table,
+                letters_durable=letters,
+                gaps_durable=self._gaps_durable,
+                batch_rows=settings.batch_rows,
+                renames=renames,
+            )
         queue = TableQueue(
             _limits(table, settings),
             columns=len(table.columns),
@@ -235,6 +242,11 @@ class Runtime:
         if table != DEAD_LETTERS:
             dead = self.pipelines[DEAD_LETTERS]
             await dead.durable(dead.position)
+
+    async def _gaps_durable(self) -> None:
+        """Return when it is durable what was shed until now."""
+        self._housekeeping.report_gaps()
+        await self._durable_now(GAPS)
 
     async def _unfit(self, table: Table) -> str | None:
         """Why a table cannot take rows now, or None: asked while it is held and after odd errors."""

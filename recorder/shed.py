@@ -9,7 +9,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+HOLES_MAX = 100
+"""Gaps of a window that are told one by one; more become one, as long as they all."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class ShedLedger:
     def __init__(self) -> None:
         self.totals: Counter[str] = Counter()
         self._window: dict[str, Gap] = {}
+        self._holes: list[Gap] = []
         self._lock = threading.Lock()
 
     @property
@@ -63,13 +67,23 @@ class ShedLedger:
             else:
                 self._window[reason] = Gap(reason, gap.first_ns, last_ns, gap.rows + rows, gap.detail)
 
+    def add_hole(self, gap: Gap) -> None:
+        """Count rows whose times are known: a gap by itself, if there are not too many."""
+        with self._lock:
+            self.totals[gap.reason] += gap.rows
+            if len(self._holes) < HOLES_MAX:
+                self._holes.append(gap)
+            else:
+                self._holes[-1] = self._holes[-1].joined(replace(gap, detail=""))
+
     def take(self) -> list[Gap]:
-        """The losses since the last call, one a reason."""
-        if not self._window:
+        """The losses since the last call, one a reason, and the holes."""
+        if not (self._window or self._holes):
             return []
         with self._lock:
             window, self._window = self._window, {}
-        return list(window.values())
+            holes, self._holes = self._holes, []
+        return [*window.values(), *holes]
 
     def put_back(self, gaps: list[Gap]) -> None:
         """Return windows whose gap rows could not be handed over, so that they are tried again."""

@@ -13,8 +13,9 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -22,14 +23,17 @@ from recorder.batch import Batch
 from recorder.log import get_logger
 from recorder.log_cursor import Cursor
 from recorder.log_earlier import EarlierRows, batches_of
+from recorder.log_losses import Loss, losses
 from recorder.log_schema import as_current
 from recorder.pulse import Pulse
 from recorder.sink.base import ServerInfo
 from recorder.sink.uptime import START_TOLERANCE_S
+from schemas.renames import Renames
 from schemas.table import Table
 from wal.checkpoint import Checkpoint, CheckpointFile
+from wal.damage import Damage, Harm
 from wal.errors import LogFull, WalError
-from wal.places import Range
+from wal.places import PlaceSet, Range
 from wal.reader import LogReader
 from wal.replay import Replay
 from wal.seals import Seal, pack_seal, pack_void
@@ -40,6 +44,10 @@ log = get_logger("recorder.log")
 NS_PER_S = 1_000_000_000
 WRITTEN_LOOK_S = 0.02
 """How often is looked whether rows that left memory were written."""
+DAMAGE_LINES_MAX = 50
+"""What is wrong with a log is told in so many lines at most; `recorder wal verify` says the rest."""
+LETTERS_S = 0.2
+"""What closing gives those who wait for others' rows to be durable, which takes a sync."""
 LAST = 2**63
 """No epoch has so many rows."""
 REPLAY_ROWS = 100_000
@@ -47,8 +55,19 @@ REPLAY_ROWS = 100_000
 live rows, who go between two, wait for a fraction of a second."""
 
 
+class Account(Protocol):
+    """Who counts a table's rows (`recorder.account`). On the loop."""
+
+    def replayed(self, rows: int) -> None:
+        """Rows that an earlier run left on the log are under way."""
+
+    def damaged(self, losses: Sequence[Loss], *, counted: bool) -> None:
+        """Rows on the log cannot be read any more; `counted`: they are among those under way."""
+
+
 class TableLog:
-    """See the module. `letters_durable` returns when the dead letters there are now are durable."""
+    """See the module. `letters_durable` returns when the dead letters there are now are durable, `gaps_durable`
+    the same of the gap rows."""
 
     def __init__(
         self,
@@ -58,7 +77,9 @@ class TableLog:
         *,
         pulse: Pulse,
         letters_durable: Callable[[], Awaitable[None]],
+        gaps_durable: Callable[[], Awaitable[None]],
         batch_rows: int,
+        renames: Renames = (),
         waits_for_sync: bool = True,
     ):
         """`waits_for_sync`: a seal is on disk before its batch is sent; else it may be lost with what it seals."""
@@ -80,7 +101,13 @@ class TableLog:
         """Rows that the log did not take."""
         self.refused_why = ""
         """Why it does not take any now."""
+        self.left_rows = 0
+        """Rows of earlier runs that are no rows of the table now, and stay on the log."""
+        self.left_why = ""
+        """Why they do."""
         self._letters_durable = letters_durable
+        self._gaps_durable = gaps_durable
+        self._renames = renames
         self._batch_rows = batch_rows
         self.waits_for_sync = waits_for_sync
         self._places: list[Range] = []
@@ -91,8 +118,8 @@ class TableLog:
         self._confirming: set[asyncio.Task[None]] = set()
         self._cursor: Cursor | None = None
         self._writing = threading.Lock()
-        for one in (*writer.recovered.damage, *([damage] if damage else [])):
-            log.warning("the log was found damaged", table=table.name, damage=str(one))
+        self._told = set[tuple[Harm, str, int, int]]()
+        self._tell((*writer.recovered.damage, *([damage] if damage else [])))
 
     # -- rows in ------------------------------------------------------------------------------------------------
 
@@ -216,7 +243,15 @@ class TableLog:
 
     # -- what is read back --------------------------------------------------------------------------------------
 
-    async def take_up(self, replayed: Callable[[int], None]) -> EarlierRows | None:
+    def _tell(self, damage: Iterable[Damage]) -> None:
+        """Say once what is wrong with the log, a line each."""
+        for one in damage:
+            if (one.harm, one.file, one.offset, one.first) not in self._told:
+                self._told.add((one.harm, one.file, one.offset, one.first))
+                if len(self._told) <= DAMAGE_LINES_MAX:
+                    log.warning("the log was found damaged", table=self.table.name, damage=str(one))
+
+    async def take_up(self, account: Account) -> EarlierRows | None:
         """What earlier runs left, to be gone through once the database answers; None if nothing is."""
         await self.pulse.until(lambda: bool(self.server))
         done = self.checkpoint.done()
@@ -225,21 +260,61 @@ class TableLog:
         replay = await asyncio.to_thread(
             lambda: Replay(LogReader([self.folder], name=self.table.name), done, batch_rows=batch_rows)
         )
-        if lost := replay.lost:
-            log.critical("rows of an earlier run are lost: the log cannot be read there", table=self.table.name,
-                         rows=sum(one.rows for one in lost))  # fmt: skip
-        self.resolve(lost)
+        self._tell(replay.damage)
+        lost = PlaceSet(replay.lost)
+        self.lose(tuple(lost), account, seals=replay.seals, counted=False)
         if not replay.rows_to_go:
             return None
         log.info("rows of an earlier run are on the log", table=self.table.name, rows=replay.rows_to_go)
-        replayed(replay.rows_to_go)
-        self.earlier = EarlierRows(self.table, replay, self._ended)
+        account.replayed(replay.rows_to_go)
+
+        def ended(all_lost: Sequence[Range]) -> None:
+            """All that earlier runs left was given out, but for these."""
+            self.earlier = None
+            self._tell(replay.damage)
+            later = [part for one in all_lost for part in lost.missing_of(one)]
+            self.lose(later, account, seals=replay.seals, counted=True)
+
+        self.earlier = EarlierRows(self.table, replay, renames=self._renames, left=self.leave, ended=ended)
         return self.earlier
 
-    def _ended(self, lost: Sequence[Range]) -> None:
-        """All that earlier runs left was given out, but for these."""
-        self.earlier = None
-        self.resolve(lost)
+    def leave(self, rows: int, why: str) -> None:
+        """Rows stay on the log, for whoever can send them."""
+        self.left_rows += rows
+        if why != self.left_why:
+            self.left_why = why
+            log.critical("rows of an earlier run stay on the log", table=self.table.name, rows=rows, why=why)
+
+    def lose(
+        self, places: Sequence[Range], account: Account, *, seals: Sequence[Seal] = (), counted: bool
+    ) -> None:
+        """Nobody can read these any more: they are counted as lost, told, and then done with.
+
+        `counted`: the account has them among those under way.
+        """
+        if places:
+            task = asyncio.create_task(self._lose(places, account, seals, counted))
+            self._confirming.add(task)
+            task.add_done_callback(self._confirming.discard)
+
+    async def _lose(
+        self, places: Sequence[Range], account: Account, seals: Sequence[Seal], counted: bool
+    ) -> None:
+        try:
+            found = await asyncio.to_thread(losses, [self.folder], self.table.name, places, seals)
+        except OSError:  # of this process: when they were is not known
+            now_ns = time.time_ns()
+            found = [Loss(place, now_ns, now_ns) for place in places]
+        account.damaged(found, counted=counted)
+        log.critical(
+            "rows are lost: the log cannot be read there; run 'recorder wal verify'",
+            table=self.table.name,
+            rows=sum(one.rows for one in found),
+            where=[one.detail for one in found[:DAMAGE_LINES_MAX]],
+        )
+        # A recorder that is killed before says it again.
+        await self._gaps_durable()
+        self.resolve(places)
 
     def resolve(self, ranges: Sequence[Range]) -> None:
         """Nobody sends these any more."""
@@ -274,13 +349,15 @@ class TableLog:
         except LookupError:
             self._cursor = None
             raise
-        data = as_current(pa.concat_batches(parts), self.table)
+        data = as_current(pa.concat_batches(parts), self.table, self._renames)
         return tuple(batches_of(self.table, data, places, from_source))
 
     # -- the end ------------------------------------------------------------------------------------------------
 
     async def close(self, timeout_s: float = 2.0) -> int:
         """Let go of the log when what it has is on disk; how many rows are not."""
+        if self._confirming:
+            await asyncio.wait(self._confirming, timeout=LETTERS_S)
         for task in self._confirming:
             task.cancel()
         await asyncio.gather(*self._confirming, return_exceptions=True)

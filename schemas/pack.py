@@ -12,6 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from schemas.errors import PackError
+from schemas.renames import Renames, renames_of, steps_in
 from schemas.rerun import why_not_twice
 from schemas.statements import Statement, blank_comments, split_statements
 from schemas.table import Table
@@ -77,10 +78,21 @@ class Pack:
         """The migrations, in order.
 
         Raises:
-            PackError: no migrations, a file name that is none, a number twice or missing, an empty migration, or a
-            statement that cannot be run twice.
+            PackError: no migrations, a file name that is none, a number twice or missing, an empty migration, a
+            statement that cannot be run twice, or a rename that leads nowhere (`schemas.renames`).
         """
-        return _read_migrations(self.name, self.folder)
+        migrations = _read_migrations(self.name, self.folder)
+        _renames(migrations, self.tables)
+        return migrations
+
+    @cached_property
+    def renames(self) -> dict[str, Renames]:
+        """By table, the columns that its migrations renamed; a table without any has no entry.
+
+        Raises:
+            PackError: as `migrations`.
+        """
+        return _renames(self.migrations, self.tables)
 
     def table(self, name: str) -> Table:
         """The table of that name.
@@ -131,6 +143,11 @@ def _read_migrations(pack: str, folder: Path) -> tuple[Migration, ...]:
             _require_rerunnable(migration, statement)
         migrations.append(migration)
     return tuple(migrations)
+
+
+def _renames(migrations: Sequence[Migration], tables: Sequence[Table]) -> dict[str, Renames]:
+    steps = [step for one in migrations for step in steps_in(one.text, one.statements, where=one.label)]
+    return renames_of(steps, tables)
 
 
 def _require_rerunnable(migration: Migration, statement: Statement) -> None:

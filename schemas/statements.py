@@ -11,6 +11,7 @@ It does not parse SQL: what stands between two `;` is the server's to judge.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from schemas.errors import StatementError
@@ -91,6 +92,17 @@ def blank_comments(sql: str) -> str:
         parts.append(" " if comment else sql[at:end])
         at = end
     return "".join(parts)
+
+
+def line_comments(sql: str) -> Iterator[tuple[int, bool, str]]:
+    """Every comment that runs to the end of its line: that line, from 1, whether it has it for itself, and its text."""
+    at = 0
+    while at < len(sql):
+        end, counts = _token(sql, at, "SQL")
+        if not counts and _LINE_COMMENT.match(sql, at):
+            before = sql[sql.rfind("\n", 0, at) + 1 : at]
+            yield _line(sql, at), not before.strip(), sql[at:end]
+        at = end
 
 
 def _statement(sql: str, begin: int, end: int) -> Statement:

@@ -137,6 +137,7 @@ class AlarmBoard:
             troubles=[
                 *filter(None, (task.trouble() for task in pipeline.supervised)),
                 *self._stuck(still, pipeline.linger_s),
+                *_left(recorded),
             ],
             waits_s=(now_ns - oldest_ns) / 1e9 if oldest_ns is not None else 0.0,
             late_s=late_s,
@@ -235,6 +236,13 @@ def together(changes: Iterable[Change]) -> list[tuple[Alarm, bool, str, Sequence
         why = change.why.replace(f": {name}: ", ": ") if name else change.why
         lines.setdefault((change.key.alarm, change.raised, why), []).append(name or "recorder")
     return [(*line, tables) for line, tables in lines.items()]
+
+
+def _left(recorded: RecordedTable) -> Iterator[str]:
+    """Rows on its log that it cannot send."""
+    wal = recorded.pipeline.wal
+    if wal is not None and wal.left_rows:
+        yield f"leaves {wal.left_rows:,} rows on its log: {redacted(wal.left_why)}"
 
 
 def _shed(recorded: RecordedTable) -> Mapping[str, int]:

@@ -57,6 +57,53 @@ def test_a_column_that_was_widened_is_cast() -> None:
     assert as_current(narrow, TABLE).equals(data)
 
 
+def test_a_column_that_was_renamed_keeps_its_values() -> None:
+    """Under whatever name it was logged; where the new name is there already, the old one is another column's."""
+    data = rows()
+    renames = (("ticker", "instrument"), ("instrument", "symbol"))
+    for old in ("ticker", "instrument", "symbol"):
+        older = data.rename_columns([old if n == "symbol" else n for n in data.schema.names])
+        assert as_current(older, TABLE, renames).equals(data)
+    both = data.append_column("ticker", pa.array(["x", "y"]))
+    with pytest.raises(OlderRows, match="column ticker, which the table does not have"):
+        as_current(both, TABLE, (("ticker", "symbol"),))
+
+
+def test_a_value_that_must_be_there_is_not_made_up() -> None:
+    """A column that was nullable and is not any more: rows without a value are refused, others go in."""
+    data = rows()
+    at = data.schema.get_field_index("symbol")
+    loose = data.set_column(at, pa.field("symbol", pa.string()), data["symbol"])
+    assert as_current(loose, TABLE).equals(data)
+    with pytest.raises(OlderRows, match="column symbol without a value in 1 of 2 rows"):
+        as_current(data.set_column(at, pa.field("symbol", pa.string()), pa.array(["x", None])), TABLE)
+
+
+def test_a_cast_that_loses_digits_is_refused() -> None:
+    """pyarrow would cut them and say nothing."""
+    dense = next(t for t in PACK.tables if any(pa.types.is_float64(f.type) for f in t.schema))
+    field = next(f for f in dense.schema if pa.types.is_float64(f.type))
+    for digits, fits in (("1.5", True), ("0.1234567890123456789", False)):
+        value = pa.array([digits]).cast(pa.decimal128(38, 19))
+        columns = [
+            pa.array([None], f.type)
+            if f.nullable
+            else pa.array([b"1"] if pa.types.is_binary(f.type) else ["1"]).cast(f.type)
+            if pa.types.is_string(f.type) or pa.types.is_binary(f.type)
+            else pa.array([[]], f.type)
+            if pa.types.is_nested(f.type)
+            else pa.array([1]).cast(f.type)
+            for f in dense.schema
+        ]
+        data = pa.RecordBatch.from_arrays(columns, schema=dense.schema)
+        data = data.set_column(data.schema.get_field_index(field.name), field.name, value)
+        if fits:
+            assert as_current(data, dense)[field.name].to_pylist() == [1.5]
+        else:
+            with pytest.raises(OlderRows, match="would change its values"):
+                as_current(data, dense)
+
+
 def test_what_cannot_be_guessed_is_refused() -> None:
     """A column that is gone, one without a default, one that would change: each with the way out."""
     data = rows()
