@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -93,12 +94,13 @@ class Logs:
 
     async def look_at(self, sink: Sink, recheck: Mapping[str, Callable[[tuple[Range, ...]], None]]) -> None:
         """Ask which server answers; where it restarted, have looked up again what it had confirmed."""
+        asked_ns = time.time_ns()
         try:
             info = await sink.server()
         except SinkError:
             return
         for name, table_log in self.tables.items():
-            again = table_log.server_is(info)
+            again = table_log.server_is(info, asked_ns)
             table_log.pulse.beat()
             if again:
                 log.info("the database was started anew: what it confirmed of late is looked up again", table=name,

@@ -112,6 +112,8 @@ class TableLog:
         self.waits_for_sync = waits_for_sync
         self._places: list[Range] = []
         self._mark = 0
+        self._seen_ns = 0
+        self._unsure: list[Range] = []
         self._line = deque[tuple[int, int | None]]()  # (queue position, mark; None where the log lacks a row)
         self._logged_upto = 0
         self._took_all = True
@@ -219,26 +221,31 @@ class TableLog:
     def _confirm(self, places: Sequence[Range], server: str) -> None:
         self.checkpoint = self.checkpoint.confirm(places, at_ns=time.time_ns(), server=server)
         self.checkpoint_changed = True
+        if server != self.server:  # it was started anew in between: which of both said yes?
+            self._unsure += places
 
-    def server_is(self, info: ServerInfo) -> tuple[Range, ...]:
-        """Which server answers now; what another run of it confirmed, to be looked up.
+    def server_is(self, info: ServerInfo, asked_ns: int) -> tuple[Range, ...]:
+        """Which server answers, asked at that time; what another run of it confirmed, to be looked up.
 
         That stays confirmed by that other run, and so is not settled, until it was looked up: a recorder that is closed
         or killed before knows it again, and does not take it for rows that were never sent.
         """
+        self._seen_ns = asked_ns
+        unsure, self._unsure = tuple(PlaceSet(self._unsure)), []
         known = {self.server, *(one.server for one in self.checkpoint.confirmed)} - {""}
         server = next((text for text in sorted(known) if _is_run(info, text)), _run_of(info))
         if server == self.server:
-            return ()
+            return unsure
         self.server = server
         return self.checkpoint.unconfirm(server=server)[1]
 
     def settle(self, grace_s: float) -> None:
-        """What was confirmed so long ago, by the server's run that still goes on, is settled."""
+        """What was confirmed so long before the server was last seen, by the run that was seen, is settled.
+
+        Not so long before now: a server that is away may have lost its power.
+        """
         before = self.checkpoint
-        self.checkpoint = before.settle(
-            before_ns=time.time_ns() - int(grace_s * NS_PER_S), server=self.server
-        )
+        self.checkpoint = before.settle(before_ns=self._seen_ns - int(grace_s * NS_PER_S), server=self.server)
         self.checkpoint_changed = self.checkpoint_changed or self.checkpoint != before
 
     # -- what is read back --------------------------------------------------------------------------------------
