@@ -8,9 +8,10 @@ RECORDER_DEMO_DIR ?= demo-data
 KILLS ?= 500
 OUTAGE_S ?= 30
 TEST_ARGS ?=
+ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test torture lint types check format bench clean
+.PHONY: help install demo test torture mutations lint types check format bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -32,6 +33,9 @@ test: $(STAMP)  ## run the whole test suite
 
 torture: $(STAMP)  ## kill and cut off the server for long: KILLS=500 times, outages of OUTAGE_S=30 s
 	@RECORDER_TEST_KILLS=$(KILLS) RECORDER_TEST_OUTAGE_S=$(OUTAGE_S) $(BIN)/python -m pytest -s -m torture $(TEST_ARGS)
+
+mutations: $(STAMP)  ## take out of the code what its safety hangs on, piece by piece, and see that tests fail: ARGS="--only seal"
+	@cd tests && ../$(BIN)/python -m mutations $(ARGS)
 
 lint: $(STAMP)  ## ruff: lint and format
 	@$(BIN)/ruff check .
