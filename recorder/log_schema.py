@@ -64,6 +64,6 @@ def _cast(found: pa.Array, field: pa.Field, table: Table) -> pa.Array:
 
 def _refused(table: Table, what: str) -> OlderRows:
     return OlderRows(
-        f"{table.name}: the log has rows of another version with {what}; start that version once more to send them, "
-        f"or take them out: recorder wal export {table.name}"
+        f"{table.name}: the log has rows of another version with {what}; start that version once more, while the "
+        f"table fits it, to send them; or take them out: recorder wal export {table.name}"
     )
