@@ -42,6 +42,7 @@ HOMES = {
     "migrate": Home("recorder.cli.migrate:migrate", "Bring the database's schema up, or check it."),
     "query": Home("recorder.cli.query:query", "Ask the database with SQL."),
     "publish": Home("recorder.cli.publish:publish", "Publish rows from NDJSON to a bus."),
+    "replay": Home("recorder.cli.replay:replay", "Get in what the logs hold, and record nothing new."),
     "run": Home("recorder.cli.run:run", "Record what buses deliver, until stopped: the service."),
     "simulate": Home("recorder.cli.simulate:simulate", "Record a simulated trading session."),
     "status": Home("recorder.cli.status:status", "Ask a running recorder how it is."),

@@ -1,0 +1,364 @@
+"""Laws of `recorder replay` and `recorder wal requeue`: what a log holds gets in once, what is asked for comes back.
+
+Where it makes no difference which database it is, they are held on one alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner, Result
+from harness.backends import Backend
+from harness.recorders import WAIT_S, order, settings_for, wait_until
+
+from recorder import Recorder, Settings
+from recorder.cli import main
+from recorder.cli.wal_holder import holder
+from wal import names
+from wal.checkpoint import CheckpointFile
+from wal.places import Range
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+
+AWAY = "http://127.0.0.1:1"
+"""Nobody answers there."""
+T0_NS = 1_723_118_400_000_000_000
+"""2024-08-08 12:00:00 UTC: a row a second from there."""
+QUICK = {
+    "RECORDER_RETRY_INITIAL_S": "0.01",
+    "RECORDER_RETRY_MAX_S": "0.05",
+    "RECORDER_HOLD_PROBE_S": "0.05",
+    "RECORDER_LOG_LEVEL": "critical",
+}
+
+
+@pytest.fixture
+def settings(backend: Backend, database: str, tmp_path: pathlib.Path) -> Settings:
+    return settings_for(backend, database, tmp_path / "data", shutdown_timeout_s=10)
+
+
+@pytest.fixture
+def variables(settings: Settings, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The same settings for the command."""
+    for name in list(os.environ):
+        if name.startswith("RECORDER_") and not name.startswith("RECORDER_TEST"):
+            monkeypatch.delenv(name)
+    return QUICK | {
+        "RECORDER_TARGET": backend.target,
+        "RECORDER_DATABASE": settings.database,
+        "RECORDER_DATA_DIR": str(settings.data_dir),
+        "RECORDER_MIGRATE_ON_START": "true",
+    }
+
+
+def put(recorder: Recorder, numbers: Sequence[int], table: str = "orders") -> None:
+    for n in numbers:
+        fields = order(n, ts_local=T0_NS + n * 1_000_000_000)
+        if table == "fills":
+            fields = {"fill_id": f"c-{n}", "symbol": "B", "side": "buy", "fill_qty": 1, "fill_price": 1}
+        assert recorder.record(table, fields)
+
+
+def leave(settings: Settings, numbers: Sequence[int], *tables: str) -> None:
+    """Rows that are on the log alone: the database is away."""
+    away = Settings(
+        target=AWAY, database=settings.database, data_dir=settings.data_dir,
+        defaults={"linger_ms": 5, "linger_max_ms": 20, "batch_rows": 100},
+    )  # fmt: skip
+    with Recorder(away, wait_for_database=True) as recorder:
+        for table in tables or ("orders",):
+            put(recorder, numbers, table)
+        recorder.sync(WAIT_S)
+
+
+def run(variables: Mapping[str, str], *arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments), env=dict(variables))
+
+
+def told(variables: Mapping[str, str], *arguments: str, code: int = 0) -> Any:
+    result = run(variables, *arguments, "--json")
+    assert result.exit_code == code, result.output
+    return json.loads(result.stdout)
+
+
+def ids(client: Client, database: str, table: str = "orders") -> list[int]:
+    name = "fill_id" if table == "fills" else "client_order_id"
+    found = client.query(f"SELECT {name} FROM {database}.{table}").result_rows
+    return sorted(int(str(row[0]).removeprefix("c-")) for row in found)
+
+
+def counts(replayed: Mapping[str, Any], table: str = "orders") -> tuple[int, ...]:
+    of = replayed["tables"][table]
+    return tuple(of[name] for name in ("rows", "inserted", "there", "dead_lettered", "lost", "left"))
+
+
+def epoch_of(settings: Settings, table: str = "orders") -> int:
+    """The only epoch that the checkpoint speaks of."""
+    (epoch,) = CheckpointFile(settings.data_dir / "wal" / table).read()[0].epochs
+    return epoch
+
+
+def delete(client: Client, database: str, where: str) -> None:
+    client.command(f"ALTER TABLE {database}.orders DELETE WHERE {where} SETTINGS mutations_sync = 1")
+
+
+# -- replay -------------------------------------------------------------------------------------------------------
+
+
+def test_what_an_outage_left_gets_in_once(
+    settings: Settings, variables: dict[str, str], client: Client
+) -> None:
+    """A dry run says how much it is and opens no database; a replay inserts it; another one has nothing to do."""
+    leave(settings, range(1_000))
+    plan = told(variables | {"RECORDER_TARGET": AWAY}, "replay", "--dry-run")
+    assert (plan["orders"]["rows"], plan["orders"]["lost"], plan["orders"]["refused"]) == (1_000, 0, None)
+    assert counts(told(variables, "replay")) == (1_000, 1_000, 0, 0, 0, 0)
+    assert ids(client, settings.database) == list(range(1_000))
+    assert told(variables, "replay", "--dry-run")["orders"]["rows"] == 0
+    again = run(variables, "replay")
+    assert (again.exit_code, "nothing was left to replay" in again.stdout) == (0, True)
+    assert ids(client, settings.database) == list(range(1_000))
+
+
+@pytest.mark.usefixtures("embedded")
+def test_only_the_tables_that_are_named_are_replayed(
+    settings: Settings, variables: dict[str, str], client: Client
+) -> None:
+    """The others wait on their logs for the next time."""
+    leave(settings, range(50), "orders", "fills")
+    assert set(told(variables, "replay", "--table", "fills")["tables"]) == {"fills"}
+    assert ids(client, settings.database, "fills") == list(range(50))
+    assert ids(client, settings.database) == []
+    assert "did you mean" in run(variables, "replay", "--table", "order").stderr
+    assert counts(told(variables, "replay")) == (50, 50, 0, 0, 0, 0)
+
+
+@pytest.mark.usefixtures("embedded")
+def test_a_database_that_is_away_is_given_up(settings: Settings, variables: dict[str, str]) -> None:
+    """At once with --wait 0, else when nothing has gone on for so long; exit code 1 with the reason, and nothing is
+    lost."""
+    leave(settings, range(20))
+    away = variables | {"RECORDER_TARGET": AWAY}
+    at_once = run(away, "replay", "--wait", "0")
+    assert at_once.exit_code == 1
+    assert "127.0.0.1:1" in at_once.stderr
+    found = told(away, "replay", "--wait", "0.3", code=1)
+    assert counts(found) == (20, 0, 0, 0, 0, 20)
+    assert "127.0.0.1:1" in found["tables"]["orders"]["why"]
+    assert counts(told(variables, "replay")) == (20, 20, 0, 0, 0, 0)
+
+
+@pytest.mark.usefixtures("embedded")
+def test_a_held_table_keeps_its_rows_and_no_other_waits(
+    settings: Settings, variables: dict[str, str], client: Client
+) -> None:
+    """What is left is told with the reason; when the table is there again, the next replay has it."""
+    leave(settings, range(30), "orders", "fills")
+    assert run(variables, "migrate", "up").exit_code == 0
+    client.command(f"RENAME TABLE {settings.database}.orders TO {settings.database}.elsewhere")
+    found = told(variables | {"RECORDER_MIGRATE_ON_START": "false"}, "replay", "--wait", "0.3", code=1)
+    assert counts(found, "fills") == (30, 30, 0, 0, 0, 0)
+    assert counts(found) == (30, 0, 0, 0, 0, 30)
+    assert "orders" in found["tables"]["orders"]["why"]
+    client.command(f"RENAME TABLE {settings.database}.elsewhere TO {settings.database}.orders")
+    assert counts(told(variables, "replay")) == (30, 30, 0, 0, 0, 0)
+
+
+@pytest.mark.usefixtures("embedded")
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
+def test_a_stopped_replay_says_what_is_done(
+    settings: Settings, variables: dict[str, str], sent: signal.Signals, code: int
+) -> None:
+    """With the exit code of the signal; what it did not get in stays for the next one."""
+    leave(settings, range(20))
+    before = signal.getsignal(signal.SIGTERM)
+
+    def stop() -> None:
+        wait_until(lambda: holder(settings.data_dir / "wal" / "orders") is not None)
+        os.kill(os.getpid(), sent)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    try:
+        found = told(variables | {"RECORDER_TARGET": AWAY}, "replay", "--wait", "600", code=code)
+    finally:
+        thread.join()
+        signal.signal(signal.SIGTERM, before)
+    assert counts(found) == (20, 0, 0, 0, 0, 20)
+    assert told(variables, "replay", "--dry-run")["orders"]["rows"] == 20
+
+
+KILLED = """
+import os, signal
+from recorder.cli import main
+from recorder.table_log import TableLog
+
+confirm, calls = TableLog._confirm, 0
+
+def killed_at_the_second(self, *arguments):
+    global calls
+    calls += self.table.name == "orders"
+    if calls == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    confirm(self, *arguments)
+
+TableLog._confirm = killed_at_the_second
+main(["replay"])
+"""
+
+
+def test_a_killed_replay_goes_on_where_it_was(
+    settings: Settings, variables: dict[str, str], client: Client, backend: Backend
+) -> None:
+    """Killed when rows are in and nobody knows it: the next run finds them, and inserts the others, each once."""
+    if backend.embedded:
+        pytest.skip("this process has the engine; kills beside it are in tests/faults/test_log_kills.py")
+    for first in (0, 100, 200):
+        leave(settings, range(first, first + 100))
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED], env={**os.environ, **variables}, capture_output=True, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert len(ids(client, settings.database)) >= 200
+    rows, inserted, there, *rest = counts(told(variables, "replay"))
+    assert (rows, inserted + there, rest) == (300, 300, [0, 0, 0])
+    assert there >= 200
+    assert ids(client, settings.database) == list(range(300))
+
+
+@pytest.mark.usefixtures("embedded")
+def test_a_replay_needs_the_folder_alone(settings: Settings, variables: dict[str, str]) -> None:
+    """Beside a recorder it is refused, and says who that is; where there are no logs it says so."""
+    nowhere = run(variables, "replay")
+    assert (nowhere.exit_code, "there are no logs under" in nowhere.stderr) == (1, True)
+    with Recorder(settings) as recorder:
+        put(recorder, range(3))
+        recorder.flush(WAIT_S)
+        refused = run(variables, "replay")
+        requeued = run(variables, "wal", "requeue", "orders", "--all", "--yes")
+    for result in (refused, requeued):
+        assert result.exit_code == 1
+        assert f"process {os.getpid()} " in result.stderr
+
+
+# -- requeue ------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def recorded(settings: Settings, numbers: Sequence[int]) -> Iterator[int]:
+    """Rows that the database has and confirmed; their epoch."""
+    with Recorder(settings) as recorder:
+        put(recorder, numbers)
+        recorder.flush(WAIT_S)
+    yield epoch_of(settings)
+
+
+def test_what_was_deleted_comes_back_and_nothing_else(
+    settings: Settings, variables: dict[str, str], client: Client
+) -> None:
+    """Rows of the range that are missing go in, also out of the middle of a batch that was sealed and sent whole; those
+    that are there are found; those deleted outside the range stay deleted."""
+    with recorded(settings, range(300)) as epoch:
+        delete(client, settings.database, "toUInt32(qty) BETWEEN 90 AND 160 OR toUInt32(qty) > 290")
+        shown = told(variables, "wal", "requeue", "orders", "--from", "100", "--to", "200", "--dry-run")
+        assert (shown["done"], shown["requeued"]) == (False, 100)
+        assert counts_of_plan(variables) == 0, "a dry run changes nothing"
+        found = told(variables, "wal", "requeue", "orders", "--from", "100", "--to", "200", "--yes")
+    assert found["ranges"] == [[f"{epoch:016x}", 100, 200]]
+    assert found["voided_seals"] >= 1
+    assert counts_of_plan(variables) == 100
+    assert counts(told(variables, "replay")) == (100, 61, 39, 0, 0, 0)
+    assert ids(client, settings.database) == [*range(90), *range(100, 291)]
+
+
+def counts_of_plan(variables: dict[str, str]) -> int:
+    rows: int = told(variables, "replay", "--dry-run")["orders"]["rows"]
+    return rows
+
+
+@pytest.mark.usefixtures("embedded")
+def test_rows_that_are_there_are_not_doubled(
+    settings: Settings, variables: dict[str, str], client: Client
+) -> None:
+    """All of a log requeued, twice, and started by the recorder itself: each is found, and the balance says so."""
+    with recorded(settings, range(200)):
+        assert told(variables, "wal", "requeue", "orders", "--all", "--yes")["requeued"] == 200
+        again = told(variables, "wal", "requeue", "orders", "--all", "--yes")
+        assert (again["requeued"], again["open"]) == (0, 200)
+    with Recorder(settings) as recorder:
+        wait_until(lambda: recorder.balance()["orders"].duplicates_skipped == 200, "the look-up")
+        balance = recorder.balance()["orders"]
+    assert (balance.received, balance.inserted, balance.exact) == (200, 0, True)
+    assert ids(client, settings.database) == list(range(200))
+
+
+@pytest.mark.usefixtures("embedded")
+@pytest.mark.parametrize("how", ["time", "segment"])
+def test_rows_are_chosen_by_time_or_segment(
+    settings: Settings, variables: dict[str, str], client: Client, how: str
+) -> None:
+    """As an operator has them at hand from `wal cat` and `wal ls --segments`."""
+    with recorded(settings, range(100)):
+        client.command(f"TRUNCATE TABLE {settings.database}.orders")
+        ((number, _),) = names.segments([settings.data_dir / "wal" / "orders"])
+        chosen = {
+            "time": ["--since", "2024-08-08T12:00:10", "--until", "2024-08-08T12:00:30"],
+            "segment": ["--segment", str(number)],
+        }[how]
+        expected = {"time": range(10, 30), "segment": range(100)}[how]
+        assert told(variables, "wal", "requeue", "orders", *chosen, "--yes")["requeued"] == len(expected)
+    assert counts(told(variables, "replay")) == (len(expected), len(expected), 0, 0, 0, 0)
+    assert ids(client, settings.database) == list(expected)
+
+
+@pytest.mark.usefixtures("embedded")
+def test_what_was_purged_is_named_and_the_rest_requeued(
+    settings: Settings, variables: dict[str, str]
+) -> None:
+    """Exit code 1: not all that was asked for can be sent again."""
+    with recorded(settings, range(20)) as epoch:
+        folder = settings.data_dir / "wal" / "orders"
+        file = CheckpointFile(folder)
+        checkpoint, _ = file.read()
+        # As if the log had begun earlier: rows of that epoch were settled and their segment removed.
+        file.write(checkpoint.resolve([Range(7, 0, 50)]))
+        found = told(
+            variables, "wal", "requeue", "orders", "--epoch", f"{7:016x}", "--to", "60", "--yes", code=1
+        )
+        assert (found["requeued"], found["purged"], found["missing"]) == (0, 50, 10)
+        beyond = told(
+            variables, "wal", "requeue", "orders", "--epoch", f"{epoch:016x}", "--to", "25", "--yes", code=1
+        )
+        assert (beyond["requeued"], beyond["missing_ranges"]) == (20, [[f"{epoch:016x}", 20, 25]])
+        assert file.read()[0].settled == (Range(7, 0, 50),)
+
+
+@pytest.mark.usefixtures("embedded")
+def test_requeue_asks_and_wants_to_be_told_which(settings: Settings, variables: dict[str, str]) -> None:
+    """Without --yes where nobody can be asked, without a range, or with one that there is not: refused, and nothing
+    changes."""
+    with recorded(settings, range(5)):
+        file = CheckpointFile(settings.data_dir / "wal" / "orders")
+        before = file.read()[0]
+        for code, arguments, said in (
+            (2, ["--all"], "say --yes"),
+            (2, [], "say which rows"),
+            (2, ["--all", "--from", "1", "--yes"], "--all alone"),
+            (1, ["--epoch", "1", "--yes"], "there is nothing of epoch"),
+            (1, ["--segment", "99", "--yes"], "there is no segment 99"),
+            (1, ["--from", "5", "--yes"], "has no row from 5"),
+        ):
+            result = run(variables, "wal", "requeue", "orders", *arguments)
+            assert (result.exit_code, said in result.stderr) == (code, True), result.output
+        assert file.read()[0] == before
