@@ -83,6 +83,17 @@ def quiet(recorder: Recorder) -> None:
     wait_until(lambda: on_loop(recorder, lambda: pipeline(recorder).at_work() is None), "an idle worker")
 
 
+def taken_up(recorder: Recorder, count: int) -> None:
+    """So many rows that an earlier run left are resolved, or held."""
+
+    def through() -> bool:
+        balance = recorder.balance()["orders"]
+        held = pipeline(recorder).state is WorkerState.HELD
+        return balance.received == count and (not balance.pending or held)
+
+    wait_until(through, "what an earlier run left")
+
+
 def window_closed(recorder: Recorder) -> None:
     """The table remembers no token any more, as after an outage longer than its window."""
     sql = "ALTER TABLE orders MODIFY SETTING non_replicated_deduplication_window = 0"
@@ -173,8 +184,7 @@ def test_an_insert_that_still_runs_when_the_next_run_sends_it_comes_once(setting
         recorder.sync(WAIT_S)
         wait_until(lambda: sink.running is not None)
     with Recorder(settings, sink=StillRuns(open_sink(settings), sink.running)) as recorder:
-        wait_until(lambda: recorder.balance()["orders"].received == 10)
-        quiet(recorder)
+        taken_up(recorder, 10)
         assert stored(recorder) == names(range(10)), "rows that came twice"
 
 
@@ -220,9 +230,7 @@ def test_a_seal_that_was_taken_back_is_not_sent_by_the_next_run(
         put(recorder, range(10))
         wait_until(lambda: len(sink.attempts_of("orders")) >= 3, "the second half")
     with Recorder(settings) as recorder:
-        wait_until(lambda: recorder.balance()["orders"].received == 10)
-        wait_until(lambda: not recorder.balance()["orders"].pending or recorder._life.running()[0].pipelines[
-            "orders"].state is WorkerState.HELD)  # fmt: skip
+        taken_up(recorder, 10)
         assert pipeline(recorder).state is not WorkerState.HELD, pipeline(recorder).why_held
         assert stored(recorder) == names(range(10)), "not each row once"
 
@@ -238,6 +246,32 @@ def test_what_the_table_has_is_not_sent_again(settings: Settings) -> None:
         sink.plan("orders", LoseAnswer())
         put(recorder, range(10))
         recorder.flush(WAIT_S)
+        assert stored(recorder) == names(range(10)), "rows that came twice"
+
+
+@pytest.mark.parametrize("sealed", [True, False], ids=["sealed", "unsealed"])
+def test_what_an_earlier_run_sent_is_looked_up(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, sealed: bool
+) -> None:
+    """It is in, nobody was told, and the table forgot the token. With its seal, and without, where the log had no room
+    for that."""
+    sink = faulty(settings)
+    sink.plan("orders", LoseAnswer())
+    sink.always("orders", Fail(AWAY))
+    sink.plan_look_up("orders", *[AWAY] * 10_000)
+    with Recorder(settings, sink=sink) as recorder:
+        window_closed(recorder)
+        if not sealed:
+
+            def append_seal(payload: bytes) -> int:
+                raise LogFull("no room")
+
+            monkeypatch.setattr(wal(recorder).writer, "append_seal", append_seal)
+        put(recorder, range(10))
+        recorder.sync(WAIT_S)
+        wait_until(lambda: any(batch.table == "orders" for batch in sink.look_ups), "a lost answer")
+    with Recorder(settings) as recorder:
+        taken_up(recorder, 10)
         assert stored(recorder) == names(range(10)), "rows that came twice"
 
 

@@ -1,4 +1,4 @@
-"""Take each piece out, and see that it is missed: `python -m mutations [--only TEXT] [--json] [--no-baseline] [--jobs N]`.
+"""Take each piece out, and see that it is missed: `python -m mutations`, `--help` for its options.
 
 Ends with 1 where a piece is not missed, or where a named test fails with everything in place.
 """

@@ -269,6 +269,32 @@ MUTATIONS: tuple[Mutation, ...] = (
         "An insert whose answer was lost is sent again when the table has forgotten its token.",
     ),
     Mutation(
+        "look-up, of what an earlier run had sealed",
+        (
+            Edit(
+                "recorder/flush_worker.py",
+                "phase = _Phase.SENT if sent_before else",
+                "phase = _Phase.READY if sent_before else",
+            ),
+        ),
+        f"{ONCE}test_what_an_earlier_run_sent_is_looked_up[chdb-sealed]",
+        "rows that came twice",
+        "The next run sends what a killed one had sent, though the table has it and forgot its token.",
+    ),
+    Mutation(
+        "look-up, of what an earlier run left",
+        (
+            Edit(
+                "recorder/log_earlier.py",
+                "batches = batches_of(self._table, rows, ranges, from_source=True)",
+                "batches = batches_of(self._table, rows, ranges, from_source=False)",
+            ),
+        ),
+        f"{ONCE}test_what_an_earlier_run_sent_is_looked_up[chdb-unsealed]",
+        "rows that came twice",
+        "The next run sends what a killed one had sent without a seal, since its log was full.",
+    ),
+    Mutation(
         "look-up, row by row",
         (
             Edit(
