@@ -29,6 +29,9 @@ class EarlierStats:
     dead_lettered: int
     restored: int
     """Confirmed before, lost by the database since, and put back."""
+    kept: int
+    """They stay on the log: of another version, they are no rows of the table now."""
+    kept_why: str
     unsettled: int
     """Of earlier runs, and confirmed: looked up again if the database is started anew."""
     done: bool

@@ -203,6 +203,8 @@ class TablePipeline(TableAccount):
             there=self.earlier.there,
             dead_lettered=self.earlier.dead_lettered,
             restored=self.restored_rows,
+            kept=wal.left_rows,
+            kept_why=wal.left_why,
             unsettled=sum(one.range.rows for one in confirmed),
             # What another run of the database confirmed is looked up, too.
             done=self._taken_up
