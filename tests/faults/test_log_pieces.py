@@ -10,6 +10,7 @@ import itertools
 import pathlib
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from harness.forgetful_disk import Choose, ForgetfulDisk
@@ -19,7 +20,7 @@ from wal.checkpoint import Checkpoint, CheckpointFile, pack_checkpoint
 from wal.commit import GroupCommit, Member
 from wal.files import OS_FILES, Files
 from wal.format import Kind
-from wal.options import LogOptions
+from wal.options import LogOptions, Sync
 from wal.places import Range
 from wal.purge import purge
 from wal.reader import LogReader
@@ -98,6 +99,37 @@ def test_a_power_cut_takes_no_row_that_was_told_durable(
     disk.power_cut(keeping(names, writes))
     left = values(disk.folder).get(writer.epoch, {})
     assert list(left) == list(range(600)), "durable rows are gone"
+
+
+def test_no_segment_is_on_disk_before_the_one_it_follows(tmp_path: pathlib.Path) -> None:
+    """Where syncs are rare: a power cut that keeps what was written last, and nothing else that is not certain, leaves
+    no hole before it."""
+    disk = ForgetfulDisk(tmp_path / "log")
+    rarely = replace(SMALL, sync=Sync.INTERVAL, interval_ms=60_000)
+    writer = opened(disk.folder, disk.process(), rarely)
+    for start in range(0, 600, 50):
+        writer.append(rows(start, 50))
+        writer.nudge()
+    last = writer.segments()[-1].path.name
+    assert writer.stats().rows_written == 600
+    fates = iter([3 * (name == last) for name, inode in disk.names.items() for _ in inode.changes])
+    names = itertools.chain([True], itertools.repeat(False))
+    disk.power_cut(lambda below: below - 1 if next(names) else next(fates))
+    left = list(values(disk.folder).get(writer.epoch, {}))
+    assert left == list(range(len(left))), "a hole before rows that are on disk"
+    assert left
+
+
+def test_rows_that_were_written_again_are_read_once(tmp_path: pathlib.Path) -> None:
+    """The sync failed, and what it was of is on disk all the same: in two segments."""
+    disk = ForgetfulDisk(tmp_path / "log")
+    writer = opened(disk.folder, disk.process())
+    written(writer, range(10))
+    disk.failing["fsync"] = 1
+    written(writer, range(10, 20))
+    assert len(writer.segments()) == 2
+    read = [entry.range for entry, _ in LogReader([disk.folder]).entries()]
+    assert read == [Range(writer.epoch, 0, 10), Range(writer.epoch, 10, 20)], "rows are read twice"
 
 
 def test_a_sync_that_failed_is_not_asked_again(tmp_path: pathlib.Path) -> None:

@@ -74,6 +74,8 @@ def show_table(outcomes: list[Outcome]) -> None:
             f"{outcome.seconds:.1f}",
         )
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
     console.print(table)
     for outcome in outcomes:
         if outcome.verdict is not Verdict.MISSED:

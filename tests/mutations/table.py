@@ -69,6 +69,20 @@ MUTATIONS: tuple[Mutation, ...] = (
         "durable rows are gone",
         "The next fsync of the same file says that all is well, and the rows are not on disk.",
     ),
+    Mutation(
+        "fsync, of a segment before the next",
+        (
+            Edit(
+                "wal/flush.py",
+                "                self._sync()  # in every case: ",
+                "                # ",
+            ),
+            Edit("wal/log_disk.py", "        assert not self.dirty\n", ""),
+        ),
+        f"{LOG}test_no_segment_is_on_disk_before_the_one_it_follows",
+        "a hole before rows that are on disk",
+        "Where syncs are rare a power cut leaves rows and takes those before them.",
+    ),
     # -- what is read ------------------------------------------------------------------------------------------------
     Mutation(
         "CRC, of a payload",
@@ -146,6 +160,19 @@ MUTATIONS: tuple[Mutation, ...] = (
         "tests/property/test_wal_format.py::test_a_frame_inside_a_payload_is_no_frame",
         "assert",
         "Bytes of a frame inside a payload are read as a frame.",
+    ),
+    Mutation(
+        "rows read once",
+        (
+            Edit(
+                "wal/ledger.py",
+                "        known = self._met.common_of(rows) if first < self._next[epoch] else []\n",
+                "        known: list[Range] = []\n",
+            ),
+        ),
+        f"{LOG}test_rows_that_were_written_again_are_read_once",
+        "rows are read twice",
+        "What a writer wrote again, since a sync had failed, comes twice.",
     ),
     # -- who a row is ------------------------------------------------------------------------------------------------
     Mutation(
