@@ -139,15 +139,17 @@ def _became(left: LeftOnLog, found: EarlierStats | None, why: str) -> TableRepla
     resolved = found.resolved if found is not None else 0
     rest = max(0, left.rows - resolved)
     done = found is not None and found.done
+    kept = min(rest, found.kept) if found is not None else 0
+    why = left.refused or (found.kept_why or found.why if found is not None else "") or why
     return TableReplayed(
         rows=max(left.rows, resolved) + left.lost,
         inserted=found.inserted if found is not None else 0,
         there=found.there if found is not None else 0,
         dead_lettered=found.dead_lettered if found is not None else 0,
         # What it gave out all of, and is nowhere, could not be read after all.
-        lost=left.lost + (rest if done else 0),
-        left=0 if done else rest,
+        lost=left.lost + (rest - kept if done else 0),
+        left=kept if done else rest,
         restored=found.restored if found is not None else 0,
         unsettled=found.unsettled if found is not None else left.unsettled,
-        why=(left.refused or (found.why if found is not None else "") or why) if rest and not done else "",
+        why=why if kept or (rest and not done) else "",
     )

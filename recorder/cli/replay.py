@@ -83,10 +83,10 @@ def replay(
     left = left_on_logs(data_dir, {table.name: table for pack in packs for table in pack.tables})
     left = _chosen(left, tables, data_dir)
     _refuse_beside_others(left, dry_run=dry_run)
-    for name, one in left.items():
-        for damage in one.damage:
-            note(f"{name}: {damage}")
     if dry_run:
+        for name, one in left.items():
+            for damage in one.damage:  # else the recorder tells
+                note(f"{name}: {damage}")
         _show_plan(invocation, left)
         return
     if not any((one.rows or one.unsettled or one.lost) and not one.refused for one in left.values()):
@@ -223,6 +223,7 @@ def _show(invocation: Invocation, result: Mapping[str, TableReplayed], elapsed_s
             *(f"{n:,}" for n in (one.rows, one.inserted, one.there, one.dead_lettered, one.lost, one.left)),
         )
         for name, one in result.items()
+        if one.rows or one.restored
     ]
     emit_table(["table", *columns], rows, right=columns)
     if restored := sum(one.restored for one in result.values()):
