@@ -13,14 +13,14 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from harness.dev_server import DevServerProcess
 from harness.ingest_files import child_environment
 from harness.power import PowerDisk
-from harness.power_child import TABLES, forget_to_sync, pipelines, put, quick, tell
+from harness.power_child import TABLES, forget_to_sync, pipelines, put, quick, tell, there_once
 from harness.recorders import WAIT_S, wait_until
 from harness.sink_children import answers, child
 
@@ -78,20 +78,6 @@ class Recording:
                 TMPDIR=str(self._temporary), PYTHONPATH=f"{TESTS.parent}{os.pathsep}{TESTS}"
             ),
         )  # fmt: skip
-
-
-def there_once(found: dict[str, Any], durable: Sequence[tuple[int, int]]) -> None:
-    """Every durable row is there, none twice, no identity twice, and the balance is exact."""
-    for table, rows in found["stored"].items():
-        numbers = [number for _, _, number in rows]
-        assert len({(log, seq) for log, seq, _ in rows}) == len(rows), f"{table}: an identity twice"
-        there = set(numbers)
-        assert len(there) == len(numbers), f"{table}: a row twice"
-        missing = [n for first, upto in durable for n in range(first, upto) if n not in there]
-        assert not missing, f"{table}: {len(missing)} durable rows are lost, first {missing[:5]}"
-    for table, (balance, exact) in found["balances"].items():
-        assert exact, (table, balance)
-        assert balance["shed"] == 0, (table, balance)
 
 
 def token_bytes(database: pathlib.Path) -> int:

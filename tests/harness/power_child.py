@@ -14,6 +14,7 @@ import os
 import pathlib
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -90,6 +91,20 @@ def tell(recorder: Recorder) -> dict[str, Any]:
             table: (recorder.balance()[table].as_dict(), recorder.balance()[table].exact) for table in TABLES
         },
     }
+
+
+def there_once(found: dict[str, Any], durable: Sequence[tuple[int, int]]) -> None:
+    """Every durable row is there, none twice, no identity twice, and the balance is exact."""
+    for table, rows in found["stored"].items():
+        numbers = [number for _, _, number in rows]
+        assert len({(log, seq) for log, seq, _ in rows}) == len(rows), f"{table}: an identity twice"
+        there = set(numbers)
+        assert len(there) == len(numbers), f"{table}: a row twice"
+        missing = [n for first, upto in durable for n in range(first, upto) if n not in there]
+        assert not missing, f"{table}: {len(missing)} durable rows are lost, first {missing[:5]}"
+    for table, (balance, exact) in found["balances"].items():
+        assert exact, (table, balance)
+        assert balance["shed"] == 0, (table, balance)
 
 
 def main() -> None:
