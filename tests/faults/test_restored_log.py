@@ -25,6 +25,7 @@ from recorder import Recorder, Settings
 from recorder.sink.errors import SinkUnavailable
 
 TESTS = pathlib.Path(__file__).parents[1]
+NO_TOKENS = "ALTER TABLE orders MODIFY SETTING non_replicated_deduplication_window = 0"
 AWAY = SinkUnavailable("connection refused")
 
 
@@ -82,8 +83,8 @@ def test_a_log_is_put_back_while_the_database_went_on(
     restore: Callable[[pathlib.Path, pathlib.Path], None],
     embedded: None,
 ) -> None:
-    """The backup was taken of a running log, with rows that were not in then and are now. They are found in the table;
-    new rows have an epoch of their own."""
+    """The backup was taken of a running log, with rows that were not in then and are now, and whose tokens are
+    forgotten. They are found in the table; new rows have an epoch of their own."""
     wal, backup = settings.data_dir / "wal", tmp_path / "backup"
     epochs = []
     with Recorder(settings) as recorder:
@@ -101,6 +102,7 @@ def test_a_log_is_put_back_while_the_database_went_on(
         epochs.append(epoch(recorder))
         put(recorder, 1_500, 2_000)
         all_once(recorder, 2_000)
+        recorder.ask(lambda sink: sink.command(NO_TOKENS), WAIT_S)
     restore(backup, wal)
     with Recorder(settings) as recorder:
         epochs.append(epoch(recorder))
