@@ -6,6 +6,7 @@ Where it makes no difference which database it is, they are held on one alone.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -16,17 +17,24 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
 from harness.backends import Backend
 from harness.recorders import WAIT_S, order, settings_for, wait_until
 
 from recorder import Recorder, Settings
-from recorder.cli import main
+from recorder.cli import main, replay
+from recorder.cli.options import Invocation
 from recorder.cli.wal_holder import holder
+from recorder.replaying import Progress
 from wal import names
 from wal.checkpoint import CheckpointFile
+from wal.commit import GroupCommit
+from wal.frames import Frame
 from wal.places import Range
+from wal.segment import Segment
+from wal.writer import LogWriter
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -119,15 +127,18 @@ def delete(client: Client, database: str, where: str) -> None:
 def test_what_an_outage_left_gets_in_once(
     settings: Settings, variables: dict[str, str], client: Client
 ) -> None:
-    """A dry run says how much it is and opens no database; a replay inserts it; another one has nothing to do."""
+    """A dry run says how much it is and opens no database; a replay inserts it; another one has nothing to do, and
+    waits, if asked to, until the log needs it no more.
+    """
     leave(settings, range(1_000))
     plan = told(variables | {"RECORDER_TARGET": AWAY}, "replay", "--dry-run")
     assert (plan["orders"]["rows"], plan["orders"]["lost"], plan["orders"]["refused"]) == (1_000, 0, None)
     assert counts(told(variables, "replay")) == (1_000, 1_000, 0, 0, 0, 0)
     assert ids(client, settings.database) == list(range(1_000))
     assert told(variables, "replay", "--dry-run")["orders"]["rows"] == 0
-    again = run(variables, "replay")
+    again = run(variables | {"RECORDER_WAL_GRACE_S": "0.1"}, "replay", "--settle")
     assert (again.exit_code, "nothing was left to replay" in again.stdout) == (0, True)
+    assert "orders" not in told(variables, "replay", "--dry-run"), "its segments are purged"
     assert ids(client, settings.database) == list(range(1_000))
 
 
@@ -173,6 +184,39 @@ def test_a_held_table_keeps_its_rows_and_no_other_waits(
     assert "orders" in found["tables"]["orders"]["why"]
     client.command(f"RENAME TABLE {settings.database}.elsewhere TO {settings.database}.orders")
     assert counts(told(variables, "replay")) == (30, 30, 0, 0, 0, 0)
+
+
+@pytest.mark.usefixtures("embedded")
+def test_what_a_damaged_log_lost_is_told(
+    settings: Settings, variables: dict[str, str], client: Client
+) -> None:
+    """Before and after, with exit code 1; the rest gets in, and the next replay has nothing to say of it."""
+    leave(settings, range(30))
+    leave(settings, range(30, 50))
+    (_, first), *_ = names.segments([settings.data_dir / "wal" / "orders"])
+    with Segment.open(first) as segment:
+        frame = next(found for found in segment.scan() if isinstance(found, Frame) and found.header.rows)
+    data = bytearray(first.read_bytes())
+    data[frame.offset + 40] ^= 1
+    first.write_bytes(data)
+    lost = frame.header.rows
+    assert told(variables, "replay", "--dry-run")["orders"]["lost"] == lost
+    assert counts(told(variables, "replay", code=1)) == (50, 50 - lost, 0, 0, lost, 0)
+    assert ids(client, settings.database)[-20:] == list(range(30, 50))
+    assert counts(told(variables, "replay")) == (0, 0, 0, 0, 0, 0)
+
+
+def test_rows_of_a_table_that_nobody_knows_stay(tmp_path: pathlib.Path) -> None:
+    """They are named with what to do; exit code 1, and no database is asked for."""
+    schema = pa.schema([pa.field("n", pa.int64())])
+    commit = GroupCommit(group_ms=1)
+    writer = LogWriter.open(tmp_path / "wal" / "mine", "mine", schema, commit=commit)
+    writer.append(pa.RecordBatch.from_pydict({"n": [1, 2, 3]}, schema))
+    assert writer.close(WAIT_S)
+    commit.close(WAIT_S)
+    result = run({"RECORDER_DATA_DIR": str(tmp_path), "RECORDER_TARGET": AWAY}, "replay")
+    assert result.exit_code == 1
+    assert "mine: 3 rows cannot be replayed: no loaded pack has the table" in result.stderr
 
 
 @pytest.mark.usefixtures("embedded")
@@ -250,6 +294,22 @@ def test_a_replay_needs_the_folder_alone(settings: Settings, variables: dict[str
     for result in (refused, requeued):
         assert result.exit_code == 1
         assert f"process {os.getpid()} " in result.stderr
+
+
+def test_progress_on_a_pipe_is_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """How far, how fast, how long yet, and what is waited for; nothing where JSON is asked for."""
+    monkeypatch.setattr(replay, "PLAIN_EVERY_S", 0.0)
+    half = Progress(done_rows=250, total_rows=1_000, elapsed_s=2.5, waiting_for="")
+    for as_json in (False, True):
+        with replay._shown(Invocation(json=as_json)) as show:
+            show(half)
+            show(dataclasses.replace(half, done_rows=0, waiting_for="held: orders"))
+    assert capsys.readouterr().err.splitlines() == [
+        "25 % of 1,000 rows, 100 rows/s, 8 s left",
+        "0 % of 1,000 rows, 0 rows/s; waiting: held: orders",
+    ]
 
 
 # -- requeue ------------------------------------------------------------------------------------------------------
