@@ -5,10 +5,11 @@ Read beside a recorder that runs, it is how things were at its last checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from schemas.policy import Durability
 from schemas.table import Table
 from wal import names
 from wal.checkpoint import CheckpointFile
@@ -25,6 +26,7 @@ class LeftOnLog:
     """One table's log."""
 
     folder: Path
+    """Where its lock and its checkpoint are."""
     rows: int
     """Not known to be in the database: to be looked up, and sent if they are not there."""
     nbytes: int
@@ -38,38 +40,43 @@ class LeftOnLog:
     """Why a replay cannot take it; empty where it can."""
 
 
-def left_on_logs(data_dir: Path, tables: Mapping[str, Table]) -> dict[str, LeftOnLog]:
-    """By table, in order of their names, what each log with segments holds; `tables` are those of the loaded packs.
+def left_on_logs(
+    data_dir: Path, tables: Mapping[str, Table], *, second: Path | None = None
+) -> dict[str, LeftOnLog]:
+    """By table, in order of their names, what each log with segments holds; `tables` are those of the loaded packs, and
+    `second` is where logs go on whose first folder fails.
 
     Raises:
         OSError: of this process and not of a log, such as too many open files.
     """
-    try:
-        folders = sorted(path for path in (data_dir / FOLDER).iterdir() if path.is_dir())
-    except FileNotFoundError:
-        return {}
-    return {
-        folder.name: _left(folder, tables.get(folder.name)) for folder in folders if names.segments([folder])
-    }
+    roots = [data_dir / FOLDER, *([second] if second is not None else [])]
+    found = {}
+    for name in sorted(
+        {path.name for root in roots if root.is_dir() for path in root.iterdir() if path.is_dir()}
+    ):
+        folders = [root / name for root in roots]
+        if names.segments(folders):
+            found[name] = _left(name, folders, tables.get(name))
+    return found
 
 
-def _left(folder: Path, table: Table | None) -> LeftOnLog:
-    checkpoint, damage = CheckpointFile(folder).read()
-    replay = Replay(LogReader([folder], name=folder.name), checkpoint)
+def _left(name: str, folders: Sequence[Path], table: Table | None) -> LeftOnLog:
+    checkpoint, damage = CheckpointFile(folders[0]).read()
+    replay = Replay(LogReader(folders, name=name), checkpoint)
     return LeftOnLog(
-        folder=folder,
+        folder=folders[0],
         rows=replay.rows_to_go,
         nbytes=replay.bytes_to_go,
         lost=sum(one.rows for one in replay.lost),
         unsettled=sum(one.range.rows for one in checkpoint.confirmed),
         damage=(*replay.damage, *([damage] if damage is not None else [])),
-        refused=_refused(folder.name, table),
+        refused=_refused(name, table),
     )
 
 
 def _refused(name: str, table: Table | None) -> str:
     if table is None:
         return f'no loaded pack has the table; name its pack in "packs", or keep them: recorder wal export {name}'
-    if not table.policy.critical:
+    if table.policy.durability is Durability.MEMORY:
         return "the table keeps no log by these settings; give it the durability it had"
     return ""
