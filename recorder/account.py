@@ -204,6 +204,12 @@ class TableAccount:
         self.flying_rows -= rows
         self.queue.shed.add("internal_error", rows)
 
+    def dropped(self, rows: int, detail: str, accepted_ns: int) -> None:
+        """Rows that stood on the log alone were dropped with it; the first was accepted then (monotonic)."""
+        self.lost_rows += rows
+        self.flying_rows -= rows
+        self.queue.shed.add("log_dropped", rows, accepted_ns=accepted_ns, detail=detail)
+
     def _write_off(self, oldest_ns: int | None, unknown_rows: int, kept_rows: int) -> None:
         """Count what is not resolved as lost: nobody is left to get it in. `oldest_ns` is the oldest row's acceptance;
         of `unknown_rows` an insert was under way; `kept_rows` are on the log, and stay pending.

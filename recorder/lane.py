@@ -181,6 +181,20 @@ class Lane:
         if self.resolved_upto != before:
             self.pulse.beat()
 
+    def drop(self, gone: Range) -> list[Range]:
+        """The log has these no more: what of them stood on it alone, and is given out by nobody now."""
+        lost: list[Range] = []
+        for cut in self._backlog:
+            taken = [part for place in cut.places if (part := place.common(gone)) is not None]
+            if not taken or not cut.on_log_alone:
+                continue
+            cut.places = tuple(part for place in cut.places for part in _without(place, gone))
+            cut.rows -= sum(part.rows for part in taken)
+            cut.accepted = ((cut.accepted[0][0], cut.rows),) if cut.accepted and cut.rows else ()
+            if not cut.recheck:
+                lost += taken
+        return lost
+
     def unlogged_rows(self) -> int:
         """Rows that wait or are under way, and that the log did not take."""
         return sum(
@@ -191,6 +205,15 @@ class Lane:
 def _on_log(cut: Cut) -> bool:
     """Whether memory need not hold it: the log has all of its rows, or it has none (they were dead letters)."""
     return sum(place.rows for place in cut.places) == cut.rows
+
+
+def _without(place: Range, gone: Range) -> list[Range]:
+    """What of a range another one leaves."""
+    common = place.common(gone)
+    if common is None:
+        return [place]
+    parts = (Range(place.epoch, place.first, common.first), Range(place.epoch, common.stop, place.stop))
+    return [part for part in parts if part.rows]
 
 
 def _may_join(last: Cut, cut: Cut, batch_rows: int) -> bool:

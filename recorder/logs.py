@@ -1,12 +1,13 @@
 """The logs of a recorder: one a critical table, one commit for all of them, and the care they need while it runs.
 
-data_dir/wal/<table>/     one log, see `wal`
+data_dir/wal/<table>/           one log, see `wal`
+wal_second_dir/<table>/         its second folder, if any: it goes on there when the first one fails or is full
+data_dir/wal/RESERVE            see `recorder.log_disk_care`
 """
 
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -29,17 +30,22 @@ from wal.writer import LogWriter
 
 log = get_logger("recorder.log")
 
-FREE_BYTES = 256 * 1_048_576
-FREE_SHARE = 20
-"""What the logs leave free: so many bytes, or that part of a small disk."""
-
 
 class Logs:
     """See the module. Built and used on the recorder's loop."""
 
-    def __init__(self, folder: Path, options: LogOptions, *, group_ms: float, grace_s: float):
+    def __init__(
+        self,
+        folder: Path,
+        options: LogOptions,
+        *,
+        group_ms: float,
+        grace_s: float,
+        second: Path | None = None,
+    ):
         self.tables: dict[str, TableLog] = {}
         self._folder = folder
+        self._second = second
         self._options = options
         self._grace_s = grace_s
         self._commit = GroupCommit(group_ms=group_ms)
@@ -60,16 +66,17 @@ class Logs:
             LogInUse: another recorder writes to it.
         """
         pulse, folder = Pulse(), self._folder / table.name
-        beat = partial(self._loop.call_soon_threadsafe, pulse.beat)
+        second = self._second / table.name if self._second is not None else None
         try:
-            writer = LogWriter.open(
-                folder,
-                table.name,
-                table.schema,
-                commit=self._commit,
-                options=self._options,
-                on_synced=lambda _: _quietly(beat),
-            )
+            try:
+                writer = self._writer(table, folder, second, pulse)
+            except OSError as error:
+                if second is None:
+                    raise
+                log.error("the first folder of a log cannot be used: it begins in the second", table=table.name,
+                          folder=str(folder), second=str(second), error=str(error))  # fmt: skip
+                folder, second = second, None
+                writer = self._writer(table, folder, None, pulse)
         except LogLocked as error:
             raise LogInUse(
                 f"{error}; one recorder a data_dir: stop that one, or give this one another"
@@ -87,10 +94,23 @@ class Logs:
             gaps_durable=gaps_durable,
             batch_rows=batch_rows,
             renames=renames,
+            second=second,
             waits_for_sync=self._options.sync is Sync.ALWAYS,
         )
         self.tables[table.name] = opened
         return opened
+
+    def _writer(self, table: Table, folder: Path, second: Path | None, pulse: Pulse) -> LogWriter:
+        beat = partial(self._loop.call_soon_threadsafe, pulse.beat)
+        return LogWriter.open(
+            folder,
+            table.name,
+            table.schema,
+            commit=self._commit,
+            options=self._options,
+            second=second,
+            on_synced=lambda _: _quietly(beat),
+        )
 
     async def look_at(self, sink: Sink, recheck: Mapping[str, Callable[[tuple[Range, ...]], None]]) -> None:
         """Ask which server answers; where it restarted, have looked up again what it had confirmed."""
@@ -108,38 +128,18 @@ class Logs:
                 recheck[name](again)
 
     async def tidy(self) -> None:
-        """Settle what is old enough, write the checkpoints, remove segments that nobody needs, and look at the disk."""
+        """Settle what is old enough, write the checkpoints, and remove segments that nobody needs."""
         for name, table_log in self.tables.items():
             table_log.pulse.beat()  # whoever waits for a log that has begun to fail sees it
             table_log.settle(self._grace_s)
             if table_log.earlier is None:  # it still reads them
                 purged = await asyncio.to_thread(
-                    purge, table_log.writer, [table_log.folder], table_log.checkpoint
+                    purge, table_log.writer, table_log.folders, table_log.checkpoint
                 )
                 if purged.error:
                     log.warning("the log cannot be purged", table=name, error=purged.error)
                 table_log.forget(purged.checkpoint)
             await table_log.write_checkpoint()
-        self._look_at_disk()
-
-    def _look_at_disk(self) -> None:
-        """Stop writing while the disk is so full that others on it, the embedded engine among them, would suffer."""
-        try:
-            disk = shutil.disk_usage(self._folder)
-        except OSError:
-            return
-        floor = min(FREE_BYTES, disk.total // FREE_SHARE)
-        why = ""
-        if disk.free < floor:
-            why = (
-                f"{disk.free >> 20} MiB are free on the disk of {self._folder}; the log leaves {floor >> 20}"
-            )
-        for name, table_log in self.tables.items():
-            if why and not table_log.no_room:
-                log.critical("the disk is full: new rows wait in memory", table=name, why=why)
-            elif table_log.no_room and not why:
-                log.info("the disk has room again", table=name)
-            table_log.no_room = why
 
     def abandon(self) -> None:
         """Let go of what was opened: the recorder does not start."""

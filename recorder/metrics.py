@@ -22,7 +22,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from recorder.latency import LatencyHistogram
-from recorder.stats import AlarmStats, BusCounts, RecorderStats, TableStats, TaskDeaths
+from recorder.stats import AlarmStats, BusCounts, LogDiskStats, RecorderStats, TableStats, TaskDeaths
 
 LAG_BOUNDS_S = (
     0.005,
@@ -146,6 +146,8 @@ class RecorderMetrics(Collector):
         yield from self._of_buses(stats.buses)
         yield from self._of_alarms(stats.alarms)
         yield from self._of_tasks(stats.deaths, stats.loop_stalls)
+        if stats.log_disk is not None:
+            yield from self._of_log_disk(stats.log_disk)
         build = GaugeMetricFamily(
             "recorder_build_info", "Version and settings; always 1.", labels=list(self._info)
         )
@@ -323,6 +325,31 @@ class RecorderMetrics(Collector):
         for loop, count in loop_stalls.items():
             stalls.add_metric([loop], count)
         yield stalls
+
+    @staticmethod
+    def _of_log_disk(disk: LogDiskStats) -> Iterator[Metric]:
+        free = GaugeMetricFamily(
+            "recorder_wal_disk_free_bytes",
+            "Bytes that are free on the disk of the folder.",
+            labels=["folder"],
+        )
+        for folder, nbytes in disk.free_bytes.items():
+            free.add_metric([folder], nbytes)
+        yield free
+        yield GaugeMetricFamily(
+            "recorder_wal_disk_room_bytes", "Bytes that the logs may take yet.", disk.room_bytes
+        )
+        yield GaugeMetricFamily(
+            "recorder_wal_disk_level",
+            "0 ok, 1 warning, 2 emergency, 3 the reserve is freed, 4 full.",
+            disk.severity,
+        )
+        if disk.minutes is not None:
+            yield GaugeMetricFamily(
+                "recorder_wal_disk_minutes",
+                "How long the room lasts at the recent rate of critical rows.",
+                disk.minutes,
+            )
 
     def _of_batches(self) -> Iterator[Metric]:
         lag = HistogramMetricFamily(

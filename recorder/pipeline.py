@@ -483,6 +483,31 @@ class TablePipeline(TableAccount):
             ]
         )
 
+    @property
+    def reads_earlier(self) -> bool:
+        """Whether what earlier runs left is being read just now: which of it memory has, nobody knows."""
+        wal = self.wal
+        return wal is not None and (wal.earlier is not None or (bool(wal.server) and not self._taken_up))
+
+    def drop_logged(self, gone: Range, where: str, accepted_ns: int) -> int:
+        """Count what nobody has when these are removed from the log, which is done next; how many rows.
+
+        What memory holds goes on, and what the database has is in it. Not for rows of earlier runs while
+        `reads_earlier`.
+        """
+        wal = self.wal
+        assert wal is not None
+        lost = self._lane.drop(gone)
+        if gone.epoch != wal.writer.epoch and not self._taken_up:
+            lost = wal.checkpoint.done().missing_of(gone)
+            self.replayed(sum(one.rows for one in lost))
+        wal.resolve([gone])
+        rows = sum(one.rows for one in lost)
+        if rows:
+            spans = ", ".join(f"{one.epoch:016x} {one.first} to {one.stop - 1}" for one in lost)
+            self.dropped(rows, f"{where}, rows {spans}", accepted_ns)
+        return rows
+
     async def resolved(self, upto: int, *, hurry: bool = True) -> None:
         """Return when all rows up to a queue position are inserted, duplicates or dead letters.
 

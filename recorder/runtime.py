@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from recorder.alarms.alarm import Alarm
 from recorder.alarms.board import AlarmBoard
 from recorder.backlog import QueueLimits
 from recorder.backoff import Backoff
@@ -28,6 +29,9 @@ from recorder.given_up import GivenUp, given_up_of, tell_lost
 from recorder.housekeeping import Housekeeping
 from recorder.identity import new_epoch
 from recorder.log import get_logger
+from recorder.log_disk_care import LogDiskCare
+from recorder.log_disk_drop import drop_oldest
+from recorder.log_setup import disk_limits, log_folders, log_options
 from recorder.logs import Logs
 from recorder.loop_watch import LoopWatch
 from recorder.metrics import RecorderMetrics
@@ -52,7 +56,6 @@ from schemas.pack import Pack
 from schemas.policy import Overflow
 from schemas.renames import Renames
 from schemas.table import Table
-from wal.options import LogOptions, Sync
 
 log = get_logger("recorder")
 
@@ -68,10 +71,10 @@ CLOSE_RESERVE_S = 3.0
 """What of the time to close is kept for giving up, counting and releasing, at most a fifth of it."""
 FLOWING_LOOK_S = 0.1
 """How often closing looks whether the database still takes what is on the log."""
-LOG_PENDING_BYTES = 32 * 1_048_576
-"""What of a table may wait to be written to its log: seconds of the busiest, where a disk hangs or is full."""
 LOG_CARE_S = 2.0
 """How often the logs are cared for."""
+LOG_DISK_LOOK_S = 0.5
+"""How often their disks are looked at."""
 SETTLE_S = 0.3
 """The least time that closing gives the look-up of what was being inserted."""
 
@@ -135,6 +138,7 @@ class Runtime:
         )
         self._health_server: HealthServer | None = None
         self._log_care: Supervised | None = None
+        self._disk_care: Supervised | None = None
         self._observer = Observer(self.tables, metrics, self._own, self.board)
         self._housekeeping = Housekeeping(
             settings,
@@ -148,15 +152,13 @@ class Runtime:
         )
         self.logs: Logs | None = None
         if settings.wal:
+            first, *more = log_folders(settings)
             self.logs = Logs(
-                settings.data_dir / "wal",
-                LogOptions(
-                    sync=Sync(settings.wal_sync),
-                    interval_ms=settings.wal_interval_ms,
-                    pending_bytes_max=LOG_PENDING_BYTES,
-                ),
+                first,
+                log_options(settings),
                 group_ms=settings.wal_group_ms,
                 grace_s=settings.wal_grace_s,
+                second=more[0] if more else None,
             )
         try:
             for pack in self._packs:
@@ -168,6 +170,18 @@ class Runtime:
             raise
         self.pipelines = {name: recorded.pipeline for name, recorded in self.tables.items()}
         self.settling = Settling(self.pipelines)
+        self.log_disk: LogDiskCare | None = None
+        if self.logs is not None:
+            self.log_disk = LogDiskCare(
+                [(folder, disk_limits(settings, folder)) for folder in log_folders(settings)],
+                self.logs.tables,
+                reserve_bytes=settings.wal_reserve_bytes,
+                drop=partial(drop_oldest, self.pipelines)
+                if settings.wal_emergency == "drop_oldest"
+                else None,
+                alarmed=lambda: self.board.stands(Alarm.WAL_DISK),
+            )
+            self.board.log_disk = self.health.log_disk = self.log_disk
 
     @property
     def doors(self) -> dict[str, Door]:
@@ -279,6 +293,9 @@ class Runtime:
         if self.logs is not None:
             self._log_care = Supervised("log care", partial(self._care_for_logs, self.logs))
             self._log_care.start()
+        if self.log_disk is not None:
+            self._disk_care = Supervised("log disk", partial(self._care_for_disk, self.log_disk))
+            self._disk_care.start()
 
     async def _care_for_logs(self, logs: Logs) -> None:
         """Notice restarts of the database, settle, write checkpoints, purge."""
@@ -288,6 +305,13 @@ class Runtime:
                 await logs.look_at(self.sink, recheck)
             await logs.tidy()
             await asyncio.sleep(LOG_CARE_S if self.contact.made else LOG_CARE_S / 10)
+
+    @staticmethod
+    async def _care_for_disk(care: LogDiskCare) -> None:
+        """See how full the disks of the logs are, and do what follows: beside what may wait for the database."""
+        while True:
+            await care.look()
+            await asyncio.sleep(LOG_DISK_LOOK_S)
 
     async def _open_health_port(self) -> None:
         if not self._settings.health_addr:
@@ -374,10 +398,14 @@ class Runtime:
         self._loop_watch.close()
         if self._log_care is not None:
             await self._log_care.close()
+        if self._disk_care is not None:
+            await self._disk_care.close()
         await self.settling.close()
         await asyncio.gather(*(pipeline.close(SETTLE_S) for pipeline in self.pipelines.values()))
         if self.logs is not None:
             await self.logs.close()
+        if self.log_disk is not None:
+            await asyncio.to_thread(self.log_disk.close)
         self._observer.tell()
         self.board.tell()
         tell_lost(self.given_up(), lambda table: self.contact.why or self.pipelines[table].why_held)

@@ -247,6 +247,33 @@ class Settings(BaseSettings):
         description="How long the log keeps rows that the database confirmed; if it restarts meanwhile, they are "
         "looked up again.",
     )
+    wal_second_dir: Annotated[pathlib.Path, BeforeValidator(folder)] | None = Field(
+        default=None,
+        description="A second folder for the log, on another disk, where it goes on when the first one fails or is "
+        "full. Not shared with another recorder.",
+    )
+    wal_min_minutes: Annotated[float, BeforeValidator(number), Field(ge=0)] = Field(
+        default=10.0,
+        description="Warn when the room for the log lasts for fewer minutes than this at the recent rate; 0 is off.",
+    )
+    wal_warning_fraction: Ratio = Field(
+        default=0.8, description="Share of the log's disk, or of its quota, from which on it warns."
+    )
+    wal_emergency_fraction: Ratio = Field(
+        default=0.9, description="Share from which on only critical tables write to the log."
+    )
+    wal_quota_bytes: Annotated[int, BeforeValidator(byte_count), Field(ge=67_108_864)] | None = Field(
+        default=None, description="What the log may take in all; unset means as much as its disk has."
+    )
+    wal_reserve_bytes: Annotated[int, BeforeValidator(byte_count), Field(ge=0)] = Field(
+        default=64 * 1024 * 1024,
+        description="Room that is kept for when the log's disk is full, at most a 16th of the disk; 0 is none.",
+    )
+    wal_emergency: Literal["shed", "drop_oldest"] = Field(
+        default="shed",
+        description="When the log's disk is full and memory too: `shed` new rows, or `drop_oldest`: remove the oldest "
+        "segments, and the rows that stand on them alone. Both are counted, and told in gap rows.",
+    )
     gap_window_s: Seconds = Field(
         default=1.0, description="Shed rows of this window are told in one gap row and one line of the log."
     )
@@ -399,6 +426,15 @@ class Settings(BaseSettings):
         if self.retry_initial_s > self.retry_max_s:
             raise ValueError(
                 f"retry_initial_s {self.retry_initial_s:g} must not be above retry_max_s {self.retry_max_s:g}"
+            )
+        if self.wal_warning_fraction > self.wal_emergency_fraction:
+            raise ValueError(
+                f"wal_warning_fraction {self.wal_warning_fraction:g} must not be above wal_emergency_fraction "
+                f"{self.wal_emergency_fraction:g}"
+            )
+        if self.wal_second_dir == self.data_dir / "wal":
+            raise ValueError(
+                f"wal_second_dir {self.wal_second_dir} is the log's first folder; name another one"
             )
         if self.target_password_file is not None and self.target.password is not None:
             raise ValueError("target_password_file and a password in target: give one of them")

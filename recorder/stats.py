@@ -26,6 +26,27 @@ class TableLogStats:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LogDiskStats:
+    """How the disks of the logs stand."""
+
+    level: str
+    """ok, warning, emergency, reserve or full: that of the disk with the most room."""
+    severity: int
+    """The same as a number, 0 to 4."""
+    free_bytes: Mapping[str, int]
+    """By folder, what its disk has free."""
+    room_bytes: int
+    """What the logs may take yet: within the quota, and with what is to be left free left free."""
+    bytes_per_s: float | None
+    """At which critical rows were logged of late; None while no rate is known."""
+    minutes: float | None
+    """How long the room lasts at that rate; infinite where nothing is logged."""
+    reserve_bytes: int
+    why: str
+    """What is wrong; empty where nothing is."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TableStats:
     """What one table's pipeline counts."""
 
@@ -138,5 +159,7 @@ class RecorderStats:
     """By subscription."""
     alarms: Sequence[AlarmStats] = ()
     deaths: Sequence[TaskDeaths] = ()
+    log_disk: LogDiskStats | None = None
+    """None without logs, and before they were looked at."""
     loop_stalls: Mapping[str, int] = field(default_factory=dict)
     """How often each event loop of the process stood still."""

@@ -6,6 +6,7 @@ On the recorder's loop, where no row is between two counts.
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from recorder.alarms.board import AlarmBoard
 from recorder.balance import Balance
 from recorder.contact import Contact
 from recorder.flush_worker import WorkerState
+from recorder.log_disk_care import LogDiskCare
 from recorder.metrics import RecorderMetrics
 from recorder.reasons import as_sentences
 from recorder.recorded_table import RecordedTable, RecordedTables
@@ -40,6 +42,8 @@ class Status:
     ):
         self.metrics = metrics
         self.health_url: str | None = None
+        self.log_disk: LogDiskCare | None = None
+        """Who looks at the disks of the logs, if anybody does."""
         self._settings = settings
         self._tables = tables
         self._contact = contact
@@ -110,8 +114,19 @@ class Status:
                 for source, ask in self._sources.items()
                 if (bus := ask().bus) is not None
             },
+            "log_disk": _log_disk(self.log_disk),
             "tables": {name: _table_status(recorded) for name, recorded in self._tables.items()},
         }
+
+
+def _log_disk(care: LogDiskCare | None) -> dict[str, Any] | None:
+    """How full the disks of the logs are; minutes are None where no rate is known, and where nothing is logged."""
+    if care is None or (found := care.stats()) is None:
+        return None
+    shown = dataclasses.asdict(found)
+    if found.minutes is not None and math.isinf(found.minutes):
+        shown["minutes"] = None
+    return shown
 
 
 def _table_status(recorded: RecordedTable) -> dict[str, Any]:
@@ -166,6 +181,7 @@ def stats(tables: RecordedTables, sources: Sources, board: AlarmBoard) -> Record
         buses=buses,
         alarms=board.stats(),
         deaths=board.deaths(),
+        log_disk=board.log_disk.stats() if board.log_disk is not None else None,
         loop_stalls=board.loop_stalls,
     )
 

@@ -80,11 +80,14 @@ class TableLog:
         gaps_durable: Callable[[], Awaitable[None]],
         batch_rows: int,
         renames: Renames = (),
+        second: Path | None = None,
         waits_for_sync: bool = True,
     ):
         """`waits_for_sync`: a seal is on disk before its batch is sent; else it may be lost with what it seals."""
         self.table = table
         self.folder = folder
+        self.folders = [folder] if second is None else [folder, second]
+        """Where its segments stand. The checkpoint stands in the first."""
         self.pulse = pulse
         self.writer = writer
         self.server = ""
@@ -267,7 +270,7 @@ class TableLog:
         done.add(Range(self.writer.epoch, 0, LAST))  # of this run, which goes its own way
         batch_rows = max(self._batch_rows, REPLAY_ROWS)
         replay = await asyncio.to_thread(
-            lambda: Replay(LogReader([self.folder], name=self.table.name), done, batch_rows=batch_rows)
+            lambda: Replay(LogReader(self.folders, name=self.table.name), done, batch_rows=batch_rows)
         )
         self._tell(replay.damage)
         lost = PlaceSet(replay.lost)
@@ -310,7 +313,7 @@ class TableLog:
         self, places: Sequence[Range], account: Account, seals: Sequence[Seal], counted: bool
     ) -> None:
         try:
-            found = await asyncio.to_thread(losses, [self.folder], self.table.name, places, seals)
+            found = await asyncio.to_thread(losses, self.folders, self.table.name, places, seals)
         except OSError:  # of this process: when they were is not known
             now_ns = time.time_ns()
             found = [Loss(place, now_ns, now_ns) for place in places]
@@ -352,7 +355,7 @@ class TableLog:
         if self._cursor is None or not self._cursor.is_before(places[0]):
             if self._cursor is not None:
                 self._cursor.close()
-            self._cursor = Cursor([self.folder], self.table.name)
+            self._cursor = Cursor(self.folders, self.table.name)
         try:
             parts = await asyncio.to_thread(self._cursor.read, places)
         except LookupError:

@@ -59,6 +59,8 @@ class Flush:
         self._prepare_at_s = 0.0
         self._rotating = False
         self._waits_for_next = False
+        self.spare_first = False
+        """Whether new segments are made in the second folder: the first one's disk is full, if it does not fail yet."""
         self.closing = False
         """From now on everything is synced, and in the end the log is let go of."""
         self.given_up = False
@@ -142,7 +144,10 @@ class Flush:
 
     def _rotate(self, head: Ready) -> bool:
         self._rotating = True
-        if self._first_again_s and time.monotonic() >= self._first_again_s:
+        if self.spare_first:
+            self._first_again_s = time.monotonic()  # as soon as that is over
+            self._disk.last_folder()
+        elif self._first_again_s and time.monotonic() >= self._first_again_s:
             self._first_again_s = 0.0
             self._disk.first_folder()
         self._waits_for_next = not self._disk.rotate(head)

@@ -207,6 +207,10 @@ class LogDisk:
         at = self._folders.index(self.folder)
         self.folder = self._folders[(at + 1) % len(self._folders)]
 
+    def last_folder(self) -> None:
+        """Go on in the second folder, if there is one, with the next segment."""
+        self.folder = self._folders[-1]
+
     def first_folder(self) -> None:
         """Go back to the first folder with the next segment."""
         self.folder = self._folders[0]

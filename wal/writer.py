@@ -258,6 +258,12 @@ class LogWriter:
             self._flush.nudge()
             self._commit.due(self, now=True)
 
+    def spare_first(self, spare: bool) -> None:
+        """Make new segments in the second folder, if there is one, until this is taken back: the first one's disk is
+        full. What its active segment still has room for goes there.
+        """
+        self._flush.spare_first = spare
+
     def _tell(self) -> None:
         if self._on_synced is not None:
             try:

@@ -23,6 +23,7 @@ from recorder.alarms.state import AlarmState, Change, advance
 from recorder.alarms.stillness import Stillness
 from recorder.contact import Contact
 from recorder.log import get_logger
+from recorder.log_disk_care import LogDiskCare
 from recorder.loop_watch import LoopWatch
 from recorder.own_rows import EVENTS, GAPS
 from recorder.own_writer import OwnWriter
@@ -56,6 +57,8 @@ class AlarmBoard:
         self.tasks: list[Supervised] = []
         self.loops = [loop_watch]
         """Event loops that are watched: the recorder's own, and others of the process."""
+        self.log_disk: LogDiskCare | None = None
+        """Who looks at the disks of the logs, if anybody does."""
         self._settings = settings
         self._policy = AlarmPolicy(
             retry_s=settings.alarm_retry_s, clear_s=settings.alarm_clear_s, loss_s=settings.alarm_loss_s
@@ -107,7 +110,14 @@ class AlarmBoard:
             if recorded.table.policy.critical
         }
         found = by_reason({name: why for name, why in whys.items() if why})
-        return redacted("; ".join(f"{why} ({', '.join(tables)})" for why, tables in found.items()))
+        told = [f"{why} ({', '.join(tables)})" for why, tables in found.items()]
+        if self.log_disk is not None and (disk := self.log_disk.trouble()):
+            told = [disk, *(one for one in told if disk not in one)]
+        return redacted("; ".join(told))
+
+    def stands(self, alarm: Alarm) -> bool:
+        """Whether an alarm stands, of the recorder or of a table."""
+        return any(key.alarm is alarm for key in self._since_ns)
 
     def glance(self) -> None:
         """As `look`, for whoever has other work: a fault of the looking is its own task's to die of, and not theirs."""

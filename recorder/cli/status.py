@@ -169,6 +169,8 @@ def _print(invocation: Invocation, found: Mapping[str, Any], reasons: list[str],
         click.echo(f"  {shown(reason)}")
     for alarm in found.get("alarms", []):
         click.echo(shown(_alarm(alarm)))
+    if disk := found.get("log_disk"):
+        click.echo(shown(_log_disk(disk)))
     tables, balance = found.get("tables", {}), found.get("balance", {})
     rows = [
         _row(name, tables.get(name, {}), counts)
@@ -192,6 +194,21 @@ def _alarm(alarm: Mapping[str, Any]) -> str:
     of = alarm.get("table") or "recorder"
     return (
         f"ALARM {alarm.get('alarm')} ({alarm.get('severity')}) for {_span(since_s)}: {of} {alarm.get('why')}"
+    )
+
+
+def _log_disk(disk: Mapping[str, Any]) -> str:
+    """How full the disk of the logs is, in a line."""
+    minutes = disk.get("minutes")
+    if disk.get("bytes_per_s") is None:
+        lasts = "no rate is known yet"
+    elif minutes is None:
+        lasts = "nothing is logged"
+    else:
+        lasts = f"lasts for {_span(60 * minutes)} at {disk['bytes_per_s'] / 1e6:.2f} MB/s"
+    why = f"; {disk['why']}" if disk.get("why") else ""
+    return (
+        f"log disk {disk.get('level')}: room for {disk.get('room_bytes', 0) / 2**30:,.1f} GiB, {lasts}{why}"
     )
 
 

@@ -113,7 +113,11 @@ def _is_log(path: Path) -> bool:
 def place_options(function: F) -> F:
     """`--dir` and `--second-dir`, as `folder` and `second`."""
     for flag, name, text in (
-        ("--second-dir", "second", "Folder where logs go on whose own folder fails."),
+        (
+            "--second-dir",
+            "second",
+            "Folder where logs go on whose own folder fails.  [default: wal_second_dir]",
+        ),
         ("--dir", "folder", "Folder of the logs, or of one log.  [default: wal in the data folder]"),
     ):
         kind = PathName(file_okay=False, path_type=Path)
@@ -124,7 +128,9 @@ def place_options(function: F) -> F:
 def places(invocation: Invocation, folder: Path | None, second: Path | None) -> Places:
     """Where the options say that logs are."""
     if folder is None:
-        folder = Path(invocation.settings().data_dir) / FOLDER
+        settings = invocation.settings()
+        folder = Path(settings.data_dir) / FOLDER
+        second = second or settings.wal_second_dir
     return Places(folder.absolute(), second.absolute() if second is not None else None)
 
 

@@ -8,7 +8,15 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from recorder.metrics import RecorderMetrics
-from recorder.stats import AlarmStats, BusCounts, RecorderStats, TableLogStats, TableStats, TaskDeaths
+from recorder.stats import (
+    AlarmStats,
+    BusCounts,
+    LogDiskStats,
+    RecorderStats,
+    TableLogStats,
+    TableStats,
+    TaskDeaths,
+)
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -23,6 +31,10 @@ NAMES = {
     "recorder_wal_backlog_rows": ("gauge", {"table"}),
     "recorder_wal_refused_rows": ("gauge", {"table"}),
     "recorder_wal_failures": ("gauge", {"table"}),
+    "recorder_wal_disk_free_bytes": ("gauge", {"folder"}),
+    "recorder_wal_disk_room_bytes": ("gauge", set()),
+    "recorder_wal_disk_minutes": ("gauge", set()),
+    "recorder_wal_disk_level": ("gauge", set()),
     "recorder_pending_rows": ("gauge", {"table"}),
     "recorder_oldest_waiting_seconds": ("gauge", {"table"}),
     "recorder_table_held": ("gauge", {"table"}),
@@ -97,6 +109,16 @@ def _stats() -> RecorderStats:
         ],
         deaths=[TaskDeaths("worker", "fills", 4)],
         loop_stalls={"recorder": 3},
+        log_disk=LogDiskStats(
+            level="warning",
+            severity=1,
+            free_bytes={"/data/wal": 9_000},
+            room_bytes=6_000,
+            bytes_per_s=10.0,
+            minutes=10.0,
+            reserve_bytes=100,
+            why="the disk of /data/wal is nearly full",
+        ),
         buses={
             "zmq://here": BusCounts(
                 guarantee="at-least-once",
