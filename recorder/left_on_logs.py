@@ -5,7 +5,7 @@ Read beside a recorder that runs, it is how things were at its last checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,10 +41,10 @@ class LeftOnLog:
 
 
 def left_on_logs(
-    data_dir: Path, tables: Mapping[str, Table], *, second: Path | None = None
+    data_dir: Path, tables: Mapping[str, Table], *, second: Path | None = None, besides: Container[str] = ()
 ) -> dict[str, LeftOnLog]:
     """By table, in order of their names, what each log with segments holds; `tables` are those of the loaded packs, and
-    `second` is where logs go on whose first folder fails.
+    `second` is where logs go on whose first folder fails. Those of the names in `besides` are not looked at.
 
     Raises:
         OSError: of this process and not of a log, such as too many open files.
@@ -55,7 +55,7 @@ def left_on_logs(
         {path.name for root in roots if root.is_dir() for path in root.iterdir() if path.is_dir()}
     ):
         folders = [root / name for root in roots]
-        if names.segments(folders):
+        if name not in besides and names.segments(folders):
             found[name] = _left(name, folders, tables.get(name))
     return found
 

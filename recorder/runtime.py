@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from recorder import unread_logs
 from recorder.alarms.alarm import Alarm
 from recorder.alarms.board import AlarmBoard
 from recorder.backlog import QueueLimits
@@ -139,6 +140,7 @@ class Runtime:
         self._health_server: HealthServer | None = None
         self._log_care: Supervised | None = None
         self._disk_care: Supervised | None = None
+        self._unread: asyncio.Task[None] | None = None
         self._observer = Observer(self.tables, metrics, self._own, self.board)
         self._housekeeping = Housekeeping(
             settings,
@@ -296,6 +298,27 @@ class Runtime:
         if self.log_disk is not None:
             self._disk_care = Supervised("log disk", partial(self._care_for_disk, self.log_disk))
             self._disk_care.start()
+        if self._logs_of is None:
+            self._unread = asyncio.create_task(self._look_for_unread_logs(), name="unread logs")
+
+    async def _look_for_unread_logs(self) -> None:
+        """Tell of rows on logs that nobody reads here."""
+        tables = {name: recorded.table for name, recorded in self.tables.items()}
+        read = frozenset(self.logs.tables if self.logs is not None else ())
+        look = partial(
+            unread_logs.unread_logs,
+            self._settings.data_dir,
+            tables,
+            second=self._settings.wal_second_dir,
+            read=read,
+        )
+        try:
+            found = await asyncio.to_thread(look)
+        except OSError as error:
+            log.warning("the logs of earlier runs cannot be looked at", error=str(error))
+            return
+        unread_logs.tell(found)
+        self.health.unread_logs = unread_logs.as_status(found)
 
     async def _care_for_logs(self, logs: Logs) -> None:
         """Notice restarts of the database, settle, write checkpoints, purge."""
@@ -396,6 +419,8 @@ class Runtime:
         await self.contact.close()
         await self._housekeeping.close()
         self._loop_watch.close()
+        if self._unread is not None:
+            self._unread.cancel()
         if self._log_care is not None:
             await self._log_care.close()
         if self._disk_care is not None:

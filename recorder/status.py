@@ -26,7 +26,7 @@ from recorder.version import version
 
 
 class Status:
-    """The `HealthProvider` of one recorder. `health_url` is filled in as it starts."""
+    """The `HealthProvider` of one recorder. `health_url` and `unread_logs` are filled in as it starts."""
 
     def __init__(
         self,
@@ -44,6 +44,8 @@ class Status:
         self.health_url: str | None = None
         self.log_disk: LogDiskCare | None = None
         """Who looks at the disks of the logs, if anybody does."""
+        self.unread_logs: dict[str, dict[str, Any]] = {}
+        """By table, rows of earlier runs on a log that this run does not read (`recorder.unread_logs`)."""
         self._settings = settings
         self._tables = tables
         self._contact = contact
@@ -115,6 +117,7 @@ class Status:
                 if (bus := ask().bus) is not None
             },
             "log_disk": _log_disk(self.log_disk),
+            "unread_logs": self.unread_logs,
             "tables": {name: _table_status(recorded) for name, recorded in self._tables.items()},
         }
 

@@ -15,8 +15,8 @@ import click
 from recorder.cli.errors import EXIT_FAILURE, Failure, Terminated
 from recorder.cli.options import Invocation, Number, pass_invocation
 from recorder.cli.output import counted, emit_json, emit_table, note, notes, progress
-from recorder.cli.wal_holder import holder
 from recorder.cli.wal_logs import mebibytes
+from recorder.log_holder import holder
 
 if TYPE_CHECKING:
     from recorder.left_on_logs import LeftOnLog

@@ -171,6 +171,12 @@ def _print(invocation: Invocation, found: Mapping[str, Any], reasons: list[str],
         click.echo(shown(_alarm(alarm)))
     if disk := found.get("log_disk"):
         click.echo(shown(_log_disk(disk)))
+    for name, log in found.get("unread_logs", {}).items():
+        click.echo(
+            shown(
+                f"  {name} has {log.get('rows'):,} rows on its log that this run does not read: {log.get('remedy')}"
+            )
+        )
     tables, balance = found.get("tables", {}), found.get("balance", {})
     rows = [
         _row(name, tables.get(name, {}), counts)

@@ -13,9 +13,9 @@ from recorder.cli.errors import Failure
 from recorder.cli.options import Invocation, pass_invocation
 from recorder.cli.output import note, write_bytes
 from recorder.cli.wal_filter import Epoch, Moment, Wanted
-from recorder.cli.wal_holder import torn_tail
 from recorder.cli.wal_logs import loses, place_options, places, tell
 from recorder.cli.wal_rows import json_line, json_rows
+from recorder.log_holder import torn_tail
 from wal.errors import FormatError
 from wal.format import Kind
 from wal.reader import Contents, Entry, LogReader

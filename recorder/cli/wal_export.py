@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from recorder.cli.errors import Failure
 from recorder.cli.options import Invocation, PathName, pass_invocation
 from recorder.cli.output import counted, emit_json
-from recorder.cli.wal_holder import torn_tail
 from recorder.cli.wal_logs import Log, Show, loses, mebibytes, place_options, places, shown, tell
+from recorder.log_holder import torn_tail
 from wal import names
 from wal.format import Kind
 from wal.reader import LogReader

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 
 from recorder.cli.options import Invocation, pass_invocation
 from recorder.cli.output import emit_json, emit_table
-from recorder.cli.wal_holder import holder, torn_tail
 from recorder.cli.wal_logs import Log, damage_of, mebibytes, place_options, places, tell
+from recorder.log_holder import holder, torn_tail
 from wal import names
 from wal.checkpoint import CheckpointFile
 from wal.damage import Damage

@@ -16,8 +16,8 @@ from recorder.cli.output import counted, emit_json, note
 from recorder.cli.wal_alone import alone, name_inside
 from recorder.cli.wal_chosen import Choice, chosen
 from recorder.cli.wal_filter import Epoch, Moment, Wanted
-from recorder.cli.wal_holder import holder
 from recorder.cli.wal_logs import Log, place_options, places, tell
+from recorder.log_holder import holder
 from wal import names
 from wal.checkpoint import Checkpoint, CheckpointFile
 from wal.commit import GroupCommit

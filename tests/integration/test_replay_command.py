@@ -26,7 +26,7 @@ from harness.recorders import WAIT_S, order, settings_for, wait_until
 from recorder import Recorder, Settings
 from recorder.cli import main, replay
 from recorder.cli.options import Invocation
-from recorder.cli.wal_holder import holder
+from recorder.log_holder import holder
 from recorder.replaying import Progress
 from wal import names
 from wal.checkpoint import CheckpointFile
