@@ -14,7 +14,7 @@ from recorder.lane import Cut
 from recorder.log_schema import OlderRows, as_current
 from schemas.renames import Renames
 from schemas.table import Table
-from wal.places import Range
+from wal.places import PlaceSet, Range
 from wal.replay import Replay, ReplayBatch
 
 
@@ -40,6 +40,8 @@ class EarlierRows:
         self._batches = replay.batches()
         self._ended = ended
         self._ahead: asyncio.Task[ReplayBatch | None] | None = None
+        self._given = PlaceSet()
+        self._broken = False
         self.rows = replay.rows_to_go
         """Rows not given out yet."""
 
@@ -47,14 +49,25 @@ class EarlierRows:
         """The next of it; None where nothing is left. The one after it is read while the worker has this one.
 
         Cancelled, it loses nothing: the next call gives what this one waited for.
+
+        Raises:
+            OSError: of this process and not of a file, such as too many open files. The next call goes on there.
         """
         while True:
+            if self._broken:
+                self._replay = await asyncio.to_thread(self._replay.without, self._given)
+                self._batches, self._broken = self._replay.batches(), False
             self._ahead = self._ahead or self._read()
-            found = await asyncio.shield(self._ahead)
+            try:
+                found = await asyncio.shield(self._ahead)
+            except Exception:
+                self._ahead, self._broken = None, True
+                raise
             if found is None:
                 self._ended(self._replay.lost)
                 return None
             self._ahead = self._read()
+            self._given.update(found.ranges)
             self.rows -= found.rows.num_rows
             try:
                 return self._cut(as_current(found.rows, self._table, self._renames), found)

@@ -11,7 +11,7 @@ sent and not confirmed. Rows that turn out to be unreadable are left out and tol
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -67,13 +67,15 @@ class Replay:
         *,
         batch_rows: int = 100_000,
         memory_bytes_max: int = 256 * 1_048_576,
-        only: Iterable[Range] | None = None,
+        only: Collection[Range] | None = None,
     ):
         if batch_rows < 1 or memory_bytes_max < 1:
             raise ValueError(
                 f"batch_rows={batch_rows}, memory_bytes_max={memory_bytes_max}: at least 1 of each"
             )
         places = done.done() if isinstance(done, Checkpoint) else done
+        self._reader, self._done, self._only = reader, places, only
+        self._memory_bytes_max = memory_bytes_max
         found = survey(reader)
         self._survey = found
         self._items, told = plan(found, places, only)
@@ -87,6 +89,22 @@ class Replay:
         """Known at once; falls with each batch."""
         self._rows = self.rows_to_go
         self._bytes = sum(found.bytes_of(one) for item in self._items for one in item.ranges)
+
+    def without(self, given: PlaceSet) -> Replay:
+        """Another of the same log as it is now, of what this one had to give but for `given`: to go on after an error.
+
+        Raises:
+            OSError: of this process and not of a file, such as too many open files.
+        """
+        done = self._done.copy()
+        done.update(given)
+        return Replay(
+            self._reader,
+            done,
+            batch_rows=self._batch_rows,
+            memory_bytes_max=self._memory_bytes_max,
+            only=self._only,
+        )
 
     @property
     def seals(self) -> tuple[Seal, ...]:
@@ -109,7 +127,7 @@ class Replay:
         return tuple(self._lost)
 
     def batches(self) -> Iterator[ReplayBatch]:
-        """All that is to be sent, once. Ending it early is no harm.
+        """All that is to be sent, once. Ending it early is no harm; after an error `without` goes on.
 
         Raises:
             OSError: of this process and not of a file, such as too many open files.

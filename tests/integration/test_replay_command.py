@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
+import itertools
 import json
 import os
 import pathlib
@@ -33,6 +35,7 @@ from wal.checkpoint import CheckpointFile
 from wal.commit import GroupCommit
 from wal.frames import Frame
 from wal.places import Range
+from wal.replay_rows import Piece, RowFetch
 from wal.segment import Segment
 from wal.writer import LogWriter
 
@@ -278,6 +281,26 @@ def test_a_killed_replay_goes_on_where_it_was(
     rows, inserted, there, *rest = counts(told(variables, "replay"))
     assert (rows, inserted + there, rest) == (300, 300, [0, 0, 0])
     assert there >= 200
+    assert ids(client, settings.database) == list(range(300))
+
+
+@pytest.mark.usefixtures("embedded")
+def test_a_read_that_fails_is_done_again(
+    settings: Settings, variables: dict[str, str], client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too many files are open, for a while: what was given out goes in, and the rest after it, each row once."""
+    for first in (0, 100, 200):
+        leave(settings, range(first, first + 100))
+    pieces, calls = RowFetch.pieces, itertools.count()
+
+    def failing(self: RowFetch, asked: Range) -> Iterator[Piece]:
+        if asked.rows > 1 and next(calls) in (1, 2):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return pieces(self, asked)
+
+    monkeypatch.setattr(RowFetch, "pieces", failing)
+    assert counts(told(variables, "replay")) == (300, 300, 0, 0, 0, 0)
+    assert next(calls) > 3
     assert ids(client, settings.database) == list(range(300))
 
 
