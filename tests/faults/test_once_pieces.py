@@ -34,17 +34,35 @@ AWAY = SinkUnavailable("connection refused")
 T = TypeVar("T")
 
 
+WINDOW = "non_replicated_deduplication_window"
+
+
+@pytest.fixture(scope="module")
+def shared_database(backend: Backend) -> Iterator[str]:
+    """For all of them: making its tables takes longer than most of these tests."""
+    with backend.fresh_database() as name:
+        yield name
+
+
 @pytest.fixture
 def settings(
-    backend: Backend, embedded: None, database: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> Settings:
+    backend: Backend,
+    embedded: None,
+    shared_database: str,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Settings]:
     monkeypatch.setattr("recorder.runtime.LOG_CARE_S", 0.1)
-    return settings_for(
-        backend, database, tmp_path, shutdown_timeout_s=0.5,
+    yield settings_for(
+        backend, shared_database, tmp_path, shutdown_timeout_s=0.5,
         # Rows that are recorded together are one batch, however slow the machine.
         defaults={"linger_ms": 200, "linger_max_ms": 200},
         tables={"metrics_timeseries": {"enabled": False}},
     )  # fmt: skip
+    table = f"{shared_database}.orders"
+    if backend.client.command(f"EXISTS TABLE {table}") == 1:
+        backend.client.command(f"TRUNCATE TABLE {table}")
+        backend.client.command(f"ALTER TABLE {table} MODIFY SETTING {WINDOW} = 100000")
 
 
 def put(recorder: Recorder, numbers: range) -> None:
@@ -96,7 +114,7 @@ def taken_up(recorder: Recorder, count: int) -> None:
 
 def window_closed(recorder: Recorder) -> None:
     """The table remembers no token any more, as after an outage longer than its window."""
-    sql = "ALTER TABLE orders MODIFY SETTING non_replicated_deduplication_window = 0"
+    sql = f"ALTER TABLE orders MODIFY SETTING {WINDOW} = 0"
     recorder.ask(lambda sink: sink.command(sql), WAIT_S)
 
 
