@@ -279,7 +279,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "void",
         (Edit("recorder/flush_worker.py", "            self._seals.void(batch)\n", "            pass\n"),),
         f"{ONCE}test_a_seal_that_was_taken_back_is_not_sent_by_the_next_run[chdb]",
-        "assert .* is not .*HELD",
+        "some rows of partition .* are there and some are not",
         "A batch that was halved is taken up as a whole again, and its table held since half of it is there.",
     ),
     Mutation(

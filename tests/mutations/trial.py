@@ -140,8 +140,13 @@ def baseline(tests: Collection[str]) -> dict[str, str]:
 def copy_code(folder: pathlib.Path, tests: Collection[str]) -> None:
     """What a run of these tests needs, with what Python has compiled of it."""
     files = {pathlib.Path(test.partition("::")[0]) for test in tests}
-    beside = {file.parent / "conftest.py" for file in files}
-    for name in [*map(pathlib.Path, COPIED), *files, *beside]:
+    files |= {file.parent / "conftest.py" for file in files}
+    compiled = [
+        found.relative_to(ROOT)
+        for file in files
+        for found in (ROOT / file).parent.glob(f"__pycache__/{file.stem}.*.pyc")
+    ]
+    for name in [*map(pathlib.Path, COPIED), *files, *compiled]:
         source, target = ROOT / name, folder / name
         if source.is_dir():
             shutil.copytree(source, target, ignore=shutil.ignore_patterns(".*"))
