@@ -80,7 +80,8 @@ def replay(
     )
     packs = packs_of(settings)
     data_dir = Path(settings.data_dir)
-    left = left_on_logs(data_dir, {table.name: table for pack in packs for table in pack.tables})
+    known = {table.name: table for pack in packs for table in pack.tables}
+    left = left_on_logs(data_dir, known, second=settings.wal_second_dir)
     left = _chosen(left, tables, data_dir)
     _refuse_beside_others(left, dry_run=dry_run)
     if dry_run:

@@ -210,14 +210,22 @@ def test_what_a_damaged_log_lost_is_told(
 
 
 def test_rows_of_a_table_that_nobody_knows_stay(tmp_path: pathlib.Path) -> None:
-    """They are named with what to do; exit code 1, and no database is asked for."""
+    """They are named with what to do, in whichever folder they are; exit code 1, and no database is asked for."""
     schema = pa.schema([pa.field("n", pa.int64())])
     commit = GroupCommit(group_ms=1)
     writer = LogWriter.open(tmp_path / "wal" / "mine", "mine", schema, commit=commit)
     writer.append(pa.RecordBatch.from_pydict({"n": [1, 2, 3]}, schema))
     assert writer.close(WAIT_S)
     commit.close(WAIT_S)
-    result = run({"RECORDER_DATA_DIR": str(tmp_path), "RECORDER_TARGET": AWAY}, "replay")
+    (tmp_path / "second" / "mine").mkdir(parents=True)
+    ((_, segment),) = names.segments([tmp_path / "wal" / "mine"])
+    segment.rename(tmp_path / "second" / "mine" / segment.name)
+    variables = {
+        "RECORDER_DATA_DIR": str(tmp_path),
+        "RECORDER_TARGET": AWAY,
+        "RECORDER_WAL_SECOND_DIR": str(tmp_path / "second"),
+    }
+    result = run(variables, "replay")
     assert result.exit_code == 1
     assert "mine: 3 rows cannot be replayed: no loaded pack has the table" in result.stderr
 
