@@ -7,6 +7,7 @@ STAMP := $(VENV)/.installed
 RECORDER_DEMO_DIR ?= demo-data
 KILLS ?= 500
 OUTAGE_S ?= 30
+LONG_OUTAGE_S ?= 600
 TEST_ARGS ?=
 ARGS ?=
 
@@ -31,8 +32,9 @@ demo: $(STAMP)  ## record a simulated trading session into an embedded ClickHous
 test: $(STAMP)  ## run the whole test suite
 	@$(BIN)/python -m pytest $(TEST_ARGS)
 
-torture: $(STAMP)  ## kill and cut off the server for long: KILLS=500 times, outages of OUTAGE_S=30 s
-	@RECORDER_TEST_KILLS=$(KILLS) RECORDER_TEST_OUTAGE_S=$(OUTAGE_S) $(BIN)/python -m pytest -s -m torture $(TEST_ARGS)
+torture: $(STAMP)  ## kill and cut off the server: KILLS=500 times, for OUTAGE_S=30 s and LONG_OUTAGE_S=600 s
+	@RECORDER_TEST_KILLS=$(KILLS) RECORDER_TEST_OUTAGE_S=$(OUTAGE_S) \
+	  RECORDER_TEST_LONG_OUTAGE_S=$(LONG_OUTAGE_S) $(BIN)/python -m pytest -s -m torture $(TEST_ARGS)
 
 mutations: $(STAMP)  ## take out of the code what its safety hangs on, piece by piece, and see that tests fail: ARGS="--only seal"
 	@cd tests && ../$(BIN)/python -m mutations $(ARGS)

@@ -20,6 +20,8 @@ from schemas.table import Table
 
 log = get_logger("recorder")
 
+AWAY_LOOK_S = 0.5
+"""A database that does not answer is tried this often at least: its return is to be noticed."""
 TOLD_EVERY_S = 60.0
 """A database that stays away is told again this often."""
 
@@ -80,13 +82,16 @@ class Contact:
         self._made.set()
 
     async def _keep_trying(self, tables: Callable[[], Sequence[Table]]) -> None:
-        attempt = 0
+        attempt, away = 0, True
         while True:
-            await asyncio.sleep(self._backoff.wait_s(attempt))
+            wait_s = self._backoff.wait_s(attempt)
+            await asyncio.sleep(min(wait_s, AWAY_LOOK_S) if away else wait_s)
             attempt += 1
+            away = False
             try:
                 await self._try(tables())
             except (SinkError, SchemaError) as error:
+                away = isinstance(error, Retryable)
                 self._failed(error)
             except Exception as error:
                 log.error("the first contact failed unexpectedly", error=repr(error), exc_info=True)

@@ -96,6 +96,9 @@ class Seals(Protocol):
     def void(self, batch: Batch) -> None:
         """The batch's token stands for nothing any more: what is left of it goes under others."""
 
+    def refused(self, row: Batch) -> None:
+        """A row became a dead letter: nobody sends it again."""
+
 
 class _Phase(enum.Enum):
     """What comes next for a part of a batch."""
@@ -326,6 +329,8 @@ class FlushWorker:
             self._replace(part)
             self._refusals.add()
             self._events.dead_letter(row.data, refused)
+            if self._seals is not None:
+                self._seals.refused(row)
 
     def _inserted(self, part: _Part, took_s: float) -> None:
         self._replace(part)

@@ -360,14 +360,18 @@ class TablePipeline(TableAccount):
 
     async def _work_forever(self) -> None:
         assert self._worker is not None
+        unfit = ""
         if self._contact is not None:
             unfit = await self._contact.unfit(self.table.name)
             self.state, self._contact = WorkerState.FLOWING, None
             if unfit:
-                await self._worker.hold(unfit)
+                self._worker.unfit(unfit)
         if self.wal is not None and not self._taken_up:
+            # Also of a table that is held: what waits on its log is counted, and can be seen.
             self._lane.earlier = await self.wal.take_up(self)
             self._taken_up = True
+        if unfit:
+            await self._worker.hold(unfit)
         while True:
             if self._current is None:
                 self._current = await self._lane.next()

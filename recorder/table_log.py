@@ -13,9 +13,9 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -192,6 +192,17 @@ class TableLog:
             with contextlib.suppress(WalError):  # then it was not sealed either, or stays so: a look-up tells
                 self.writer.append_void(pack_void([batch.token]))
 
+    def refused(self, row: Batch) -> None:
+        """A row became a dead letter. It is settled as soon as that is durable: else a later run, or one after the
+        database restarted, finds it missing in the table, sends it again, and makes another letter of it.
+        """
+        if row.places:
+            self._soon(self._resolve_later(row.places))
+
+    async def _resolve_later(self, places: Sequence[Range]) -> None:
+        await self._letters_durable()
+        self.resolve(places)
+
     @property
     def failing(self) -> bool:
         """Whether it cannot write now."""
@@ -211,11 +222,14 @@ class TableLog:
         if not places:
             return
         if letters:
-            task = asyncio.create_task(self._confirm_later(places, server))
-            self._confirming.add(task)
-            task.add_done_callback(self._confirming.discard)
+            self._soon(self._confirm_later(places, server))
         else:
             self._confirm(places, server)
+
+    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._confirming.add(task)
+        task.add_done_callback(self._confirming.discard)
 
     async def _confirm_later(self, places: Sequence[Range], server: str) -> None:
         await self._letters_durable()
@@ -305,9 +319,7 @@ class TableLog:
         `counted`: the account has them among those under way.
         """
         if places:
-            task = asyncio.create_task(self._lose(places, account, seals, counted))
-            self._confirming.add(task)
-            task.add_done_callback(self._confirming.discard)
+            self._soon(self._lose(places, account, seals, counted))
 
     async def _lose(
         self, places: Sequence[Range], account: Account, seals: Sequence[Seal], counted: bool

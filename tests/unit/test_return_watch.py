@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from recorder.contact import Contact
 from recorder.flush_worker import WorkerState
 from recorder.pause import Pause
 from recorder.return_watch import TOLD_LOOKS, ReturnWatch
@@ -86,6 +87,36 @@ async def test_a_database_that_answers_leaves_back_off_as_it_is(tables: Tables) 
     database = Database()
     tables.pipeline.state = WorkerState.RETRYING
     assert await look(database, tables, watch_of(database, tables), 20) == 0
+
+
+async def test_the_first_contact_is_made_soon_after_the_database_is_there() -> None:
+    """Whatever the back-off."""
+    tried = 0
+
+    async def start() -> None:
+        nonlocal tried
+        tried += 1
+        if tried < 3:
+            raise SinkUnavailable("connection refused")
+
+    async def server() -> Any:
+        return SimpleNamespace(version="26.1")
+
+    async def run() -> None:
+        return
+
+    async def unfit(tables: Any) -> dict[str, str]:
+        return {}
+
+    sink, schema = SimpleNamespace(start=start, server=server), SimpleNamespace(run=run, unfit=unfit)
+    backoff = SimpleNamespace(wait_s=lambda attempt: FOR_EVER_S)
+    contact = Contact(cast("Any", sink), cast("Any", schema), cast("Any", backoff))
+    await contact.make(list, wait=True)
+    assert not contact.made
+    async with asyncio.timeout(30):
+        assert await contact.unfit("orders") == ""
+    assert contact.made
+    await contact.close()
 
 
 async def test_the_end_ends_a_pause_also_after_a_nudge_that_counted() -> None:
