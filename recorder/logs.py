@@ -132,14 +132,15 @@ class Logs:
         for name, table_log in self.tables.items():
             table_log.pulse.beat()  # whoever waits for a log that has begun to fail sees it
             table_log.settle(self._grace_s)
+            await table_log.write_checkpoint()
             if table_log.earlier is None:  # it still reads them
-                purged = await asyncio.to_thread(
-                    purge, table_log.writer, table_log.folders, table_log.checkpoint
-                )
+                # By what the disk has: a recorder killed after the purge must not look for rows, to have them looked up
+                # again, that are gone.
+                written = table_log.written
+                purged = await asyncio.to_thread(purge, table_log.writer, table_log.folders, written)
                 if purged.error:
                     log.warning("the log cannot be purged", table=name, error=purged.error)
-                table_log.forget(purged.checkpoint)
-            await table_log.write_checkpoint()
+                table_log.forget(written.epochs - purged.checkpoint.epochs)
 
     def abandon(self) -> None:
         """Let go of what was opened: the recorder does not start."""

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,7 +31,7 @@ from recorder.sink.base import ServerInfo
 from recorder.sink.uptime import START_TOLERANCE_S
 from schemas.renames import Renames
 from schemas.table import Table
-from wal.checkpoint import Checkpoint, CheckpointFile
+from wal.checkpoint import CheckpointFile
 from wal.damage import Damage, Harm
 from wal.errors import LogFull, WalError
 from wal.places import PlaceSet, Range
@@ -94,6 +95,8 @@ class TableLog:
         """Which server, and which run of it, inserts go to, as the checkpoint has it; empty until it is known."""
         self._file = CheckpointFile(folder)
         self.checkpoint, damage = self._file.read()
+        self.written = self.checkpoint
+        """The checkpoint as the disk has it."""
         self.checkpoint_changed = False
         self.unlogged_rows = 0
         """Rows built since the last cut that the log did not take."""
@@ -346,11 +349,9 @@ class TableLog:
             self.checkpoint = self.checkpoint.resolve(ranges)
             self.checkpoint_changed = True
 
-    def forget(self, checkpoint: Checkpoint) -> None:
-        """Segments were removed: a checkpoint that no longer speaks of them."""
-        # What was confirmed since it was taken stands.
-        gone = self.checkpoint.epochs - checkpoint.epochs - {self.writer.epoch}
-        if gone:
+    def forget(self, epochs: AbstractSet[int]) -> None:
+        """All segments of these epochs were removed: the checkpoint speaks of them no more."""
+        if gone := epochs - {self.writer.epoch}:
             self.checkpoint = self.checkpoint.forget(gone)
             self.checkpoint_changed = True
 
@@ -395,7 +396,9 @@ class TableLog:
     def _write_newest(self) -> None:
         # One after the other, and each the newest there is: who was cancelled as it waited leaves a thread that writes.
         with self._writing:
-            self._file.write(self.checkpoint)
+            newest = self.checkpoint
+            self._file.write(newest)
+            self.written = newest
 
     async def write_checkpoint(self) -> None:
         """Put on disk what was confirmed and settled, if anything changed."""
