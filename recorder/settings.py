@@ -262,8 +262,8 @@ class Settings(BaseSettings):
     wal_emergency_fraction: Ratio = Field(
         default=0.9, description="Share from which on only critical tables write to the log."
     )
-    wal_quota_bytes: Annotated[int, BeforeValidator(byte_count), Field(ge=67_108_864)] | None = Field(
-        default=None, description="What the log may take in all; unset means as much as its disk has."
+    wal_quota_bytes: Annotated[int, BeforeValidator(byte_count), Field(ge=268_435_456)] | None = Field(
+        default=None, description="What the log may take in all, at least 256 MiB; unset means as much as its disk has."
     )
     wal_reserve_bytes: Annotated[int, BeforeValidator(byte_count), Field(ge=0)] = Field(
         default=64 * 1024 * 1024,

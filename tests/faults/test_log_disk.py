@@ -233,6 +233,27 @@ def test_a_second_folder_takes_over_and_the_next_run_sends_both(
         assert stored(recorder) == numbers
 
 
+def test_a_quota_is_kept_until_what_it_holds_is_settled(settings: Settings) -> None:
+    """However much the disk has left; rows that the log does not take go in from memory, and it goes on by itself."""
+    settings = settings.model_copy(update={"wal_quota_bytes": 12 * MIB, "wal_grace_s": 0.1})
+    with in_trouble(settings, "orders", AWAY) as (recorder, mend):
+        accepted: list[int] = []
+        tried = 0
+
+        def full() -> bool:
+            nonlocal tried
+            accepted.extend(put(recorder, range(tried, tried + 50), WIDE))
+            tried += 50
+            return disk_of(recorder)["level"] == "full"
+
+        wait_until(full, "the quota is full")
+        assert "of the quota of the logs is taken" in alarm(recorder)
+        mend()
+        wait_until(lambda: disk_of(recorder)["level"] == "ok", "room, when what was logged is settled")
+        until_all_is_in(recorder, tried)
+        assert stored(recorder) == accepted
+
+
 def test_with_drop_oldest_what_is_lost_is_named(disk: SmallDisk, settings: Settings) -> None:
     """New rows take the room of the oldest ones, after the alarm; each of those is counted and told, none else is lost,
     and the table has all others.

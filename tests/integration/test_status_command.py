@@ -46,6 +46,8 @@ def test_a_ready_recorder_is_shown_with_exit_code_0(
         told = run_command("status", cwd=tmp_path, RECORDER_HEALTH_ADDR=address)
         assert told.returncode == 0, told.stderr
         assert told.stdout.startswith("ready: recorder ")
+        assert "log disk " in told.stdout
+        assert " GiB, " in told.stdout
         (line,) = [line for line in told.stdout.splitlines() if " orders " in line]
         assert line.split()[:4] == ["orders", "flowing", "7", "7"]
         (line,) = [line for line in told.stdout.splitlines() if "zmq://here" in line]

@@ -179,7 +179,7 @@ def test_reserve_and_segments_are_small_where_the_disk_is(total: int, wanted: in
     """And where the quota is."""
     most = min(total, total if quota is None else quota)
     assert reserve_size(wanted, total, quota) <= min(wanted, most // 8 if quota else total // 16)
-    assert MIB <= segment_size(total, quota) <= max(MIB, most // 64)
+    assert MIB <= segment_size(total, quota) <= max(MIB, most // 256)
 
 
 def test_a_reserve_takes_its_place_and_gives_it_back(tmp_path: pathlib.Path) -> None:
