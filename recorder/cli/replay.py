@@ -194,7 +194,7 @@ def _end(
             "start looks, or --settle waits"
         )
     for name, one in result.items():
-        if one.left:
+        if one.left and not left[name].refused:
             because = f": {one.why}" if one.why else ""
             note(f"{name}: {counted(one.left, 'row')} left{because}; run it again when that is mended")
         if one.lost:

@@ -22,7 +22,6 @@ from wal import names
 from wal.checkpoint import Checkpoint, CheckpointFile
 from wal.commit import GroupCommit
 from wal.errors import FormatError
-from wal.options import LogOptions
 from wal.places import Range
 from wal.requeue import Requeue, requeue
 from wal.seals import pack_void
@@ -156,7 +155,6 @@ def _writer(log: Log) -> Iterator[LogWriter]:
             _schema(log),
             commit=commit,
             second=next((one for one in log.folders[1:] if one.is_dir()), None),
-            options=LogOptions(segment_bytes_min=16_384),
         )
         try:
             yield writer

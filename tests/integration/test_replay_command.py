@@ -127,6 +127,7 @@ def delete(client: Client, database: str, where: str) -> None:
 # -- replay -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("embedded")
 def test_what_an_outage_left_gets_in_once(
     settings: Settings, variables: dict[str, str], client: Client
 ) -> None:
