@@ -9,6 +9,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from recorder.log_holder import torn_tail
 from schemas.policy import Durability
 from schemas.table import Table
 from wal import names
@@ -69,7 +70,7 @@ def _left(name: str, folders: Sequence[Path], table: Table | None) -> LeftOnLog:
         nbytes=replay.bytes_to_go,
         lost=sum(one.rows for one in replay.lost),
         unsettled=sum(one.range.rows for one in checkpoint.confirmed),
-        damage=(*replay.damage, *([damage] if damage is not None else [])),
+        damage=(*replay.damage, *torn_tail(folders), *([damage] if damage is not None else [])),
         refused=_refused(name, table),
     )
 

@@ -378,13 +378,7 @@ class TablePipeline(TableAccount):
                 self._unflushed = list(self._current.batches)
             cut = self._current
             if cut.on_log_alone:
-                assert self.wal is not None
-                try:
-                    cut.batches = await self.wal.batches(cut.places, cut.from_source)
-                except LookupError as error:
-                    self._unreadable(cut, error)
-                except OlderRows as error:  # of an earlier version, confirmed and looked up again
-                    self.wal.leave(cut.rows, str(error))
+                cut.batches = await self._read_back(cut)
                 self._unflushed = list(cut.batches)
             while self._unflushed:
                 await self._flush_batch(self._unflushed[0], cut)
@@ -395,16 +389,34 @@ class TablePipeline(TableAccount):
             for accepted_ns, rows in cut.accepted:
                 self._observer.lag(self.table.name, (now_ns - accepted_ns) / NS_PER_S, rows)
 
-    def _unreadable(self, cut: Cut, error: LookupError) -> None:
-        """Rows that stood on the log alone cannot be had any more: nobody has them."""
+    async def _read_back(self, cut: Cut) -> tuple[Batch, ...]:
+        """The rows of a cut that stand on the log alone, as far as they can be had."""
         assert self.wal is not None
+        try:
+            try:
+                return await self.wal.batches(cut.places, cut.from_source)
+            except LookupError as error:
+                return await self._rescued(cut, error)
+        except OlderRows as error:  # of an earlier version, confirmed, and to be looked up again
+            self.wal.leave(cut.rows, str(error))
+            return ()
+
+    async def _rescued(self, cut: Cut, error: LookupError) -> tuple[Batch, ...]:
+        """Of rows that stood on the log alone some cannot be had any more: nobody has them. The others."""
+        assert self.wal is not None
+        batches, lost = await self.wal.rescue(cut.places, cut.from_source)
         logger.critical(
-            "rows cannot be read back from the log", table=self.table.name, rows=cut.rows, why=str(error)
+            "rows cannot be read back from the log",
+            table=self.table.name,
+            rows=sum(place.rows for place in lost),
+            of=cut.rows,
+            why=str(error),
         )
-        if cut.recheck:
-            self.wal.resolve(cut.places)
+        if cut.recheck:  # they are counted already, and nobody can tell whether the database lost them
+            self.wal.resolve(lost)
         else:
-            self.wal.lose(cut.places, self, counted=True)
+            self.wal.lose(lost, self, counted=True)
+        return batches
 
     async def _flush_batch(self, batch: Batch, cut: Cut) -> None:
         """Flush one batch. After a fault of our own the table is held until the worker, started again, went on with it

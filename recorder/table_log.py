@@ -25,6 +25,7 @@ from recorder.log import get_logger
 from recorder.log_cursor import Cursor
 from recorder.log_earlier import EarlierRows, batches_of
 from recorder.log_losses import Loss, losses
+from recorder.log_rescue import rescue
 from recorder.log_schema import as_current
 from recorder.pulse import Pulse
 from recorder.sink.base import ServerInfo
@@ -47,13 +48,15 @@ WRITTEN_LOOK_S = 0.02
 """How often is looked whether rows that left memory were written."""
 DAMAGE_LINES_MAX = 50
 """What is wrong with a log is told in so many lines at most; `recorder wal verify` says the rest."""
+UNCOUNTED = frozenset({Harm.UNREADABLE, Harm.HEADER, Harm.MISSING_SEGMENT})
+"""What may have cost durable rows, and nobody can know how many. An unfinished end is of rows that were not durable."""
 LETTERS_S = 0.2
 """What closing gives those who wait for others' rows to be durable, which takes a sync."""
 LAST = 2**63
 """No epoch has so many rows."""
 REPLAY_ROWS = 100_000
-"""Of a batch of what earlier runs left, where no seal says how many: what each insert costs is paid for fewer of them, and
-live rows, who go between two, wait for a fraction of a second."""
+"""Of a batch of what earlier runs left, where no seal says how many: what each insert costs is paid for fewer of them,
+and live rows, who go between two, wait for a fraction of a second."""
 
 
 class Account(Protocol):
@@ -278,7 +281,8 @@ class TableLog:
             if (one.harm, one.file, one.offset, one.first) not in self._told:
                 self._told.add((one.harm, one.file, one.offset, one.first))
                 if len(self._told) <= DAMAGE_LINES_MAX:
-                    log.warning("the log was found damaged", table=self.table.name, damage=str(one))
+                    told = log.critical if one.rows is None and one.harm in UNCOUNTED else log.warning
+                    told("the log was found damaged", table=self.table.name, damage=str(one))
 
     async def take_up(self, account: Account) -> EarlierRows | None:
         """What earlier runs left, to be gone through once the database answers; None if nothing is."""
@@ -376,6 +380,23 @@ class TableLog:
             raise
         data = as_current(pa.concat_batches(parts), self.table, self._renames)
         return tuple(batches_of(self.table, data, places, from_source))
+
+    async def rescue(
+        self, places: Sequence[Range], from_source: bool
+    ) -> tuple[tuple[Batch, ...], tuple[Range, ...]]:
+        """As `batches`, of those rows that can be read; and where the others stood.
+
+        Raises:
+            OlderRows: they are of another version, and no rows of the table now.
+        """
+        pieces = await asyncio.to_thread(rescue, self.folders, self.table.name, places)
+        found = [piece.range for piece in pieces]
+        there = PlaceSet(found)
+        lost = tuple(part for place in places for part in there.missing_of(place))
+        if not pieces:
+            return (), lost
+        rows = [as_current(piece.rows, self.table, self._renames) for piece in pieces]
+        return tuple(batches_of(self.table, pa.concat_batches(rows), found, from_source)), lost
 
     # -- the end ------------------------------------------------------------------------------------------------
 

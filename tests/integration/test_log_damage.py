@@ -6,6 +6,7 @@ import functools
 import pathlib
 import shutil
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 from harness.alarms import standing
@@ -13,7 +14,7 @@ from harness.backends import Backend
 from harness.recorders import WAIT_S, in_trouble, order, rows, settings_for, wait_until
 from harness.wal_making import make_segment
 
-from recorder import Recorder, Settings, runtime, table_log
+from recorder import Recorder, Settings, log_setup, table_log
 from recorder.sink.errors import SinkUnavailable
 from wal import names
 from wal.checkpoint import pack_checkpoint
@@ -25,15 +26,19 @@ from wal.reader import LogReader
 from wal.segment import Segment, open_or_tell
 from wal.settled import Checkpoint
 
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+
 AWAY = SinkUnavailable("connection refused")
 GROUPS, EACH = 6, 50
 START_NS = 1_767_225_600_000_000_000
 NOBODY = 0xDEAD
-SMALL = {"segment_bytes_min": 32_768, "segment_bytes_max": 32_768}
+SMALL = 32_768
 
 
 @pytest.fixture
-def settings(backend: Backend, database: str, tmp_path: pathlib.Path) -> Settings:
+def settings(engine: Client, backend: Backend, database: str, tmp_path: pathlib.Path) -> Settings:
+    # Which database it is makes no difference here: the embedded one will do.
     return settings_for(backend, database, tmp_path, shutdown_timeout_s=3)
 
 
@@ -153,6 +158,28 @@ def test_rows_that_turn_out_broken_when_their_turn_comes_are_lost_then(
         wait_until(lambda: [gap[0] for gap in gaps(recorder)] == [lost])
 
 
+def test_a_frame_that_breaks_during_an_outage_costs_its_own_rows(settings: Settings) -> None:
+    """Rows left memory for the log, and one frame of them is broken before their turn comes: all others go in."""
+    few = settings.defaults.model_copy(update={"batch_rows": 4 * EACH, "queue_rows": 4 * EACH})
+    settings = settings.model_copy(update={"defaults": few})
+    groups = 40
+    with in_trouble(settings, "orders", AWAY) as (recorder, mend):
+        for group in range(groups):
+            for n in range(group * EACH, (group + 1) * EACH):
+                assert recorder.record("orders", order(n, ts_local=START_NS + n * 10**9))
+            recorder.sync(WAIT_S)
+        wait_until(lambda: recorder.status()["tables"]["orders"]["log"]["backlog_rows"] > 10 * EACH)
+        path, frame = frames(settings)[-15]
+        flip(path, frame.offset + FRAME_HEADER_BYTES + 20)
+        mend()
+        wait_until(lambda: recorder.balance()["orders"].pending == 0)
+        balance = recorder.balance()["orders"]
+        first, count = frame.header.first, frame.header.rows
+        assert (balance.shed, balance.received, balance.exact) == (count, groups * EACH, True)
+        assert there(recorder) == [n for n in range(groups * EACH) if not first <= n < first + count]
+        wait_until(lambda: [gap[0] for gap in gaps(recorder)] == [count])
+
+
 def as_foreign(folder: pathlib.Path, path: pathlib.Path) -> None:
     """A segment of another table."""
     make_segment(folder, int(path.name[:12]) + 1, [10], name="fills")
@@ -233,7 +260,8 @@ def test_a_segment_that_is_gone_costs_its_own_rows(
     settings: Settings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, harm: str
 ) -> None:
     """One between two others was removed, or cannot be read: its rows count as lost, what stands around goes in."""
-    monkeypatch.setattr(runtime, "LogOptions", functools.partial(LogOptions, **SMALL))
+    monkeypatch.setattr(log_setup, "LogOptions", functools.partial(LogOptions, segment_bytes_min=SMALL))
+    monkeypatch.setattr(log_setup, "segment_size", lambda *_: SMALL)
     leave(settings)
     found = frames(settings)
     paths = list(dict.fromkeys(path for path, _ in found))
