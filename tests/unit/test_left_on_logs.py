@@ -1,0 +1,37 @@
+"""What is left on a log that nobody writes, told from its files: also what a reader takes for being written."""
+
+from __future__ import annotations
+
+import pathlib
+
+from harness.wal_making import make_segment
+
+from recorder.left_on_logs import left_on_logs
+from wal.damage import Harm
+from wal.reader import LogReader
+
+
+def test_the_broken_end_of_a_dead_log_is_told(tmp_path: pathlib.Path) -> None:
+    """The header of the last frame is broken: to a reader that may be a frame that is being written, and it says
+    nothing; nobody writes here, so it is damage, of rows that nobody can count."""
+    folder = tmp_path / "wal" / "fills"
+    made = make_segment(folder, 1, [10, 10])
+    whole = left_on_logs(tmp_path, {})["fills"]
+    assert (whole.rows, whole.damage) == (20, ())
+    data = bytearray(made.data)
+    data[made.frames[-1].offset + 9] ^= 0xFF
+    made.write(bytes(data))
+    reader = LogReader([folder])
+    assert sum(entry.range.rows for entry, _ in reader.entries()) == 10
+    assert reader.damage == []
+    found = left_on_logs(tmp_path, {})["fills"]
+    assert found.rows == 10
+    (damage,) = found.damage
+    assert (damage.harm, damage.offset, damage.rows) == (Harm.TORN_TAIL, made.frames[-1].offset, None)
+
+
+def test_logs_that_are_named_are_not_looked_at(tmp_path: pathlib.Path) -> None:
+    """Those that the asker has open itself."""
+    for name in ("fills", "orders"):
+        make_segment(tmp_path / "wal" / name, 1, [10], name=name)
+    assert list(left_on_logs(tmp_path, {}, besides={"fills"})) == ["orders"]
