@@ -211,15 +211,31 @@ class FlushWorker:
         For the end of a shutdown: nothing is sent again.
         """
         sent = [part for part in self._parts if part.phase is _Phase.SENT]
-        self._parts = []
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while sent:
                     present = await self._answer_of(sent[-1].batch)
                     part = sent.pop()
+                    if len(present) == part.batch.rows:
+                        self._parts.remove(part)
                     if present:
                         self._events.found(part.batch, len(present))
         return sum(part.batch.rows for part in sent)
+
+    def began(self, batch: Batch) -> bool:
+        """Whether this is the batch that it was given last."""
+        return batch is self._batch
+
+    def left(self) -> list[Batch]:
+        """What is not resolved of the batch that it was given last, in parts; also after `settle`."""
+        return [part.batch for part in reversed(self._parts)]
+
+    def place(self, placed: Callable[[Batch, bool], Batch]) -> None:
+        """Go on with the same rows and tokens, from a log now; `placed` is told whether they were sent, so that it has
+        sealed them.
+        """
+        for part in reversed(self._parts):
+            part.batch = placed(part.batch, part.sent)
 
     async def _answer_of(self, batch: Batch) -> Identities:
         """What the table has of a batch, asked until it says so."""
@@ -278,8 +294,8 @@ class FlushWorker:
 
     async def _take_up(self, part: _Part) -> None:
         """Ask the table what it has of a part that was sent, and say what comes next for the rest."""
-        batch = part.batch
-        present: Identities = await self._persist(lambda: self._sink.look_up(batch))
+        present: Identities = await self._persist(lambda: self._sink.look_up(part.batch))
+        batch = part.batch  # it may have got its places meanwhile
         verdict = judge(batch, present, self._policy.partition)
         if verdict.partly:
             # No insert of ours does that, so a person must look.

@@ -1,8 +1,8 @@
 """What a table's builder has cut for its worker, in two lanes: what memory holds, and what stands on the log alone.
 
 Cuts come in the order of their rows. While there is room they wait in memory. Where there is none and all of a cut's
-rows are on the table's log, its rows leave memory and it waits as a number of places; where there is no log, whoever
-brings it waits for room, and the queue behind it fills up to its bounds.
+rows are on the table's log, its rows leave memory and it waits as a number of places; else whoever brings it waits for
+room, and the queue behind it fills up to its bounds.
 
 The worker gets what is in memory first, so that rows flow again as soon as the database does; after each of those one
 of the backlog, so that it drains as well. The backlog is in order, and what is older than all of it goes before it.
@@ -13,8 +13,10 @@ a queue position when all cuts up to it are done, in whatever order they were.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -26,17 +28,28 @@ from wal.places import Range
 
 ROOM = 1
 """Cuts that wait in memory; with the one under way and the one being built, three a table."""
+ROOM_LOOK_S = 0.02
+"""How often a cut that waits for room looks whether it is to go to the log instead."""
+
+
+@dataclass(eq=False, slots=True)
+class Stand:
+    """A queue position, and the mark with which the log has all rows up to it that those before do not have; None where
+    it lacks one.
+    """
+
+    upto: int
+    mark: int | None = None
 
 
 @dataclass(eq=False)
 class Cut:
     """Rows for the worker. All rows up to queue position `upto` are resolved with it and those before it.
 
-    `batches` is empty while they are on the log alone: `places` says where. `letters` is how many rows of the table
-    had become dead letters when they were built.
+    `batches` are those that are not resolved, and empty while they are on the log alone: `places` says where.
     """
 
-    batches: Sequence[Batch]
+    batches: list[Batch]
     upto: int
     rows: int
     accepted: Sequence[tuple[int, int]] = ()
@@ -48,6 +61,8 @@ class Cut:
     recheck: bool = False
     """Its rows were in the database before it restarted, and are counted: only what it lost is put back."""
     done: bool = False
+    stand: Stand = field(default_factory=lambda: Stand(0))
+    """Of a table that spills: since when its rows are on the log."""
 
     @property
     def on_log_alone(self) -> bool:
@@ -57,7 +72,7 @@ class Cut:
     def let_go(self) -> Cut:
         """The same on the log alone. The log has all of its rows."""
         accepted = ((self.accepted[0][0], self.rows),) if self.accepted else ()
-        return replace(self, batches=(), accepted=accepted)
+        return replace(self, batches=[], accepted=accepted)
 
     def joined(self, later: Cut) -> Cut:
         """This and the cut that follows it, both on the log alone."""
@@ -97,6 +112,7 @@ class Lane:
     _from_backlog: bool = False
     """Whether the backlog is next."""
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    _taken: asyncio.Event = field(default_factory=asyncio.Event)
     resolved_upto: int = 0
     """All rows up to this queue position are inserted, duplicates, dead letters, or shed."""
 
@@ -117,9 +133,28 @@ class Lane:
                 return cut.accepted[0][0]
         return None
 
-    async def put(self, cut: Cut) -> None:
-        """Add a cut; waits for room where it cannot leave memory."""
+    @property
+    def full(self) -> bool:
+        """Whether memory has no room for another cut."""
+        return bool(self._memory.full())
+
+    async def _room_within(self, seconds: float) -> None:
+        """Wait until the worker takes a cut from memory, at most so long."""
+        self._taken.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._taken.wait()
+
+    async def put(self, cut: Cut, on_log: Callable[[Cut], bool] | None = None) -> None:
+        """Add a cut; waits for room where it cannot leave memory.
+
+        `on_log` puts it on the log, if it is to go there by now; it is asked until it has done so, or there is room.
+        """
+        self._under_way.append(cut)
+        while on_log is not None and not on_log(cut) and self.full:
+            await self._room_within(ROOM_LOOK_S)
         if self._memory.full() and _on_log(cut):
+            self._under_way.pop()
             light = cut.let_go()
             last = self._backlog[-1] if self._backlog else None
             if last is not None and self._under_way[-1] is last and _may_join(last, light, self.batch_rows):
@@ -129,7 +164,6 @@ class Lane:
                 self._backlog.append(light)
                 self._under_way.append(light)
         else:
-            self._under_way.append(cut)
             await self._memory.put(cut)
         self._arrived.set()
 
@@ -143,6 +177,7 @@ class Lane:
         while True:
             if self._head is None and not self._memory.empty():
                 self._head = self._memory.get_nowait()
+                self._taken.set()
             if self._backlogs_turn() and (cut := await self._next_of_backlog()) is not None:
                 self._from_backlog = False
                 return cut
@@ -174,7 +209,7 @@ class Lane:
     def done(self, cut: Cut) -> None:
         """All rows of a cut are resolved."""
         cut.done = True
-        cut.batches = ()  # it may wait here for long until all before it are done: memory must not hold it
+        cut.batches = []  # it may wait here for long until all before it are done: memory must not hold it
         before = self.resolved_upto
         while self._under_way and self._under_way[0].done:
             self.resolved_upto = self._under_way.popleft().upto
@@ -195,11 +230,9 @@ class Lane:
                 lost += taken
         return lost
 
-    def unlogged_rows(self) -> int:
-        """Rows that wait or are under way, and that the log did not take."""
-        return sum(
-            cut.rows - sum(place.rows for place in cut.places) for cut in self._under_way if not cut.done
-        )
+    def unresolved(self) -> list[Cut]:
+        """The cuts of this run that wait or are under way, in order."""
+        return [cut for cut in self._under_way if not cut.done]
 
 
 def _on_log(cut: Cut) -> bool:
@@ -222,6 +255,11 @@ def _may_join(last: Cut, cut: Cut, batch_rows: int) -> bool:
         and last.from_source == cut.from_source
         and not (last.sent_before or last.recheck)
     )
+
+
+def joined_places(batches: Iterable[Batch]) -> tuple[Range, ...]:
+    """Where the rows of batches stand that follow on one another."""
+    return functools.reduce(_joined, (batch.places for batch in batches), ())
 
 
 def _joined(places: Sequence[Range], later: Sequence[Range]) -> tuple[Range, ...]:

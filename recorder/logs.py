@@ -82,7 +82,7 @@ class Logs:
                 f"{error}; one recorder a data_dir: stop that one, or give this one another"
             ) from None
         except (OSError, WalError) as error:
-            log.critical("a critical table has no log: what memory holds is lost with the process", table=table.name,
+            log.critical("a table has no log: what memory holds is lost with the process", table=table.name,
                          folder=str(folder), error=str(error))  # fmt: skip
             return None
         opened = TableLog(

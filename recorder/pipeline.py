@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -34,6 +35,7 @@ from recorder.log_schema import OlderRows
 from recorder.pulse import Pulse
 from recorder.queue import TableQueue
 from recorder.sink.errors import DataError
+from recorder.spill import Spill
 from recorder.stats import TableLogStats
 from recorder.supervised import Supervised
 from recorder.table_log import TableLog
@@ -95,8 +97,12 @@ class TablePipeline(TableAccount):
         self._sealed_upto = 0
         self._pulse = Pulse() if wal is None else wal.pulse
         self._lane = Lane(policy.batch_rows, self._pulse)
+        self._spill = Spill(wal, self._lane, queue) if wal is not None and not wal.always else None
+        self._logged = wal if wal is not None and wal.always else None
+        """The log that rows go to as they are built."""
         self._current: Cut | None = None  # what the worker is at, until all of it is resolved
-        self._unflushed: list[Batch] = []  # of `_current`
+        self._building: Iterator[int] | None = None  # rows taken from the queue, as far as they are not built
+        self._built_then = 0  # rows and bad rows of the builder when they will be
         self._taken_up = False  # what earlier runs left on the log
         self._accepted: list[tuple[int, int]] = []
         self._written_off = False  # it is closed: nothing waits any more
@@ -122,6 +128,8 @@ class TablePipeline(TableAccount):
 
         What was being inserted is looked up, for at most `settle_s`, before it is given up.
         """
+        if self._written_off:
+            return
         await asyncio.gather(*(task.close() for task in self.supervised))
         unknown = await self._worker.settle(settle_s) if self._worker and self.supervised else 0
         self.supervised = ()
@@ -135,12 +143,43 @@ class TablePipeline(TableAccount):
 
     async def _log_the_rest(self, wal: TableLog, left: Sequence[Waiting]) -> int:
         """Bring what waited into the log; how many rows are on it now and not in the database, or not known to be."""
+        builder = self._builder
+        if self._building is None:
+            self._building, self._built_then = iter(()), builder.rows + builder.bad_rows
+        # One after the other, and remembered: whoever is cancelled here leaves it to the next.
+        self._building = itertools.chain(self._building, builder.add(left))
+        self._built_then += rows_in(left)
         self.flying_rows += rows_in(left)
-        with contextlib.suppress(Exception):  # what is not on the log is counted as lost
-            for _ in self._builder.add(left):
-                pass
-        unlogged = self._lane.unlogged_rows() + wal.unlogged_rows
+        building = True
+        while building:
+            with contextlib.suppress(Exception):  # what is not on the log is counted as lost
+                for _ in self._building:
+                    await asyncio.sleep(0)
+                building = False
+        unlogged = self._built_then - builder.rows - builder.bad_rows
+        if self._spill is None:
+            unlogged += wal.unlogged_rows
+        else:
+            self._spill.memory(self._worker)
+            with contextlib.suppress(Exception):
+                unlogged += builder.rows
+                for batch in builder.seal():
+                    unlogged -= batch.rows if wal.spill(batch).places else 0
+        unlogged += sum(self._unlogged_rows(cut) for cut in self._lane.unresolved())
         return max(0, self.flying_rows - unlogged - await wal.close())
+
+    def _unlogged_rows(self, cut: Cut) -> int:
+        """Rows that are not resolved, and that the log did not take."""
+        batches = cut.batches
+        if batches and self._worker is not None and self._worker.began(batches[0]):
+            batches = [*self._worker.left(), *batches[1:]]
+        return sum(batch.rows for batch in batches if not batch.places)
+
+    def state_changed(self, state: WorkerState, why: str) -> None:
+        """The worker's state changed."""
+        super().state_changed(state, why)
+        if self._spill is not None and state is not WorkerState.FLOWING:
+            self._spill.memory(self._worker)
 
     def _task_died(self, why: str) -> None:
         self.last_error = why
@@ -160,8 +199,8 @@ class TablePipeline(TableAccount):
         """Acceptance (monotonic) of the oldest row that is not resolved; None where none waits."""
         if self._written_off:
             return None
-        if self._unflushed:
-            return self._unflushed[0].accepted_ns
+        if self._current is not None and self._current.batches:
+            return self._current.batches[0].accepted_ns
         oldest_ns = self._lane.oldest_ns()
         return oldest_ns if oldest_ns is not None else self._oldest_ns()
 
@@ -242,7 +281,7 @@ class TablePipeline(TableAccount):
         """Whether to build now: a slice costs its columns, however few its rows, so they wait for company."""
         if waiting >= SLICE_ROWS or self._flush_upto > self._drained_upto:
             return True
-        if self.wal is not None:
+        if self._logged is not None:
             # Rows are durable as soon as the log has them, and that does not wait for the linger.
             oldest_ns = self.queue.oldest_ns()
             late = oldest_ns is None or now_ns - oldest_ns >= LOG_AFTER_MS * NS_PER_MS
@@ -261,8 +300,9 @@ class TablePipeline(TableAccount):
         unbuilt = rows_in(entries) + rows_before + builder.bad_rows
         self.flying_rows += rows_in(entries)
         self._budget.saw_rows(self.table.name, time.monotonic_ns())
+        self._building, self._built_then = builder.add(entries), unbuilt
         try:
-            for _ in builder.add(entries):
+            for _ in self._building:
                 if (built := builder.rows - rows_before) > 0:
                     self._accepted.append((builder.slice_accepted_ns, built))
                 rows_before = builder.rows
@@ -271,10 +311,14 @@ class TablePipeline(TableAccount):
         except Exception:
             # They are drained, and nobody else will speak of them.
             self._given_up(unbuilt - builder.rows - builder.bad_rows)
+            self._built()
             raise
-        finally:
-            if self.wal is not None:
-                self.wal.built_upto(self._drained_upto, self.resolved_upto)
+        self._built()  # not where it was cancelled: what is not built yet still goes to the log
+
+    def _built(self) -> None:
+        self._building = None
+        if self._logged is not None:
+            self._logged.built_upto(self._drained_upto, self.resolved_upto)
 
     def _is_due(self, now_ns: int) -> bool:
         builder = self._builder
@@ -299,24 +343,31 @@ class TablePipeline(TableAccount):
             batches = builder.seal()
         except Exception:
             self._given_up(rows)
-            if self.wal is not None:
-                self.wal.take_places()
+            if self._logged is not None:
+                self._logged.take_places()
             raise
         self._sealed_upto = self._drained_upto
-        await self._lane.put(self._cut(batches, rows, accepted))
+        await self._lane.put(self._cut(batches, rows, accepted), self._on_log)
 
-    def _cut(self, batches: Sequence[Batch], rows: int, accepted: Sequence[tuple[int, int]]) -> Cut:
+    def _on_log(self, cut: Cut) -> bool:
+        """Put a new cut on the log if it is to go there; whether it is on it, or never goes there by itself."""
+        return self._spill is None or self._spill.takes(cut, self.state, self._worker)
+
+    def _cut(self, batches: list[Batch], rows: int, accepted: Sequence[tuple[int, int]]) -> Cut:
         """What was built, with where it stands on the log."""
-        if self.wal is None:
-            return Cut(batches, self._drained_upto, rows, accepted)
-        places = self.wal.take_places()
+        from_source = any(batch.from_source for batch in batches)
+        if self._logged is None:
+            cut = Cut(batches, self._drained_upto, rows, accepted, from_source=from_source)
+            if self.wal is not None:
+                cut.stand = self.wal.stand(cut.upto, self.resolved_upto)
+            return cut
+        places = self._logged.take_places()
         if sum(place.rows for place in places) != rows:
             places = ()  # it does not have all of them; those that it has the next run looks up
         start, placed = 0, []
         for batch in batches:
             placed.append(replace(batch, places=cut_places(places, start, start + batch.rows)))
             start += batch.rows
-        from_source = any(batch.from_source for batch in batches)
         return Cut(placed, self._drained_upto, rows, accepted, places, from_source)
 
     async def _rest(self, now_ns: int, *, busy: bool) -> None:
@@ -367,29 +418,28 @@ class TablePipeline(TableAccount):
             if unfit:
                 self._worker.unfit(unfit)
         if self.wal is not None and not self._taken_up:
-            # Also of a table that is held: what waits on its log is counted, and can be seen.
-            self._lane.earlier = await self.wal.take_up(self)
+            if self.wal.always or self.wal.had_segments:
+                # Also of a table that is held: what waits on its log is counted, and can be seen.
+                self._lane.earlier = await self.wal.take_up(self)
             self._taken_up = True
         if unfit:
             await self._worker.hold(unfit)
         while True:
             if self._current is None:
                 self._current = await self._lane.next()
-                self._unflushed = list(self._current.batches)
             cut = self._current
             if cut.on_log_alone:
                 cut.batches = await self._read_back(cut)
-                self._unflushed = list(cut.batches)
-            while self._unflushed:
-                await self._flush_batch(self._unflushed[0], cut)
-                del self._unflushed[0]
+            while cut.batches:
+                await self._flush_batch(cut.batches[0], cut)
+                del cut.batches[0]
             self._current = None
             self._lane.done(cut)
             now_ns = time.monotonic_ns()
             for accepted_ns, rows in cut.accepted:
                 self._observer.lag(self.table.name, (now_ns - accepted_ns) / NS_PER_S, rows)
 
-    async def _read_back(self, cut: Cut) -> tuple[Batch, ...]:
+    async def _read_back(self, cut: Cut) -> list[Batch]:
         """The rows of a cut that stand on the log alone, as far as they can be had."""
         assert self.wal is not None
         try:
@@ -399,9 +449,9 @@ class TablePipeline(TableAccount):
                 return await self._rescued(cut, error)
         except OlderRows as error:  # of an earlier version, confirmed, and to be looked up again
             self.wal.leave(cut.rows, str(error))
-            return ()
+            return []
 
-    async def _rescued(self, cut: Cut, error: LookupError) -> tuple[Batch, ...]:
+    async def _rescued(self, cut: Cut, error: LookupError) -> list[Batch]:
         """Of rows that stood on the log alone some cannot be had any more: nobody has them. The others."""
         assert self.wal is not None
         batches, lost = await self.wal.rescue(cut.places, cut.from_source)
@@ -433,7 +483,8 @@ class TablePipeline(TableAccount):
             self._worker.fault(f"internal error: {error!r}")
             raise
         if self.wal is not None:
-            self.wal.confirm(batch.places, server, letters=self.dead_rows != dead_before)
+            places = batch.places if self._spill is None else (*batch.places, *self._spill.late_places())
+            self.wal.confirm(places, server, letters=self.dead_rows != dead_before)
 
     # -- waiting for rows -------------------------------------------------------------------------------------------
 
@@ -482,7 +533,10 @@ class TablePipeline(TableAccount):
         if self.wal is None:
             await self.resolved(upto, hurry=hurry)
             return
-        if hurry and upto > self._durable_upto_wanted:
+        if hurry and self._spill is not None and upto > self._flush_upto:
+            self._flush_upto = upto
+            self.wake()
+        elif hurry and upto > self._durable_upto_wanted:
             self._durable_upto_wanted = upto
             self.wake()
         await self._pulse.until(lambda: self.durable_upto >= upto)
@@ -492,7 +546,7 @@ class TablePipeline(TableAccount):
         step = self._policy.batch_rows
         self._lane.recheck(
             [
-                Cut((), 0, place.rows, places=(place,), from_source=True, recheck=True)
+                Cut([], 0, place.rows, places=(place,), from_source=True, recheck=True)
                 for whole in ranges
                 for start in range(whole.first, whole.stop, step)
                 if (place := Range(whole.epoch, start, min(start + step, whole.stop)))

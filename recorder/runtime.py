@@ -54,7 +54,7 @@ from recorder.status import Status, stats
 from recorder.supervised import Supervised
 from recorder.version import run_row, version
 from schemas.pack import Pack
-from schemas.policy import Overflow
+from schemas.policy import Durability, Overflow
 from schemas.renames import Renames
 from schemas.table import Table
 
@@ -194,7 +194,8 @@ class Runtime:
         """The parts of one table, put together."""
         settings = self._settings.for_table(table)
         wal = None
-        if self.logs is not None and table.policy.critical and self._may_log(table.name):
+        logs = table.policy.durability is not Durability.MEMORY
+        if self.logs is not None and logs and self._may_log(table.name):
             letters = partial(self._letters_durable, table.name)
             wal = self.logs.open(
                 table,
@@ -220,7 +221,7 @@ class Runtime:
                 ignore_unknown=settings.unknown_fields == "ignore",
                 on_bad=lambda bad: pipeline.bad_row(bad),
                 breathe=self._breathe,
-                on_slice=None if wal is None else wal.append,
+                on_slice=wal.append if wal is not None and wal.always else None,
             ),
             policy=_flush_policy(settings),
             budget=self._budget,

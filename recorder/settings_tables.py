@@ -24,7 +24,8 @@ class TableSettings(BaseModel):
     durability: Durability | None = Field(
         default=None,
         description="`wal` makes a table critical: the database syncs every insert, and a lost row raises an alarm; "
-        "`spill` and `memory` do not, and `memory` rules out overflow `spill`.",
+        "`spill` uses the log only while the database is away or too slow, and at shutdown; `memory` never does, and "
+        "rules out overflow `spill`.",
     )
     overflow: Overflow | None = Field(
         default=None,

@@ -1,5 +1,5 @@
-"""One table's log as its pipeline uses it: rows go in as they are built, a batch is sealed before its first insert and
-confirmed after it, and what was not confirmed is read back.
+"""One table's log as its pipeline uses it: rows go in as they are built, or where they must (`recorder.spill`), a batch
+is sealed before its first insert and confirmed after it, and what was not confirmed is read back.
 
 On the recorder's loop, but for reading. A log that takes nothing (its disk is full, or fails) stops nobody: rows go on
 to the database from memory, unsealed, and are not durable before they are there. What such a recorder left, killed, is
@@ -15,12 +15,14 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
 
 from recorder.batch import Batch
+from recorder.lane import Stand
 from recorder.log import get_logger
 from recorder.log_cursor import Cursor
 from recorder.log_earlier import EarlierRows, batches_of
@@ -57,6 +59,8 @@ LAST = 2**63
 REPLAY_ROWS = 100_000
 """Of a batch of what earlier runs left, where no seal says how many: what each insert costs is paid for fewer of them,
 and live rows, who go between two, wait for a fraction of a second."""
+SPILL_BYTES = 4 * 1_048_576
+"""About what a batch is put on the log in at once: all of it may be more than may wait to be written."""
 
 
 class Account(Protocol):
@@ -119,11 +123,13 @@ class TableLog:
         self._renames = renames
         self._batch_rows = batch_rows
         self.waits_for_sync = waits_for_sync
+        self.always = table.policy.critical
+        """Whether rows go to it as they are built; else those alone that are spilled."""
         self._places: list[Range] = []
         self._mark = 0
         self._seen_ns = 0
         self._unsure: list[Range] = []
-        self._line = deque[tuple[int, int | None]]()  # (queue position, mark; None where the log lacks a row)
+        self._line = deque[Stand]()
         self._logged_upto = 0
         self._took_all = True
         self._confirming: set[asyncio.Task[None]] = set()
@@ -136,31 +142,68 @@ class TableLog:
 
     def append(self, rows: pa.RecordBatch) -> None:
         """Take the rows of a slice; what the log does not take waits for its insert in memory."""
+        place = self._taken(rows)
+        if place is None:
+            self._took_all = False
+            self.unlogged_rows += rows.num_rows
+            self.refused_rows += rows.num_rows
+            return
+        last = self._places[-1] if self._places else None
+        if last is not None and last.stop == place.first:
+            self._places[-1] = Range(last.epoch, last.first, place.stop)
+        else:
+            self._places.append(place)
+
+    def spill(self, batch: Batch, *, sent: bool = False) -> Batch:
+        """The batch with its place on the log, where it is put if it is not on it; as it was if the log does not take
+        it. With `sent`, an insert of it may have been under way: it is sealed.
+        """
+        if batch.places:
+            return batch
+        step = max(1, batch.rows * SPILL_BYTES // max(1, batch.nbytes))
+        taken = list[Range]()
+        for start in range(0, batch.rows, step):
+            place = self._taken(batch.data.slice(start, step))
+            if place is None:
+                self.resolve(taken)  # they stay in memory, with the others
+                return batch
+            taken.append(place)
+        placed = replace(batch, places=(Range(taken[0].epoch, taken[0].first, taken[-1].stop),))
+        if sent:
+            with contextlib.suppress(WalError):  # then it is looked up row by row
+                self._mark = self.writer.append_seal(_packed_seal(placed))
+        return placed
+
+    @property
+    def mark(self) -> int:
+        """Of what was put on the log last."""
+        return self._mark
+
+    def _taken(self, rows: pa.RecordBatch) -> Range | None:
+        """Where the log puts rows; None if it does not take them."""
         try:
             if self.no_room:
                 raise LogFull(self.no_room)
             appended = self.writer.append(rows)
         except WalError as error:
-            self._took_all = False
-            self.unlogged_rows += rows.num_rows
-            self.refused_rows += rows.num_rows
             if self.refused_why != str(error):
                 self.refused_why = str(error)
                 log.error("the log takes no rows", table=self.table.name, why=self.refused_why)
-            return
+            return None
         self.refused_why = ""
         self._mark = appended.mark
-        last = self._places[-1] if self._places else None
-        if last is not None and last.stop == appended.range.first:
-            self._places[-1] = Range(last.epoch, last.first, appended.range.stop)
-        else:
-            self._places.append(appended.range)
+        return appended.range
 
     def built_upto(self, upto: int, resolved_upto: int) -> None:
         """All rows up to this queue position were given to `append`, or are dead letters."""
-        self.durable_upto(resolved_upto)  # whether somebody asks or not, what is durable leaves the line
-        self._line.append((upto, self._mark if self._took_all else None))
+        self.stand(upto, resolved_upto).mark = self._mark if self._took_all else None
         self._took_all = True
+
+    def stand(self, upto: int, resolved_upto: int) -> Stand:
+        """A further queue position; it is durable when the log has its mark, or when it is resolved."""
+        self.durable_upto(resolved_upto)  # whether somebody asks or not, what is durable leaves the line
+        self._line.append(Stand(upto))
+        return self._line[-1]
 
     def take_places(self) -> tuple[Range, ...]:
         """Where all rows stand that were appended since the last time; nowhere, if it did not take all of them."""
@@ -172,8 +215,10 @@ class TableLog:
         """All rows up to this queue position are on disk, or resolved."""
         synced = self.writer.synced_mark
         line = self._line
-        while line and (line[0][0] <= resolved_upto or (line[0][1] is not None and line[0][1] <= synced)):
-            self._logged_upto = line.popleft()[0]
+        while line and (
+            line[0].upto <= resolved_upto or (line[0].mark is not None and line[0].mark <= synced)
+        ):
+            self._logged_upto = line.popleft().upto
         return max(self._logged_upto, resolved_upto)
 
     # -- seals (recorder.flush_worker.Seals) --------------------------------------------------------------------
@@ -182,10 +227,8 @@ class TableLog:
         """Return when it is durable which rows the batch's token stands for, or while the log takes nothing."""
         if not batch.places:
             return
-        first_ns, last_ns = batch.time_range_ns()
-        seal = Seal(batch.token, batch.places, batch.rows, first_ns, last_ns)
         try:
-            mark = self.writer.append_seal(pack_seal(seal))
+            mark = self.writer.append_seal(_packed_seal(batch))
         except WalError as error:
             log.warning("a batch goes unsealed", table=self.table.name, error=str(error))
             return
@@ -213,6 +256,11 @@ class TableLog:
     def failing(self) -> bool:
         """Whether it cannot write now."""
         return self.writer.stats().recovering
+
+    @property
+    def had_segments(self) -> bool:
+        """Whether earlier runs left anything on it."""
+        return bool(self.writer.recovered.segments or self.writer.recovered.damage)
 
     def trouble(self) -> str:
         """Why it does not take rows, or cannot write; empty while it does."""
@@ -359,7 +407,7 @@ class TableLog:
             self.checkpoint = self.checkpoint.forget(gone)
             self.checkpoint_changed = True
 
-    async def batches(self, places: Sequence[Range], from_source: bool) -> tuple[Batch, ...]:
+    async def batches(self, places: Sequence[Range], from_source: bool) -> list[Batch]:
         """Rows that stand on the log alone, as batches.
 
         Raises:
@@ -379,11 +427,11 @@ class TableLog:
             self._cursor = None
             raise
         data = as_current(pa.concat_batches(parts), self.table, self._renames)
-        return tuple(batches_of(self.table, data, places, from_source))
+        return batches_of(self.table, data, places, from_source)
 
     async def rescue(
         self, places: Sequence[Range], from_source: bool
-    ) -> tuple[tuple[Batch, ...], tuple[Range, ...]]:
+    ) -> tuple[list[Batch], tuple[Range, ...]]:
         """As `batches`, of those rows that can be read; and where the others stood.
 
         Raises:
@@ -394,9 +442,9 @@ class TableLog:
         there = PlaceSet(found)
         lost = tuple(part for place in places for part in there.missing_of(place))
         if not pieces:
-            return (), lost
+            return [], lost
         rows = [as_current(piece.rows, self.table, self._renames) for piece in pieces]
-        return tuple(batches_of(self.table, pa.concat_batches(rows), found, from_source)), lost
+        return batches_of(self.table, pa.concat_batches(rows), found, from_source), lost
 
     # -- the end ------------------------------------------------------------------------------------------------
 
@@ -430,6 +478,11 @@ class TableLog:
             except OSError as error:
                 self.checkpoint_changed = True
                 log.warning("the checkpoint cannot be written", table=self.table.name, error=str(error))
+
+
+def _packed_seal(batch: Batch) -> bytes:
+    first_ns, last_ns = batch.time_range_ns()
+    return pack_seal(Seal(batch.token, batch.places, batch.rows, first_ns, last_ns))
 
 
 def _run_of(info: ServerInfo) -> str:

@@ -20,7 +20,7 @@ class Earlier:
     """What earlier runs left: so many cuts."""
 
     def __init__(self, count: int):
-        self.cuts = deque(Cut((), 0, 1, places=(Range(1, n, n + 1),)) for n in range(count))
+        self.cuts = deque(Cut([], 0, 1, places=(Range(1, n, n + 1),)) for n in range(count))
 
     async def next(self) -> Cut | None:
         await asyncio.sleep(0)
@@ -29,7 +29,7 @@ class Earlier:
 
 def cut(first: int, rows: int = 1, *, logged: bool = True, from_source: bool = False) -> Cut:
     places = (Range(7, first, first + rows),) if logged else ()
-    return Cut((), first + rows, rows, ((first, rows),), places, from_source)
+    return Cut([], first + rows, rows, ((first, rows),), places, from_source)
 
 
 async def test_what_finds_no_room_waits_on_the_log_and_joins() -> None:
@@ -61,7 +61,7 @@ async def test_what_is_not_on_the_log_waits_for_room() -> None:
     assert (await lane.next()).upto == 1
     await putting
     assert (await lane.next()).upto == 2
-    assert lane.unlogged_rows() == 2
+    assert [one.upto for one in lane.unresolved()] == [1, 2]
 
 
 async def test_new_rows_do_not_wait_for_a_backlog_and_it_drains() -> None:
@@ -121,7 +121,7 @@ async def test_a_worker_that_waits_is_woken() -> None:
     assert (await asyncio.wait_for(taking, 5)).upto == 1
     taking = asyncio.create_task(lane.next())
     await asyncio.sleep(0.01)
-    lane.recheck([Cut((), 0, 5, places=(Range(9, 0, 5),), recheck=True)])
+    lane.recheck([Cut([], 0, 5, places=(Range(9, 0, 5),), recheck=True)])
     found = await asyncio.wait_for(taking, 5)
     assert found.recheck
     lane.done(found)
@@ -155,7 +155,7 @@ def test_every_row_comes_once_and_is_resolved_in_order(
                 lane.done(one)
                 done.append(one)
             elif step == "recheck":
-                lane.recheck([Cut((), 0, 1, places=(Range(9, rechecks, rechecks + 1),), recheck=True)])
+                lane.recheck([Cut([], 0, 1, places=(Range(9, rechecks, rechecks + 1),), recheck=True)])
                 rechecks += 1
             own = sorted(
                 n
