@@ -105,6 +105,7 @@ class TableLog:
         self.written = self.checkpoint
         """The checkpoint as the disk has it."""
         self.checkpoint_changed = False
+        self._checkpoint_why = ""
         self.unlogged_rows = 0
         """Rows built since the last cut that the log did not take."""
         self.earlier: EarlierRows | None = None
@@ -477,7 +478,11 @@ class TableLog:
                 await asyncio.to_thread(self._write_newest)
             except OSError as error:
                 self.checkpoint_changed = True
-                log.warning("the checkpoint cannot be written", table=self.table.name, error=str(error))
+                if self._checkpoint_why != str(error):  # told once, not at each try
+                    self._checkpoint_why = str(error)
+                    log.warning("the checkpoint cannot be written", table=self.table.name, error=str(error))
+            else:
+                self._checkpoint_why = ""
 
 
 def _packed_seal(batch: Batch) -> bytes:
