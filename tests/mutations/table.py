@@ -352,10 +352,29 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "dead letter before confirmed",
-        (Edit("recorder/table_log.py", "        await self._letters_durable()\n", ""),),
+        (
+            Edit(
+                "recorder/table_log.py",
+                "        await self._letters_durable()\n        self._confirm(places, server)\n",
+                "        self._confirm(places, server)\n",
+            ),
+        ),
         f"{ONCE}test_a_refused_row_is_confirmed_after_its_dead_letter_is_durable[chdb]",
         "confirmed before its dead letter was durable",
         "A kill between the two leaves a row nowhere.",
+    ),
+    Mutation(
+        "dead letter before settled",
+        (
+            Edit(
+                "recorder/table_log.py",
+                "        await self._letters_durable()\n        self.resolve(places)\n",
+                "        self.resolve(places)\n",
+            ),
+        ),
+        f"{ONCE}test_a_refused_row_is_confirmed_after_its_dead_letter_is_durable[chdb]",
+        "confirmed before its dead letter was durable",
+        "The same, where what is settled at once is the refused row itself.",
     ),
     Mutation(
         "settled mark",
