@@ -299,6 +299,7 @@ class Runtime:
         if self.log_disk is not None:
             self._disk_care = Supervised("log disk", partial(self._care_for_disk, self.log_disk))
             self._disk_care.start()
+            self.board.tasks.append(self._disk_care)
         if self._logs_of is None:
             self._unread = asyncio.create_task(self._look_for_unread_logs(), name="unread logs")
 

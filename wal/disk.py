@@ -185,8 +185,8 @@ def reserve_size(wanted_bytes: int, total_bytes: int, quota_bytes: int | None) -
 
 
 def segment_size(total_bytes: int, quota_bytes: int | None) -> int:
-    """Of a segment at most. A 256th of a small disk or quota: each is taken at once, a table has two, and the one that is
-    being written is never given back.
+    """Of a segment at most. A 256th of a small disk or quota: each is taken at once, a table has two, and the one that
+    is being written is never given back.
     """
     most = min(total_bytes, total_bytes if quota_bytes is None else quota_bytes)
     return max(MIB, min(64 * MIB, most // 256))

@@ -165,8 +165,9 @@ def test_a_disk_that_fills_up_in_an_outage_costs_no_durable_row(disk: SmallDisk,
         at_level(recorder, "ok")
         wait_until(reserve.exists, "the reserve")
         wait_until(lambda: not alarm(recorder), "the end of the alarm")
-        later = put(recorder, range(10_000, 10_100))
         mend()
+        wait_until(lambda: recorder.balance()["orders"].pending == 0, "what memory held")
+        later = put(recorder, range(10_000, 10_100))
         until_all_is_in(recorder, first + 3_000 + 100)
         assert stored(recorder) == sorted([*durable, *waiting, *later])
         assert sum(count for count, _ in gaps(recorder, "full")) == shed
