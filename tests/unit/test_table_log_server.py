@@ -29,7 +29,15 @@ async def nothing() -> None:
 def log(tmp_path: pathlib.Path) -> Iterator[TableLog]:
     commit = GroupCommit(group_ms=0)
     writer = LogWriter.open(tmp_path, TABLE.name, TABLE.schema, commit=commit)
-    yield TableLog(TABLE, writer, tmp_path, pulse=Pulse(), letters_durable=nothing, batch_rows=100)
+    yield TableLog(
+        TABLE,
+        writer,
+        tmp_path,
+        pulse=Pulse(),
+        letters_durable=nothing,
+        gaps_durable=nothing,
+        batch_rows=100,
+    )
     writer.close(5)
     commit.close(5)
 
