@@ -287,7 +287,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         (
             Edit(
                 "recorder/flush_worker.py",
-                "        present: Identities = await self._persist(lambda: self._sink.look_up(batch))\n",
+                "        present: Identities = await self._persist(lambda: self._sink.look_up(part.batch))\n",
                 "        present: Identities = frozenset()\n",
             ),
         ),

@@ -101,24 +101,32 @@ def mutated(text: str, edit: Edit) -> str:
 
 
 def try_out(mutation: Mutation) -> Outcome:
-    """Take it out of a copy and run its test there.
-
-    Raises:
-        CodeMoved: there is nothing to take out.
-    """
+    """Take it out of a copy and run its test there."""
     started_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutation-") as name:
         folder = pathlib.Path(name)
         copy_code(folder, [mutation.test])
-        for edit in mutation.edits:
-            path = folder / edit.file
-            path.write_text(mutated(path.read_text(), edit))
-            for stale in path.parent.glob(f"__pycache__/{path.stem}.*.pyc"):
-                stale.unlink()  # its time and length may be those of the file as it is now
-        verdict, message = judge(
-            mutation, run(folder, [mutation.test], {edit.file for edit in mutation.edits})
-        )
+        try:
+            take_out(folder, mutation)
+        except CodeMoved as error:
+            verdict, message = Verdict.FAILED_OTHERWISE, str(error)
+        else:
+            report = run(folder, [mutation.test], {edit.file for edit in mutation.edits})
+            verdict, message = judge(mutation, report)
     return Outcome(mutation, verdict, message, time.monotonic() - started_s)
+
+
+def take_out(folder: pathlib.Path, mutation: Mutation) -> None:
+    """Change the copy in a folder.
+
+    Raises:
+        CodeMoved: there is nothing to take out.
+    """
+    for edit in mutation.edits:
+        path = folder / edit.file
+        path.write_text(mutated(path.read_text(), edit))
+        for stale in path.parent.glob(f"__pycache__/{path.stem}.*.pyc"):
+            stale.unlink()  # its time and length may be those of the file as it is now
 
 
 def baseline(tests: Collection[str]) -> dict[str, str]:
