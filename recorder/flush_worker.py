@@ -294,8 +294,9 @@ class FlushWorker:
 
     async def _take_up(self, part: _Part) -> None:
         """Ask the table what it has of a part that was sent, and say what comes next for the rest."""
-        present: Identities = await self._persist(lambda: self._sink.look_up(part.batch))
-        batch = part.batch  # it may have got its places meanwhile
+        batch = part.batch
+        present: Identities = await self._persist(lambda: self._sink.look_up(batch))
+        batch = part.batch  # the same rows, which may have got their places meanwhile
         verdict = judge(batch, present, self._policy.partition)
         if verdict.partly:
             # No insert of ours does that, so a person must look.
