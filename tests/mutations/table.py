@@ -287,8 +287,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         (
             Edit(
                 "recorder/flush_worker.py",
-                "        present: Identities = await self._persist(lambda: self._sink.look_up(part.batch))\n",
-                "        present: Identities = frozenset()\n",
+                "        verdict = judge(batch, present, self._policy.partition)\n",
+                "        verdict = judge(batch, frozenset(), self._policy.partition)\n",
             ),
         ),
         f"{ONCE}test_what_the_table_has_is_not_sent_again[chdb]",
