@@ -25,7 +25,7 @@ from typing import Any
 import msgspec
 import pandas as pd  # noqa: F401 - imported late by pyarrow, which takes each process long
 
-from recorder import Recorder, Settings, runtime
+from recorder import Recorder, Settings, log_setup, runtime
 from recorder.sink import chdb, http  # noqa: F401 - imported late by the recorder
 from recorder.sink.base import Sink
 from wal.options import LogOptions
@@ -117,9 +117,9 @@ async def ask(sink: Sink, sql: str) -> list[tuple[int, int, int]]:
 def live(run: Run, marks: Marks, tell: int) -> dict[str, Any]:
     """Of a forked process: its life."""
     # Small segments and quick care: rotations, checkpoints and purges come often.
-    runtime.LOG_CARE_S = 0.03
-    runtime.LogOptions = functools.partial(  # type: ignore[misc, assignment]
-        LogOptions, segment_bytes_min=16_384, segment_bytes_max=32_768
+    vars(runtime)["LOG_CARE_S"] = 0.03
+    vars(log_setup)["LogOptions"] = functools.partial(
+        LogOptions, segment_bytes_min=16_384, segment_bytes_max=32_768, codec=None
     )
     step = STEPS[run.step] if run.step else None
     killer = Killer(marks, step, run.nth, lambda: os.write(tell, KILL_ME))
