@@ -263,7 +263,8 @@ class Settings(BaseSettings):
         default=0.9, description="Share from which on only critical tables write to the log."
     )
     wal_quota_bytes: Annotated[int, BeforeValidator(byte_count), Field(ge=268_435_456)] | None = Field(
-        default=None, description="What the log may take in all, at least 256 MiB; unset means as much as its disk has."
+        default=None,
+        description="What the log may take in all, at least 256 MiB; unset means as much as its disk has.",
     )
     wal_reserve_bytes: Annotated[int, BeforeValidator(byte_count), Field(ge=0)] = Field(
         default=64 * 1024 * 1024,
