@@ -51,16 +51,28 @@ def without(batch: Batch, present: Identities) -> Batch | None:
 
     What is left is a new batch with a token of its own; None if nothing is.
     """
-    keep = np.ones(batch.rows, dtype=bool)
-    seen: set[tuple[int, int]] = set()
-    for position, identity in enumerate(batch.identities()):
-        keep[position] = identity not in present and identity not in seen
-        seen.add(identity)
+    keep = _named_first(batch)
+    if present:
+        keep &= np.fromiter(
+            (identity not in present for identity in batch.identities()), dtype=bool, count=batch.rows
+        )
     if keep.all():
         return batch
     if not keep.any():
         return None
     return batch.only(keep).renamed()
+
+
+def _named_first(batch: Batch) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Which rows are the first of their identity."""
+    logs, seqs = np.asarray(batch.data["_log"]), np.asarray(batch.data["_seq"])
+    keep = np.ones(batch.rows, dtype=bool)
+    same_log = logs[1:] == logs[:-1]
+    if not (same_log & (seqs[1:] > seqs[:-1])).all():
+        order = np.lexsort((seqs, logs))  # stable: of equals the first comes first
+        again = (logs[order[1:]] == logs[order[:-1]]) & (seqs[order[1:]] == seqs[order[:-1]])
+        keep[order[1:][again]] = False
+    return keep
 
 
 def halves(batch: Batch) -> tuple[Batch, Batch]:
