@@ -60,6 +60,10 @@ class Cut:
     """Of a batch that an earlier run had sealed: look up first, and send under its token."""
     recheck: bool = False
     """Its rows were in the database before it restarted, and are counted: only what it lost is put back."""
+    partly: tuple[Range, ...] = ()
+    """Where some of its rows stand, the log not having taken all: `places` is empty then. Done with when the cut is."""
+    server: str | None = None
+    """Which run of the server its first batch went to."""
     done: bool = False
     stand: Stand = field(default_factory=lambda: Stand(0))
     """Of a table that spills: since when its rows are on the log."""

@@ -361,14 +361,19 @@ class TablePipeline(TableAccount):
             if self.wal is not None:
                 cut.stand = self.wal.stand(cut.upto, self.resolved_upto)
             return cut
-        places = self._logged.take_places()
-        if sum(place.rows for place in places) != rows:
-            places = ()  # it does not have all of them; those that it has the next run looks up
+        places, missing = self._logged.take_places()
+        partly = tuple[Range, ...]()
+        if missing or sum(place.rows for place in places) != rows:
+            # It does not have all of them. Those that it has the next run looks up, if this one does not get them in;
+            # if it does, they are done: else no later segment could ever be purged.
+            if sum(place.rows for place in places) + missing == rows:
+                partly = places
+            places = ()
         start, placed = 0, []
         for batch in batches:
             placed.append(replace(batch, places=cut_places(places, start, start + batch.rows)))
             start += batch.rows
-        return Cut(placed, self._drained_upto, rows, accepted, places, from_source)
+        return Cut(placed, self._drained_upto, rows, accepted, places, from_source, partly=partly)
 
     async def _rest(self, now_ns: int, *, busy: bool) -> None:
         """Sleep until rows come or what was built is due.
@@ -430,9 +435,13 @@ class TablePipeline(TableAccount):
             cut = self._current
             if cut.on_log_alone:
                 cut.batches = await self._read_back(cut)
+            if self.wal is not None and cut.server is None:
+                cut.server = self.wal.server
             while cut.batches:
                 await self._flush_batch(cut.batches[0], cut)
                 del cut.batches[0]
+            if self.wal is not None and cut.partly:
+                self.wal.confirm(cut.partly, cut.server or "", letters=True)
             self._current = None
             self._lane.done(cut)
             now_ns = time.monotonic_ns()

@@ -206,11 +206,11 @@ class TableLog:
         self._line.append(Stand(upto))
         return self._line[-1]
 
-    def take_places(self) -> tuple[Range, ...]:
-        """Where all rows stand that were appended since the last time; nowhere, if it did not take all of them."""
+    def take_places(self) -> tuple[tuple[Range, ...], int]:
+        """Where rows stand that were appended since the last time; and how many it did not take."""
         places, self._places = tuple(self._places), []
         missing, self.unlogged_rows = self.unlogged_rows, 0
-        return () if missing else places
+        return places, missing
 
     def durable_upto(self, resolved_upto: int) -> int:
         """All rows up to this queue position are on disk, or resolved."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from recorder import Recorder, Settings, SourceRow
 from recorder.errors import LogInUse
 from recorder.sink.base import ServerInfo
 from recorder.sink.errors import HoldError, SinkUnavailable
+from wal.places import Range
 
 AWAY = SinkUnavailable("connection refused")
 GONE = HoldError("no such table", code=60)
@@ -101,6 +103,27 @@ def test_an_outage_leaves_memory_to_the_log(settings: Settings) -> None:
         assert (balance.received, balance.inserted, balance.shed) == (20_000, 20_000, 0)
         put(recorder, range(20_000, 20_001))
         recorder.flush(WAIT_S)
+
+
+def test_rows_of_a_batch_that_the_log_took_in_part_are_done_with_it(
+    backend: Backend, database: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A moment without room leaves no hole in the checkpoint: no later segment would be purged while it runs."""
+    lingers = {"linger_ms": 300, "linger_max_ms": 300}
+    settings = settings_for(backend, database, tmp_path, tables={"orders": lingers})
+    with Recorder(settings) as recorder:
+        wal = recorder._life.running()[0].pipelines["orders"].wal
+        assert wal is not None
+        taken, slices = wal._taken, itertools.count(1)
+        monkeypatch.setattr(wal, "_taken", lambda rows: None if next(slices) == 2 else taken(rows))
+        put(recorder, range(1_000))
+        recorder.flush(WAIT_S)
+        logged = wal.writer.stats().rows_appended
+        assert 0 < wal.refused_rows < 1_000
+        assert logged == 1_000 - wal.refused_rows
+        whole = Range(wal.writer.epoch, 0, logged)
+        wait_until(lambda: wal.checkpoint.done().covers(whole), "what the log has of them")
+        assert ids(recorder) == names(range(1_000))
 
 
 def test_a_lost_answer_is_looked_up_by_the_next_run(settings: Settings) -> None:
