@@ -1,8 +1,8 @@
 """What a table's builder has cut for its worker, in two lanes: what memory holds, and what stands on the log alone.
 
 Cuts come in the order of their rows. While there is room they wait in memory. Where there is none and all of a cut's
-rows are on the table's log, its rows leave memory and it waits as a number of places; else whoever brings it waits for
-room, and the queue behind it fills up to its bounds.
+rows are on the table's log, and can be read there, its rows leave memory and it waits as a number of places; else
+whoever brings it waits for room, and the queue behind it fills up to its bounds.
 
 The worker gets what is in memory first, so that rows flow again as soon as the database does; after each of those one
 of the backlog, so that it drains as well. The backlog is in order, and what is older than all of it goes before it.
@@ -107,6 +107,8 @@ class Lane:
     pulse: Pulse
     """Beats when rows were resolved."""
     earlier: Earlier | None = None
+    readable: Callable[[Sequence[Range]], bool] = lambda _: True
+    """Whether the log can give rows back that it has taken: they may be in its memory still, and its disk gone."""
     _memory: Channel[Cut] = field(default_factory=lambda: Channel(ROOM))
     _backlog: deque[Cut] = field(default_factory=deque)
     _under_way: deque[Cut] = field(default_factory=deque)
@@ -157,6 +159,8 @@ class Lane:
         self._under_way.append(cut)
         while on_log is not None and not on_log(cut) and self.full:
             await self._room_within(ROOM_LOOK_S)
+        while self.full and _on_log(cut) and not self.readable(cut.places):
+            await self._room_within(ROOM_LOOK_S)
         if self._memory.full() and _on_log(cut):
             self._under_way.pop()
             light = cut.let_go()
@@ -190,8 +194,11 @@ class Lane:
                 self._from_backlog = not self._before_backlog(cut)
                 return cut
             self._arrived.clear()
-            if self._memory.empty() and not self._backlog:
-                await self._arrived.wait()
+            if self._memory.empty():
+                # What is left of the backlog cannot be read now.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(ROOM_LOOK_S if self._backlog else None):
+                        await self._arrived.wait()
 
     def _backlogs_turn(self) -> bool:
         if self._head is None or (self._from_backlog and not self._before_backlog(self._head)):
@@ -208,7 +215,9 @@ class Lane:
             if (cut := await self.earlier.next()) is not None:
                 return cut
             self.earlier = None
-        return self._backlog.popleft() if self._backlog else None
+        if self._backlog and self.readable(self._backlog[0].places):
+            return self._backlog.popleft()
+        return None
 
     def done(self, cut: Cut) -> None:
         """All rows of a cut are resolved."""

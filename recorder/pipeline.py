@@ -97,6 +97,8 @@ class TablePipeline(TableAccount):
         self._sealed_upto = 0
         self._pulse = Pulse() if wal is None else wal.pulse
         self._lane = Lane(policy.batch_rows, self._pulse)
+        if wal is not None:
+            self._lane.readable = wal.readable
         self._spill = Spill(wal, self._lane, queue) if wal is not None and not wal.always else None
         self._logged = wal if wal is not None and wal.always else None
         """The log that rows go to as they are built."""

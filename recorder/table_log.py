@@ -408,6 +408,13 @@ class TableLog:
             self.checkpoint = self.checkpoint.forget(gone)
             self.checkpoint_changed = True
 
+    def readable(self, places: Sequence[Range]) -> bool:
+        """Whether rows that it took can be read back now: of this run, once they are in a file that is none too bad."""
+        if not places or places[-1].epoch != self.writer.epoch:
+            return True
+        stats, stop = self.writer.stats(), places[-1].stop
+        return stats.rows_synced >= stop or (stats.rows_written >= stop and not stats.recovering)
+
     async def batches(self, places: Sequence[Range], from_source: bool) -> list[Batch]:
         """Rows that stand on the log alone, as batches.
 

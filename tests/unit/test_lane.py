@@ -64,6 +64,31 @@ async def test_what_is_not_on_the_log_waits_for_room() -> None:
     assert [one.upto for one in lane.unresolved()] == [1, 2]
 
 
+async def test_what_the_log_cannot_give_back_stays_in_memory_and_keeps_no_others_waiting() -> None:
+    """Its disk is gone: what left memory before waits until that is back, what comes goes on from memory."""
+    lane = Lane(batch_rows=1, pulse=Pulse())
+    await lane.put(cut(0))
+    await lane.put(cut(1))
+    lane.readable = lambda places: False
+    taken = [(await lane.next()).upto]
+    for n in range(2, 5):
+        await lane.put(cut(n))
+        taken.append((await lane.next()).upto)
+    assert taken == [1, 3, 4, 5]
+    await lane.put(cut(5))
+    putting = asyncio.create_task(lane.put(cut(6)))
+    await asyncio.sleep(0.05)
+    assert not putting.done(), "its rows left memory, and are nowhere else"
+    assert (await lane.next()).upto == 6
+    await putting
+    assert (await lane.next()).upto == 7
+    waiting = asyncio.create_task(lane.next())
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    lane.readable = lambda places: True
+    assert (await waiting).upto == 2
+
+
 async def test_new_rows_do_not_wait_for_a_backlog_and_it_drains() -> None:
     """Turn by turn, memory first, and before both what is older than the backlog."""
     lane = Lane(batch_rows=1, pulse=Pulse())
