@@ -222,6 +222,13 @@ class FlushWorker:
                         self._events.found(part.batch, len(present))
         return sum(part.batch.rows for part in sent)
 
+    async def present(self, batch: Batch) -> Identities:
+        """Which of a batch's rows the table has, asked until it says so. Not while a flush is under way."""
+        present = await self._persist(lambda: self._sink.look_up(batch))
+        if not self._unfit:
+            self._set(WorkerState.FLOWING, "")
+        return present
+
     def began(self, batch: Batch) -> bool:
         """Whether this is the batch that it was given last."""
         return batch is self._batch

@@ -29,10 +29,10 @@ class EarlierRows:
         replay: Replay,
         *,
         renames: Renames,
-        left: Callable[[int, str], None],
+        left: Callable[[Sequence[Range], str], None],
         ended: Callable[[Sequence[Range]], None],
     ):
-        """`left` is told of rows that stay on the log, and why; `ended`, once, what could not be read after all."""
+        """`left` is told where rows stay on the log, and why; `ended`, once, what could not be read after all."""
         self._table = table
         self._renames = renames
         self._left = left
@@ -72,7 +72,7 @@ class EarlierRows:
             try:
                 return self._cut(as_current(found.rows, self._table, self._renames), found)
             except OlderRows as error:
-                self._left(found.rows.num_rows, str(error))
+                self._left(found.ranges, str(error))
 
     def _read(self) -> asyncio.Task[ReplayBatch | None]:
         return asyncio.create_task(asyncio.to_thread(next, self._batches, None))

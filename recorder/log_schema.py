@@ -18,6 +18,9 @@ from schemas.table import Table
 class OlderRows(ValueError):  # noqa: N818 - says what they are
     """Rows of another schema that are no rows of the table now."""
 
+    logged: pa.RecordBatch | None = None
+    """Those rows as they were logged, where one can ask for them by their identities all the same."""
+
 
 def as_current(data: pa.RecordBatch, table: Table, renames: Renames = ()) -> pa.RecordBatch:
     """The same rows with the table's columns, in its order.

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from recorder.account import PipelineObserver, TableAccount
@@ -251,7 +252,7 @@ class TablePipeline(TableAccount):
             done=self._taken_up
             and wal.earlier is None
             and idle
-            and all(one.server == wal.server for one in confirmed),
+            and all(one.server == wal.server or wal.left.covers(one.range) for one in confirmed),
             why=self.why_held
             or "; ".join(filter(None, (task.trouble() for task in self.supervised)))
             or (self.last_error if self.state is WorkerState.RETRYING else ""),
@@ -459,8 +460,24 @@ class TablePipeline(TableAccount):
             except LookupError as error:
                 return await self._rescued(cut, error)
         except OlderRows as error:  # of an earlier version, confirmed, and to be looked up again
-            self.wal.leave(cut.rows, str(error))
+            if left := await self._not_there(cut, error):
+                self.wal.leave(left, str(error))
             return []
+
+    async def _not_there(self, cut: Cut, older: OlderRows) -> Sequence[Range]:
+        """Of rows that were confirmed, and cannot be sent any more, those that the table has not. The others are
+        confirmed by the server that is there now: they need not be sent.
+        """
+        assert self.wal is not None
+        assert self._worker is not None
+        if older.logged is None or not cut.recheck:
+            return cut.places
+        server = self.wal.server
+        batch = Batch(self.table.name, older.logged, time.monotonic_ns(), True, places=cut.places)
+        present = await self._worker.present(batch)
+        there = np.fromiter((one in present for one in batch.identities()), dtype=bool, count=batch.rows)
+        self.wal.confirm(batch.only(there).places, server, letters=False)
+        return batch.only(~there).places
 
     async def _rescued(self, cut: Cut, error: LookupError) -> list[Batch]:
         """Of rows that stood on the log alone some cannot be had any more: nobody has them. The others."""
@@ -578,7 +595,7 @@ class TablePipeline(TableAccount):
         """
         wal = self.wal
         assert wal is not None
-        lost = self._lane.drop(gone)
+        lost = self._lane.drop(gone) + wal.drop_left(gone)
         if gone.epoch != wal.writer.epoch and not self._taken_up:
             lost = wal.checkpoint.done().missing_of(gone)
             self.replayed(sum(one.rows for one in lost))

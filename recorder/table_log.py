@@ -28,7 +28,7 @@ from recorder.log_cursor import Cursor
 from recorder.log_earlier import EarlierRows, batches_of
 from recorder.log_losses import Loss, losses
 from recorder.log_rescue import rescue
-from recorder.log_schema import as_current
+from recorder.log_schema import OlderRows, as_current
 from recorder.pulse import Pulse
 from recorder.sink.base import ServerInfo
 from recorder.sink.uptime import START_TOLERANCE_S
@@ -115,7 +115,7 @@ class TableLog:
         """Rows that the log did not take."""
         self.refused_why = ""
         """Why it does not take any now."""
-        self.left_rows = 0
+        self.left = PlaceSet()
         """Rows of earlier runs that are no rows of the table now, and stay on the log."""
         self.left_why = ""
         """Why they do."""
@@ -360,9 +360,14 @@ class TableLog:
         self.earlier = EarlierRows(self.table, replay, renames=self._renames, left=self.leave, ended=ended)
         return self.earlier
 
-    def leave(self, rows: int, why: str) -> None:
+    @property
+    def left_rows(self) -> int:
+        """How many rows are left."""
+        return self.left.rows
+
+    def leave(self, places: Sequence[Range], why: str) -> None:
         """Rows stay on the log, for whoever can send them."""
-        self.left_rows += rows
+        rows = sum(map(self.left.add, places))
         if why != self.left_why:
             self.left_why = why
             log.critical("rows of an earlier run stay on the log", table=self.table.name, rows=rows, why=why)
@@ -395,6 +400,13 @@ class TableLog:
         # A recorder that is killed before says it again.
         await self._gaps_durable()
         self.resolve(places)
+
+    def drop_left(self, gone: Range) -> list[Range]:
+        """The log has these no more: which of the rows that stayed on it nobody had, and nobody will send now."""
+        done = self.checkpoint.done()
+        lost = [part for left in self.left.common_of(gone) for part in done.missing_of(left)]
+        self.left.remove(gone)
+        return lost
 
     def resolve(self, ranges: Sequence[Range]) -> None:
         """Nobody sends these any more."""
@@ -434,7 +446,12 @@ class TableLog:
         except LookupError:
             self._cursor = None
             raise
-        data = as_current(pa.concat_batches(parts), self.table, self._renames)
+        logged = pa.concat_batches(parts)
+        try:
+            data = as_current(logged, self.table, self._renames)
+        except OlderRows as error:
+            error.logged = logged
+            raise
         return batches_of(self.table, data, places, from_source)
 
     async def rescue(

@@ -5,6 +5,7 @@ its values under the names of now; no table is held for longer than it must be.
 from __future__ import annotations
 
 import pathlib
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from harness.faulty_sink import Fail
 from harness.recorders import WAIT_S, faulty, rows, settings_for, wait_until
 
 from recorder import Recorder, Settings
+from recorder.sink.base import ServerInfo
 from recorder.sink.errors import SinkUnavailable
 from schemas.columns import Name, TimeNs, UInt32, UInt64
 from schemas.core.tables import PACK as CORE
@@ -24,6 +26,8 @@ from schemas.table import Row, table
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
+
+    from recorder.runtime import Runtime
 
 AWAY = SinkUnavailable("connection refused")
 POLICY = TablePolicy(
@@ -186,9 +190,35 @@ def test_rows_that_are_none_now_stay_on_the_log_and_cost_no_others(
     with Recorder(settings, packs=first) as recorder:
         wait_until(lambda: recorder.balance()["things"].inserted == 20)
         assert there(recorder, "ticker") == [*expected(range(20)), (100, ""), (101, "")]
-    with Recorder(settings, packs=fewer) as recorder:
+    sink = faulty(settings)
+    sink.server_info = ServerInfo("26.1", "11111111-1111-1111-1111-111111111111", 1)
+    with Recorder(settings, sink=sink, packs=fewer) as recorder:
         recorder.flush(WAIT_S)
         assert recorder.balance()["things"].received == 0
+        # The database was started anew: what was confirmed is asked for, though it cannot be sent any more.
+        wait_until(lambda: recorder.earlier()["things"].done, "the look-up")
+        assert recorder.earlier()["things"].kept == 0, "the table has them"
+
+
+def test_rows_that_stay_on_the_log_are_counted_when_they_are_dropped(
+    settings: Settings, tmp_path: pathlib.Path
+) -> None:
+    """They are the oldest, so the first that `drop_oldest` takes: shed, and not pending for ever."""
+    create = CREATE.replace("ticker LowCardinality(String)", "ticker LowCardinality(String) DEFAULT ''")
+    leave(settings, packs(tmp_path, Old, create), range(20), "ticker")
+    with Recorder(settings, packs=packs(tmp_path, Fewer, create)) as recorder:
+        wait_until(lambda: recorder.earlier()["things"].kept == 20)
+
+        def drop(runtime: Runtime) -> int:
+            pipeline = runtime.pipelines["things"]
+            assert pipeline.wal is not None
+            (place,) = pipeline.wal.left
+            return pipeline.drop_logged(place, "log segment 1", time.monotonic_ns())
+
+        assert recorder._life.ask(drop) == 20
+        balance = recorder.balance()["things"]
+        assert (balance.received, balance.shed, balance.pending, balance.exact) == (20, 20, 0, True)
+        assert recorder.earlier()["things"].kept == 0
 
 
 def test_an_old_and_a_new_recorder_record_side_by_side(
