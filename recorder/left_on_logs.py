@@ -17,6 +17,7 @@ from wal.checkpoint import CheckpointFile
 from wal.damage import Damage
 from wal.reader import LogReader
 from wal.replay import Replay
+from wal.segment import listable
 
 FOLDER = "wal"
 """Under the data folder: the logs, one a table."""
@@ -56,7 +57,9 @@ def left_on_logs(
         {path.name for root in roots if root.is_dir() for path in root.iterdir() if path.is_dir()}
     ):
         folders = [root / name for root in roots]
-        if name not in besides and names.segments(folders):
+        # On a disk's own folder there are such that are not ours to look into (lost+found); a log of ours is told of.
+        there, unlistable = listable(folders)
+        if name not in besides and (names.segments(there) or (unlistable and name in tables)):
             found[name] = _left(name, folders, tables.get(name))
     return found
 

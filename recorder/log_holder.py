@@ -16,7 +16,7 @@ from wal import names
 from wal.damage import Damage, Harm
 from wal.errors import FormatError
 from wal.frames import Hole
-from wal.segment import Segment
+from wal.segment import Segment, listable
 
 LOCKS = Path("/proc/locks")
 _TEXT_BYTES = 1_024
@@ -49,7 +49,7 @@ def holder(folder: Path) -> str | None:
 def torn_tail(folders: Sequence[Path]) -> list[Damage]:
     """What is unfinished at the end of a log that nobody writes. Readers take it for what is being written, and are
     silent about it; whoever wants all of a dead log must know."""
-    segments = names.segments(folders)
+    segments = names.segments(listable(folders)[0])
     if not segments or holder(folders[0]) is not None:
         return []
     path = segments[-1][1]

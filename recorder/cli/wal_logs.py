@@ -107,7 +107,9 @@ def _is_log(path: Path) -> bool:
     if not path.is_dir():
         return False
     own = (path / names.LOCK, path / names.CHECKPOINT)
-    return bool(names.segments([path]) or names.broken([path])) or any(one.is_file() for one in own)
+    with contextlib.suppress(PermissionError):  # such as lost+found, on a disk's own folder
+        return bool(names.segments([path]) or names.broken([path])) or any(one.is_file() for one in own)
+    return False
 
 
 def place_options(function: F) -> F:

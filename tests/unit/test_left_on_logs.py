@@ -35,3 +35,14 @@ def test_logs_that_are_named_are_not_looked_at(tmp_path: pathlib.Path) -> None:
     for name in ("fills", "orders"):
         make_segment(tmp_path / "wal" / name, 1, [10], name=name)
     assert list(left_on_logs(tmp_path, {}, besides={"fills"})) == ["orders"]
+
+
+def test_a_folder_that_cannot_be_listed_hides_no_other(tmp_path: pathlib.Path) -> None:
+    """Neither the first folder of the logs, gone with its disk, nor what is no log beside those in the second (such as
+    lost+found)."""
+    second = tmp_path / "second"
+    make_segment(second / "fills", 1, [10])
+    (tmp_path / "wal").write_bytes(b"no folder")
+    assert {name: one.rows for name, one in left_on_logs(tmp_path, {}, second=second).items()} == {
+        "fills": 10
+    }
