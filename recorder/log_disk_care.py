@@ -29,6 +29,7 @@ from wal.disk import (
     again_bytes,
     judge,
     minutes_of,
+    reserve_fits,
     reserve_size,
     space_of,
 )
@@ -181,12 +182,16 @@ class LogDiskCare:
         wanted = reserve_size(self._reserve_bytes, total, self._quota_bytes)
         has = reserve.nbytes
         if has and disk.judged.level >= Level.RESERVE:
-            disk.freed = reserve.free() > 0
+            disk.freed = reserve.free() > 0 and wanted > 0  # else it is never there again
             log.warning("the reserve is freed", folder=str(disk.folder), freed_bytes=has)
             disk.free_bytes = space_of(disk.folder)[1]
             disk.judged = judge(self._use(disk, total), disk.limits, disk.judged.level)
             self._nudge()
-        elif has < wanted and disk.judged.room_bytes - has >= 2 * wanted and reserve.make(wanted):
+        elif (
+            has < wanted
+            and reserve_fits(disk.judged.room_bytes - has, wanted, again_bytes(total, self._quota_bytes))
+            and reserve.make(wanted)
+        ):
             if disk.freed:
                 log.info("the reserve is there again", folder=str(disk.folder))
             disk.freed = False

@@ -184,6 +184,13 @@ def reserve_size(wanted_bytes: int, total_bytes: int, quota_bytes: int | None) -
     return min(wanted_bytes, total_bytes // 16, wanted_bytes if quota_bytes is None else quota_bytes // 8)
 
 
+def reserve_fits(room_bytes: int, wanted_bytes: int, again: int) -> bool:
+    """Whether there is room to make a reserve, or to make it anew, such that it is not freed at the next look: `again`
+    is that of `again_bytes`.
+    """
+    return room_bytes >= wanted_bytes + max(wanted_bytes, again)
+
+
 def segment_size(total_bytes: int, quota_bytes: int | None) -> int:
     """Of a segment at most. A 256th of a small disk or quota: each is taken at once, a table has two, and the one that
     is being written is never given back.

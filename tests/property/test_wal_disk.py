@@ -20,7 +20,9 @@ from wal.disk import (
     Level,
     Rate,
     Reserve,
+    again_bytes,
     judge,
+    reserve_fits,
     reserve_size,
     segment_size,
     space_of,
@@ -180,6 +182,17 @@ def test_reserve_and_segments_are_small_where_the_disk_is(total: int, wanted: in
     most = min(total, total if quota is None else quota)
     assert reserve_size(wanted, total, quota) <= min(wanted, most // 8 if quota else total // 16)
     assert MIB <= segment_size(total, quota) <= max(MIB, most // 256)
+
+
+@given(st.integers(1, 1 << 26), st.integers(0, 1 << 27))
+def test_a_reserve_that_is_made_anew_is_not_freed_at_the_next_look(size: int, room: int) -> None:
+    """However small it is: what is left beside it is as much as it takes to leave the level."""
+    total = 1 << 50
+    use = DiskUse(
+        total_bytes=total, free_bytes=KEEP_FREE_BYTES + room - size, log_bytes=0, reserve_bytes=size
+    )
+    fits = reserve_fits(room, size, again_bytes(total, None))
+    assert not fits or judge(use, DiskLimits(), Level.RESERVE).level < Level.RESERVE
 
 
 def test_a_reserve_takes_its_place_and_gives_it_back(tmp_path: pathlib.Path) -> None:
