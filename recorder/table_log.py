@@ -34,13 +34,13 @@ from recorder.sink.base import ServerInfo
 from recorder.sink.uptime import START_TOLERANCE_S
 from schemas.renames import Renames
 from schemas.table import Table
-from wal.checkpoint import CheckpointFile
+from wal.checkpoint import Checkpoint, CheckpointFile
 from wal.damage import Damage, Harm
 from wal.errors import LogFull, WalError
 from wal.places import PlaceSet, Range
 from wal.reader import LogReader
 from wal.replay import Replay
-from wal.seals import Seal, pack_seal, pack_void
+from wal.seals import Json, Seal, pack_seal, pack_void
 from wal.writer import LogWriter
 
 log = get_logger("recorder.log")
@@ -59,6 +59,8 @@ LAST = 2**63
 REPLAY_ROWS = 100_000
 """Of a batch of what earlier runs left, where no seal says how many: what each insert costs is paid for fewer of them,
 and live rows, who go between two, wait for a fraction of a second."""
+NO_FILE = "lost for want of their files"
+"""The checkpoint's note of rows that were counted as lost since no file had them: a folder may come back."""
 SPILL_BYTES = 4 * 1_048_576
 """About what a batch is put on the log in at once: all of it may be more than may wait to be written."""
 
@@ -101,10 +103,11 @@ class TableLog:
         self.server = ""
         """Which server, and which run of it, inserts go to, as the checkpoint has it; empty until it is known."""
         self._file = CheckpointFile(folder)
-        self.checkpoint, damage = self._file.read()
+        read, damage = self._file.read()
+        self.checkpoint = self._taken_back(read)
         self.written = self.checkpoint
-        """The checkpoint as the disk has it."""
-        self.checkpoint_changed = False
+        """The checkpoint as the disk has it, or as far as it may be purged by."""
+        self.checkpoint_changed = self.checkpoint is not read
         self._checkpoint_why = ""
         self.unlogged_rows = 0
         """Rows built since the last cut that the log did not take."""
@@ -138,6 +141,19 @@ class TableLog:
         self._writing = threading.Lock()
         self._told = set[tuple[Harm, str, int, int]]()
         self._tell((*writer.recovered.damage, *([damage] if damage else [])))
+
+    def _taken_back(self, checkpoint: Checkpoint) -> Checkpoint:
+        """Without what was lost for want of its files, and has them again: it is sent after all."""
+        noted, back = _noted(checkpoint), list[Range]()
+        for state in self.writer.recovered.segments:
+            back += noted.common_of(Range(state.preamble.epoch, state.preamble.first, state.stop))
+        if not back:
+            return checkpoint
+        log.warning("rows that were told as lost are there again", table=self.table.name,
+                    rows=sum(one.rows for one in back))  # fmt: skip
+        for one in back:
+            noted.remove(one)
+        return checkpoint.reopen(back).note(_note(noted))
 
     # -- rows in ------------------------------------------------------------------------------------------------
 
@@ -400,6 +416,13 @@ class TableLog:
         # A recorder that is killed before says it again.
         await self._gaps_durable()
         self.resolve(places)
+        held = PlaceSet(
+            Range(one.preamble.epoch, one.preamble.first, one.stop) for one in self.writer.segments()
+        )
+        if absent := [part for place in places for part in held.missing_of(place)]:
+            noted = _noted(self.checkpoint)
+            noted.update(absent)
+            self.checkpoint = self.checkpoint.note(_note(noted))
 
     def drop_left(self, gone: Range) -> list[Range]:
         """The log has these no more: which of the rows that stayed on it nobody had, and nobody will send now."""
@@ -512,6 +535,18 @@ class TableLog:
 def _packed_seal(batch: Batch) -> bytes:
     first_ns, last_ns = batch.time_range_ns()
     return pack_seal(Seal(batch.token, batch.places, batch.rows, first_ns, last_ns))
+
+
+def _noted(checkpoint: Checkpoint) -> PlaceSet:
+    """What was lost for want of its files."""
+    noted = checkpoint.notes.get(NO_FILE)
+    if not isinstance(noted, list):
+        return PlaceSet()
+    return PlaceSet(Range(int(epoch, 16), first, stop) for epoch, first, stop in noted)
+
+
+def _note(lost: PlaceSet) -> dict[str, Json]:
+    return {NO_FILE: [[f"{one.epoch:016x}", one.first, one.stop] for one in lost]}
 
 
 def _run_of(info: ServerInfo) -> str:
