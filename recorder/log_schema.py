@@ -57,7 +57,7 @@ def _cast(found: pa.Array, field: pa.Field, table: Table) -> pa.Array:
     try:
         cast = found.cast(field.type)
         # A decimal loses digits on its way to a float, and pyarrow does not say so.
-        same = cast.cast(found.type).equals(found)
+        same = _bits(cast.cast(found.type)).equals(_bits(found))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise _refused(table, f"column {field.name} as {found.type}: {error}") from None
     if not same:
@@ -65,8 +65,16 @@ def _cast(found: pa.Array, field: pa.Field, table: Table) -> pa.Array:
     return cast
 
 
+def _bits(values: pa.Array) -> pa.Array:
+    """Floats as the integers they look like: a NaN equals none."""
+    if not pa.types.is_floating(values.type):
+        return values
+    return values.view({16: pa.uint16(), 32: pa.uint32(), 64: pa.uint64()}[values.type.bit_width])
+
+
 def _refused(table: Table, what: str) -> OlderRows:
     return OlderRows(
         f"{table.name}: the log has rows of another version with {what}; start that version once more, while the "
-        f"table fits it, to send them; or take them out: recorder wal export {table.name}"
+        f"table fits it, to send them; or keep them elsewhere (recorder wal export {table.name}) and let the log go of "
+        f"them (recorder wal drop {table.name} --upto … --even-unsettled): it is not purged while they are there"
     )

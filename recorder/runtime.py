@@ -296,6 +296,7 @@ class Runtime:
         if self.logs is not None:
             self._log_care = Supervised("log care", partial(self._care_for_logs, self.logs))
             self._log_care.start()
+            self.board.tasks.append(self._log_care)
         if self.log_disk is not None:
             self._disk_care = Supervised("log disk", partial(self._care_for_disk, self.log_disk))
             self._disk_care.start()

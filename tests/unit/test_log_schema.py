@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pyarrow as pa
 import pytest
 
 from recorder.log_schema import OlderRows, as_current
 from schemas.core.tables import PACK
+from schemas.table import Table
 
 TABLE = PACK.table("fills")
 
@@ -79,29 +82,40 @@ def test_a_value_that_must_be_there_is_not_made_up() -> None:
         as_current(data.set_column(at, pa.field("symbol", pa.string()), pa.array(["x", None])), TABLE)
 
 
+def with_a_float(value: pa.Array) -> tuple[pa.RecordBatch, Table, str]:
+    """A row of a table with a Float64 column, in which this stands; the table, and the column's name."""
+    dense = next(t for t in PACK.tables if any(pa.types.is_float64(f.type) for f in t.schema))
+    name = next(f.name for f in dense.schema if pa.types.is_float64(f.type))
+    columns = [
+        pa.array([None], f.type)
+        if f.nullable
+        else pa.array([b"1"] if pa.types.is_binary(f.type) else ["1"]).cast(f.type)
+        if pa.types.is_string(f.type) or pa.types.is_binary(f.type)
+        else pa.array([[]], f.type)
+        if pa.types.is_nested(f.type)
+        else pa.array([1]).cast(f.type)
+        for f in dense.schema
+    ]
+    data = pa.RecordBatch.from_arrays(columns, schema=dense.schema)
+    return data.set_column(data.schema.get_field_index(name), name, value), dense, name
+
+
 def test_a_cast_that_loses_digits_is_refused() -> None:
     """pyarrow would cut them and say nothing."""
-    dense = next(t for t in PACK.tables if any(pa.types.is_float64(f.type) for f in t.schema))
-    field = next(f for f in dense.schema if pa.types.is_float64(f.type))
     for digits, fits in (("1.5", True), ("0.1234567890123456789", False)):
-        value = pa.array([digits]).cast(pa.decimal128(38, 19))
-        columns = [
-            pa.array([None], f.type)
-            if f.nullable
-            else pa.array([b"1"] if pa.types.is_binary(f.type) else ["1"]).cast(f.type)
-            if pa.types.is_string(f.type) or pa.types.is_binary(f.type)
-            else pa.array([[]], f.type)
-            if pa.types.is_nested(f.type)
-            else pa.array([1]).cast(f.type)
-            for f in dense.schema
-        ]
-        data = pa.RecordBatch.from_arrays(columns, schema=dense.schema)
-        data = data.set_column(data.schema.get_field_index(field.name), field.name, value)
+        data, dense, name = with_a_float(pa.array([digits]).cast(pa.decimal128(38, 19)))
         if fits:
-            assert as_current(data, dense)[field.name].to_pylist() == [1.5]
+            assert as_current(data, dense)[name].to_pylist() == [1.5]
         else:
             with pytest.raises(OlderRows, match="would change its values"):
                 as_current(data, dense)
+
+
+def test_a_float_that_is_no_number_is_widened_like_others() -> None:
+    """It equals nothing, itself neither, and is the same all the same."""
+    data, dense, name = with_a_float(pa.array([math.nan], pa.float32()))
+    (found,) = as_current(data, dense)[name].to_pylist()
+    assert math.isnan(found)
 
 
 def test_what_cannot_be_guessed_is_refused() -> None:
