@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import pathlib
 import signal
+import zlib
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ CAPTURES = pathlib.Path(
 )
 EMBEDDED = frozenset({"engine", "chdb_path", "embedded"})
 """Fixtures of tests about the engine inside the process."""
+EVERYWHERE = ("chdb", "devserver")
+"""Backends that need nothing but Python."""
 NOT_HERE = "no backend server: "
 WATCH = pytest.StashKey[Watch]()
 LEFT = pytest.StashKey[list[str]]()
@@ -40,6 +43,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--backend",
         metavar="NAMES",
         help=f"databases to run tests on, separated by commas: {', '.join(NAMES)} (default: all that are here)",
+    )
+
+    parser.addoption(
+        "--one-backend",
+        action="store_true",
+        help="run each test but the contract suites on one database, told by its name, instead of on all",
     )
 
 
@@ -89,6 +98,24 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("left behind by the tests", red=True)
         for what in left:
             terminalreporter.line(what)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `--one-backend` tests are shared out among the databases that every machine has, always the same way."""
+    here = [name for name in _chosen(config) if name in EVERYWHERE]
+    if not config.option.one_backend or len(here) < 2:
+        return
+    kept, others = [], []
+    for item in items:
+        backend = getattr(item, "callspec", None) and item.callspec.params.get("backend")  # type: ignore[attr-defined]
+        if backend not in here or not EMBEDDED.isdisjoint(item.fixturenames) or "contract" in item.path.parts:  # type: ignore[attr-defined]
+            kept.append(item)
+            continue
+        law = item.nodeid.replace(backend, "")
+        mine = here[zlib.crc32(law.encode()) % len(here)] == backend
+        (kept if mine else others).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=others)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

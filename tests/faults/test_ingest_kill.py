@@ -117,6 +117,7 @@ def test_sigkill_at_random_moments_and_again(backend: Backend, tmp_path: pathlib
             assert captured(place, data_dir) == expected, f"seed {seed}, round {number}"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.captures
 def test_sigkill_on_a_recorded_session(

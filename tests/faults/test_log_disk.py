@@ -48,11 +48,11 @@ def disk(mount: pathlib.Path) -> SmallDisk:
 
 
 @pytest.fixture
-def settings(mount: pathlib.Path, tmp_path: pathlib.Path) -> Settings:
+def settings(mount: pathlib.Path, chdb_path: pathlib.Path, database: str) -> Settings:
     """The log on the small disk, the database on another; a queue that is soon full."""
     small = {"queue_rows": 500, "batch_rows": 400, "linger_ms": 5, "linger_max_ms": 20}
     return settings_for(
-        tmp_path / "db", "default", mount / "data", shutdown_timeout_s=2, alarm_clear_s=0.1, alarm_loss_s=0.1,
+        chdb_path, database, mount / "data", shutdown_timeout_s=2, alarm_clear_s=0.1, alarm_loss_s=0.1,
         wal_min_minutes=0, tables={"orders": small},
     )  # fmt: skip
 

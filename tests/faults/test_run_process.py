@@ -119,7 +119,7 @@ def test_two_buses_of_which_one_is_dead(place: Place, tmp_path: pathlib.Path) ->
             with Publisher(alive) as publisher:
                 assert publisher.publish("orders", order(1, client_order_id="1"))
                 assert publisher.flush(60)
-            assert recorder.rows("orders") == 1
+            wait_until(lambda: recorder.rows("orders") == 1)  # it was acknowledged when it was on the log
             with urllib.request.urlopen(f"{recorder.health}/metrics", timeout=10) as answer:
                 assert 'recorder_loop_stalls_total{loop="service"} 0.0' in answer.read().decode(), (
                     "it is watched"
@@ -496,6 +496,7 @@ def test_serve_answers_while_it_records_and_changes_nothing(tmp_path: pathlib.Pa
             for n in range(20):
                 assert publisher.publish("orders", order(n))
             assert publisher.flush(60)
+        wait_until(lambda: recorder.rows("orders") == 20)  # they were acknowledged when they were on the log
         with urllib.request.urlopen(f"{url}?query=SELECT+count()+FROM+orders", timeout=30) as answer:
             assert answer.read() == b"20\n"
         wrong = urllib.request.Request(url, data=b"TRUNCATE TABLE orders", method="POST")

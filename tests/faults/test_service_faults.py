@@ -261,6 +261,7 @@ def outage(road: Road, kind: str, tmp_path: pathlib.Path, seconds: float, **opti
     return published
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.torture
 @pytest.mark.timeout(300 + 10 * OUTAGE_S)

@@ -23,7 +23,7 @@ from harness.troubles import Road, road_to
 
 from benchmarks.service_processes import ProcessFailed, RecorderProcess, recorder_into
 
-ROUNDS = max(1, int(os.environ.get("RECORDER_TEST_KILLS", "50")) // 5)
+ROUNDS = max(1, int(os.environ.get("RECORDER_TEST_KILLS", "50")) // 10)
 SETTINGS = {
     "RECORDER_INSERT_TIMEOUT_S": "2",
     "RECORDER_RETRY_INITIAL_S": "0.02",

@@ -62,7 +62,8 @@ class RunningRecorder:
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
         """Its log lines, or those of one event."""
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        lines = text[: text.rfind("\n") + 1].splitlines()  # of the last one a part may be written
         found = [json.loads(line) for line in lines if line.startswith("{")]
         return [line for line in found if name is None or line["event"] == name]
 

@@ -88,6 +88,7 @@ def test_load_takes_the_tables_it_is_told() -> None:
     assert list(found["phases"]) == ["steady"]
 
 
+@pytest.mark.long
 def test_ingest_measures_every_side_in_every_round() -> None:
     """Each side's table had every row, or the command would have failed."""
     found = answer("ingest", "--rows", "2500", "--batch-rows", "1000", "--rounds", "2")
@@ -142,6 +143,7 @@ def test_hotpath_measures_three_sides() -> None:
             assert medians == sorted(medians)
 
 
+@pytest.mark.long
 def test_an_engine_that_hangs_loses_no_count() -> None:
     """After the hang every row is in the database once, or told in a gap row."""
     found = answer("hotpath", "--engine-hangs", "--hang-seconds", "3", "--seconds", "0.4", "--rate", "2000")
@@ -159,6 +161,7 @@ def test_help_has_an_example(benchmark: str) -> None:
     assert f"recorder bench {benchmark}" in done.stdout
 
 
+@pytest.mark.long
 def test_people_get_tables_of_at_most_a_hundred_columns() -> None:
     """The text fits a terminal, names the machine, and says what the targets are."""
     done = run("load", "--rate", "2000", "--seconds", "0.3", "--burst-seconds", "0")
@@ -220,6 +223,7 @@ def test_who_is_moved_off_a_core_is_put_back() -> None:
         other.communicate()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_hotpath_accounts_for_every_row_while_the_server_fails() -> None:
     """Calls are told for each trouble; afterwards each row that was taken is in once, or in a gap row."""
