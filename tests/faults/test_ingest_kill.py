@@ -14,7 +14,7 @@ import pytest
 from harness.backends import Backend, Place
 from harness.ingest_files import COMMAND, capture_lines, child_environment, run_command, write_lines
 
-ROUNDS = 3
+ROUNDS = 2
 LINES = 20_000
 ENGINE_LOCK = "status"
 READER = """

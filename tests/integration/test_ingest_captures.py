@@ -37,6 +37,7 @@ def ingest(
         return run_ingest(recorder, files, options)
 
 
+@pytest.mark.long
 def test_a_futures_session_to_the_last_row(
     captures: pathlib.Path, backend: Backend, client: Client, database: str, tmp_path: pathlib.Path
 ) -> None:

@@ -77,6 +77,7 @@ def test_load_accounts_for_every_row() -> None:
     assert 4_000 <= lag_rows <= sum(table["inserted"] for table in tables.values())
 
 
+@pytest.mark.long
 def test_load_takes_the_tables_it_is_told() -> None:
     """Other tables are offered nothing."""
     found = answer(
@@ -105,6 +106,7 @@ def test_ingest_measures_every_side_in_every_round() -> None:
         assert 0 < rate["least"] <= rate["median"] <= rate["greatest"]
 
 
+@pytest.mark.long
 def test_ingest_measures_a_server(tmp_path: pathlib.Path) -> None:
     """The same sides over HTTP; the machine's line says where, without a password, and nothing is left there."""
     with dev_server(tmp_path, "--password-env", "P", env={"P": "s3cret"}) as server:
@@ -133,6 +135,7 @@ def test_ingest_says_what_keeps_it_from_a_server(tmp_path: pathlib.Path) -> None
     assert f"http://127.0.0.1:{port}: connection refused" in line
 
 
+@pytest.mark.long
 def test_hotpath_measures_three_sides() -> None:
     """Quantiles are in order on every side."""
     found = answer("hotpath", "--rate", "2000", "--seconds", "0.2", "--rounds", "1")

@@ -115,6 +115,7 @@ def test_the_target_is_of_the_log(factor: float, met: bool) -> None:
     assert [verdict.met for verdict in found] == [met]
 
 
+@pytest.mark.long
 def test_the_command_answers_in_json() -> None:
     """Well-formed, with every side in every round."""
     run = "from benchmarks.wal import command; command()"
