@@ -7,6 +7,7 @@ safely, a crash between running it and saying so costs nothing but running it on
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from schemas.executor import SqlExecutor
@@ -77,6 +78,16 @@ def bootstrap_statements(database: str, on_cluster: str) -> tuple[str, ...]:
     )
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """One statement that was run: the `statement`-th of its migration, from 1, DONE or FAILED with its error."""
+
+    migration: Migration
+    statement: int
+    state: str
+    error: str = ""
+
+
 class History:
     """Reads and appends the rows."""
 
@@ -110,24 +121,27 @@ class History:
             found[pack, number] = Applied(pack, int(number), name, checksum, int(total), done, at, error)
         return found
 
-    def record(self, migration: Migration, statement: int, state: str, owner: str, error: str = "") -> None:
-        """Append one attempt; `statement` counts from 1."""
-        values = (
-            quote_text(migration.pack),
-            str(migration.number),
-            quote_text(migration.name),
-            quote_text(migration.checksum),
-            str(statement),
-            str(len(migration.statements)),
-            quote_text(migration.statement_checksum(statement)),
-            quote_text(state),
-            quote_text(error),
-            quote_text(owner),
-        )
+    def record(self, attempts: Sequence[Attempt], owner: str) -> None:
+        """Append attempts, all in one insert."""
+        rows = [
+            (
+                quote_text(attempt.migration.pack),
+                str(attempt.migration.number),
+                quote_text(attempt.migration.name),
+                quote_text(attempt.migration.checksum),
+                str(attempt.statement),
+                str(len(attempt.migration.statements)),
+                quote_text(attempt.migration.statement_checksum(attempt.statement)),
+                quote_text(attempt.state),
+                quote_text(attempt.error),
+                quote_text(owner),
+            )
+            for attempt in attempts
+        ]
         self._insert(
             MIGRATIONS_TABLE,
             "pack, number, name, checksum, statement, statements, statement_checksum, state, error, owner, applied_at",
-            ", ".join(values),
+            [", ".join(values) for values in rows],
         )
 
     def setting(self, name: str) -> str | None:
@@ -142,8 +156,9 @@ class History:
 
     def remember(self, name: str, value: str) -> None:
         """Set a setting."""
-        self._insert(SETTINGS_TABLE, "name, value, set_at", f"{quote_text(name)}, {quote_text(value)}")
+        self._insert(SETTINGS_TABLE, "name, value, set_at", [f"{quote_text(name)}, {quote_text(value)}"])
 
-    def _insert(self, table: str, columns: str, values: str) -> None:
-        # INSERT ... SELECT is never asynchronous: when it returns, the row is there.
-        self._executor.command(f"INSERT INTO {self._db}.{table} ({columns}) SELECT {values}, now64(6, 'UTC')")
+    def _insert(self, table: str, columns: str, rows: Sequence[str]) -> None:
+        # INSERT ... SELECT is never asynchronous: when it returns, the rows are there.
+        selects = " UNION ALL ".join(f"SELECT {values}, now64(6, 'UTC')" for values in rows)
+        self._executor.command(f"INSERT INTO {self._db}.{table} ({columns}) {selects}")

@@ -8,8 +8,9 @@ lock is a chain of tables `recorder_migration_lock_<generation>`, whose highest 
 - *Take*: create generation + 1, then list again. Who created the highest generation holds the lock; who finds a
   higher one drops its own and waits. The holder drops all lower ones. The highest is never dropped, so generations
   never go down, and two who both saw the same crashed holder try to create the same name: one wins.
-- *Renew*, before each statement: list; a higher generation means that the lock was taken over (`LockLost`). Else
-  rewrite the comment, which moves the table's modification time.
+- *Renew*, before each statement (before one that creates, where a tenth of a lease has passed since the last time):
+  list; a higher generation means that the lock was taken over (`LockLost`). Else rewrite the comment, which moves the
+  table's modification time.
 - *Release*: rewrite the comment to `free`.
 
 Lease times are judged by the server's clock alone. A holder that sleeps past its lease inside one statement can
@@ -34,6 +35,7 @@ from schemas.render import quote_name, quote_text
 
 LEASE_S = 60
 """How long a holder may be silent before others take the lock over."""
+RENEWALS_A_LEASE = 10
 LOCK_TABLE = "recorder_migration_lock"
 _TABLE_ALREADY_EXISTS = 57
 _UNKNOWN_TABLE = 60
@@ -64,17 +66,22 @@ class LockState:
 class Lease:
     """The lock while it is held."""
 
-    def __init__(self, lock: MigrationLock, generation: int):
+    def __init__(self, lock: MigrationLock, generation: int, monotonic: Callable[[], float]):
         self._lock = lock
+        self._monotonic = monotonic
+        self._said_s = monotonic()
         self.generation = generation
 
-    def renew(self) -> None:
-        """Say that the holder lives.
+    def renew(self, *, at_once: bool = True) -> None:
+        """Say that the holder lives. With `at_once` False not where it has just said so: for a statement that does no
+        harm though another holds the lock by now, as after the machine was asleep, when no time seems to have passed.
 
         Raises:
             LockLost: another holder took the lock over.
         """
-        self._lock.touch(self.generation, free=False)
+        if at_once or self._monotonic() - self._said_s >= self._lock.renew_s:
+            self._lock.touch(self.generation, free=False)
+            self._said_s = self._monotonic()
 
 
 class MigrationLock:
@@ -96,6 +103,8 @@ class MigrationLock:
         self._table = table
         self._owner = owner
         self._lease_s = lease_s
+        self.renew_s = lease_s / RENEWALS_A_LEASE
+        """How long after a renewal the next one is due."""
         self._monotonic = monotonic
         self._sleep = sleep
 
@@ -162,7 +171,7 @@ class MigrationLock:
             if holder is None or holder.is_takeable:
                 generation = holder.generation + 1 if holder else 1
                 if self._take(generation):
-                    return Lease(self, generation)
+                    return Lease(self, generation, self._monotonic)
                 holder = None
             if holder is not None and self._monotonic() >= deadline:
                 raise LockTimeout(

@@ -17,12 +17,16 @@ from dataclasses import dataclass
 from schemas.check import Difference, compare
 from schemas.errors import ChecksumChanged, HistoryGap, MigrationFailed
 from schemas.executor import SqlExecutor
-from schemas.history import DONE, FAILED, TTL_SETTING, Applied, History, bootstrap_statements
+from schemas.history import DONE, FAILED, TTL_SETTING, Applied, Attempt, History, bootstrap_statements
 from schemas.live import LiveTable, read_tables
 from schemas.lock import LEASE_S, MigrationLock
 from schemas.pack import Migration, Pack
 from schemas.render import RenderContext, quote_name, render
+from schemas.statements import blank_comments
 from schemas.table import Table
+
+SLOW_S = 0.25
+"""A statement that took so long is recorded at once: it should not have to be run again."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ class Manager:
         self._keep_days = dict(keep_days or {})
         self._lock_timeout_s = lock_timeout_s
         self._on_wait = on_wait
+        self._monotonic = monotonic
         self._history = History(executor, database)
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._lock = MigrationLock(
@@ -158,14 +163,22 @@ class Manager:
         with self._lock.held(timeout_s=self._lock_timeout_s, on_wait=self._on_wait) as lease:
             if self._history.setting(TTL_SETTING) is None:
                 self._history.remember(TTL_SETTING, "on" if self._ttl_at_creation else "off")
-            for step in self._pending():
-                lease.renew()
-                self._run(step, on_progress)
-                applied.append(step)
+            unrecorded: list[Attempt] = []
+            try:
+                for step in self._pending():
+                    if not (creates := _creates(step.sql)):
+                        self._record(unrecorded)
+                    lease.renew(at_once=not creates)
+                    self._run(step, on_progress, unrecorded)
+                    applied.append(step)
+                    if not creates:
+                        self._record(unrecorded)
+            finally:
+                self._record(unrecorded)
             # Read again: a table that was just made already has its policy.
             for step in self._policy_changes():
-                lease.renew()
-                self._run(step, on_progress)
+                lease.renew(at_once=True)
+                self._run(step, on_progress, [])
                 applied.append(step)
         return applied
 
@@ -226,7 +239,17 @@ class Manager:
                 ]
         return steps
 
-    def _run(self, step: PlannedStatement, on_progress: Callable[[PlannedStatement], None] | None) -> None:
+    def _run(
+        self,
+        step: PlannedStatement,
+        on_progress: Callable[[PlannedStatement], None] | None,
+        unrecorded: list[Attempt],
+    ) -> None:
+        """Run a statement. Consecutive ones that create something are recorded together, when the last of a migration
+        is done, one took long or one failed: recording takes longer than most of them, and they may be run again in
+        one go. Of others each may be run again by itself, and not what came before it as well.
+        """
+        began_s = self._monotonic()
         if on_progress is not None:
             on_progress(step)
         try:
@@ -241,7 +264,8 @@ class Manager:
                     number=0,
                     statement=step.statement,
                 ) from error
-            self._history.record(migration, step.statement, FAILED, self._owner, text)
+            unrecorded.append(Attempt(migration, step.statement, FAILED, text))
+            self._record(unrecorded)
             raise MigrationFailed(
                 f"{step.label}: statement {step.statement} of {step.total} (line "
                 f"{migration.statements[step.statement - 1].line}) failed: {text}. Statements before it are applied "
@@ -252,7 +276,20 @@ class Manager:
                 statement=step.statement,
             ) from error
         if step.migration is not None:
-            self._history.record(step.migration, step.statement, DONE, self._owner)
+            unrecorded.append(Attempt(step.migration, step.statement, DONE))
+            if step.statement == step.total or self._monotonic() - began_s >= SLOW_S:
+                self._record(unrecorded)
+
+    def _record(self, attempts: list[Attempt]) -> None:
+        """Record attempts, and forget them."""
+        if attempts:
+            self._history.record(attempts, self._owner)
+            attempts.clear()
+
+
+def _creates(sql: str) -> bool:
+    """Whether a statement makes what is not there, or a view anew: `schemas.rerun` lets no other one begin so."""
+    return blank_comments(sql).split(maxsplit=1)[0].upper() == "CREATE"
 
 
 def _verify(pack: Pack, history: Mapping[tuple[str, int], Applied]) -> None:

@@ -73,7 +73,7 @@ class Pack:
     redact_keys: tuple[str, ...] = ()
     redact_patterns: tuple[str, ...] = ()
 
-    @cached_property
+    @property
     def migrations(self) -> tuple[Migration, ...]:
         """The migrations, in order.
 
@@ -81,18 +81,22 @@ class Pack:
             PackError: no migrations, a file name that is none, a number twice or missing, an empty migration, a
             statement that cannot be run twice, or a rename that leads nowhere (`schemas.renames`).
         """
-        migrations = _read_migrations(self.name, self.folder)
-        _renames(migrations, self.tables)
-        return migrations
+        return self._read[0]
 
-    @cached_property
+    @property
     def renames(self) -> dict[str, Renames]:
         """By table, the columns that its migrations renamed; a table without any has no entry.
 
         Raises:
             PackError: as `migrations`.
         """
-        return _renames(self.migrations, self.tables)
+        return self._read[1]
+
+    @cached_property
+    def _read(self) -> tuple[tuple[Migration, ...], dict[str, Renames]]:
+        migrations = _read_migrations(self.name, self.folder)
+        steps = [step for one in migrations for step in steps_in(one.text, one.statements, where=one.label)]
+        return migrations, renames_of(steps, self.tables)
 
     def table(self, name: str) -> Table:
         """The table of that name.
@@ -143,11 +147,6 @@ def _read_migrations(pack: str, folder: Path) -> tuple[Migration, ...]:
             _require_rerunnable(migration, statement)
         migrations.append(migration)
     return tuple(migrations)
-
-
-def _renames(migrations: Sequence[Migration], tables: Sequence[Table]) -> dict[str, Renames]:
-    steps = [step for one in migrations for step in steps_in(one.text, one.statements, where=one.label)]
-    return renames_of(steps, tables)
 
 
 def _require_rerunnable(migration: Migration, statement: Statement) -> None:

@@ -20,7 +20,7 @@ from schemas.executor import ClientExecutor
 from schemas.history import History, bootstrap_statements
 from schemas.live import read_tables
 from schemas.lock import MigrationLock
-from schemas.manager import Manager
+from schemas.manager import Manager, PlannedStatement
 from schemas.pack import Pack
 from schemas.policy import Durability, Overflow, Partition, TablePolicy
 from schemas.process import identity, is_dead
@@ -316,6 +316,61 @@ def test_the_lock_excludes_many_contenders(client: Client, second: Client, datab
         thread.join()
     assert worst == [1] * 16
     assert generations == sorted(set(generations))
+
+
+def test_what_was_run_is_recorded_whatever_ends_it(
+    client: Client, database: str, tmp_path: pathlib.Path
+) -> None:
+    """Also in the middle of those that create, which are recorded together."""
+    views = [f"CREATE VIEW IF NOT EXISTS {{{{db}}}}.v{n} AS SELECT {n}" for n in range(3)]
+    pack = _pack(tmp_path, "; ".join(views))
+
+    def interrupted(step: PlannedStatement) -> None:
+        if step.statement == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _manager(client, pack, database).up(interrupted)
+    assert [step.statement for step in _manager(client, pack, database).up()] == [3]
+
+
+class Deaf(ClientExecutor):
+    """Its database goes away at the record of a statement, as a kill in between would have it."""
+
+    def __init__(self, client: Client, record: int):
+        super().__init__(client)
+        self._left = record
+
+    def command(self, sql: str) -> None:
+        if "INSERT INTO" in sql and "recorder_migrations" in sql:
+            self._left -= 1
+            if self._left <= 0:
+                raise ConnectionError("gone")
+        super().command(sql)
+
+
+@pytest.mark.parametrize("record", [1, 2, 4, 5])
+def test_a_statement_is_run_again_by_itself_and_none_before_it(
+    client: Client, database: str, tmp_path: pathlib.Path, record: int
+) -> None:
+    """Whichever record is lost (but for the third, which fails where it has nothing to remove). Each of these may be
+    run twice, and all of them together may not: the second time the new column would be made of itself.
+    """
+    _manager(client, _pack(tmp_path, CREATE), database).up()
+    client.command(
+        f"INSERT INTO {database}.things (ts_local, run_id, count, _log, _seq) VALUES (now64(9), 'r', 7, 1, 1)"
+    )
+    rebuild = """
+        ALTER TABLE {{db}}.things ADD COLUMN IF NOT EXISTS count_new UInt32 DEFAULT count * 100;
+        ALTER TABLE {{db}}.things MATERIALIZE COLUMN count_new SETTINGS mutations_sync = 2;
+        ALTER TABLE {{db}}.things MODIFY COLUMN count_new REMOVE DEFAULT;
+        ALTER TABLE {{db}}.things DROP COLUMN IF EXISTS count;
+        ALTER TABLE {{db}}.things RENAME COLUMN IF EXISTS count_new TO count"""
+    pack = _pack(tmp_path, CREATE, rebuild)
+    with pytest.raises(ConnectionError):
+        Manager(Deaf(client, record), [pack], database).up()
+    assert [step.statement for step in _manager(client, pack, database).up()] == list(range(record, 6))
+    assert client.query(f"SELECT count FROM {database}.things").result_rows == [(700,)]
 
 
 def test_a_crashed_holder_keeps_the_lock_for_its_lease_and_no_longer(
