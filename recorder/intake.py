@@ -24,7 +24,7 @@ from recorder.lifecycle import Lifecycle, State
 from recorder.own_rows import DEAD_LETTERS
 from recorder.settings import Settings
 from recorder.settling import Handover, Told, unkept_letters
-from recorder.source_rows import SourceRow, blocks_of
+from recorder.source_rows import SourceRow, SourceRows, blocks_of, by_table
 from recorder.ticket import Ticket
 from schemas.table import Table
 
@@ -170,14 +170,14 @@ class Intake:
             UnknownTable, RecorderClosed, RecorderForked: as `record`; before any row was taken.
         """
         accepted = 0
-        for door, block in blocks_of(log, entries, self._door):
+        for door, block in blocks_of(log, by_table(entries), self._door):
             accepted += door.queue.put_block(block, wait=wait, timeout_s=timeout_s)
         return accepted
 
     def deliver(
         self,
         log: int,
-        entries: Iterable[SourceRow],
+        parts: Iterable[SourceRows],
         told: Told,
         *,
         fresh: bool = False,
@@ -194,7 +194,7 @@ class Intake:
         """
         runtime, _ = self._life.running()
         handovers = []
-        for door, block in blocks_of(log, entries, self._door):
+        for door, block in blocks_of(log, parts, self._door):
             table = door.table.name
             if table in refused:
                 door.queue.refuse(len(block.rows), "held")

@@ -433,7 +433,7 @@ class Settings(BaseSettings):
                 f"wal_warning_fraction {self.wal_warning_fraction:g} must not be above wal_emergency_fraction "
                 f"{self.wal_emergency_fraction:g}"
             )
-        if self.wal_second_dir == self.data_dir / "wal":
+        if self.wal_second_dir == self.log_folders[0]:
             raise ValueError(
                 f"wal_second_dir {self.wal_second_dir} is the log's first folder; name another one"
             )
@@ -461,6 +461,12 @@ class Settings(BaseSettings):
     def migrates_on_start(self) -> bool:
         """Whether pending migrations are applied at start."""
         return self.target.embedded if self.migrate_on_start is None else self.migrate_on_start
+
+    @property
+    def log_folders(self) -> list[pathlib.Path]:
+        """The folders of the logs, each with one a table: in the data folder, and where they go on when that fails."""
+        more = [] if self.wal_second_dir is None else [self.wal_second_dir]
+        return [self.data_dir / "wal", *more]
 
     @property
     def health_address(self) -> Address | None:

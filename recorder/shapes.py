@@ -43,7 +43,7 @@ class Shapes:
         if kinds == {tuple}:
             if operator.countOf(map(len, rows), len(self._names)) == len(rows):
                 return rows, {}, 0
-        elif kinds == {self._table.row}:
+        elif all(map(self._has_columns, kinds)):
             return list(map(msgspec.structs.astuple, rows)), {}, 0
         elif kinds == {dict}:
             full = [self._defaults | row for row in rows]
@@ -68,7 +68,7 @@ class Shapes:
             BadShape: it is no row of this table.
         """
         name = self._table.name
-        if isinstance(row, self._table.row):
+        if isinstance(row, self._table.row) or self._has_columns(type(row)):
             return msgspec.structs.astuple(row), 0
         if isinstance(row, tuple):
             if len(row) != len(self._names):
@@ -92,6 +92,10 @@ class Shapes:
         kind = type(row).__name__
         expected = self._table.row.__name__
         raise BadShape("wrong_row", f"{name}: {kind}, where a {expected}, a mapping or a tuple is needed")
+
+    def _has_columns(self, kind: type) -> bool:
+        """Whether objects of a class have this table's columns as their fields, in order."""
+        return kind is self._table.row or kind is self._table.plain_row
 
     def local_time(self, row: Any) -> int:
         """A bad row's local time in ns, if that at least can be read; else 0."""

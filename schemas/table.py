@@ -14,6 +14,7 @@ import pyarrow as pa
 from schemas.columns import IDENTITY_COLUMNS, REQUIRED, Column, ColumnType
 from schemas.docstrings import field_docs
 from schemas.errors import PackError
+from schemas.plain_row import PlainRow, plain_row
 from schemas.policy import TablePolicy
 
 
@@ -43,6 +44,11 @@ class Table:
     def schema(self) -> pa.Schema:
         """The Arrow schema of a batch of this table."""
         return pa.schema([column.arrow_field for column in self.all_columns])
+
+    @cached_property
+    def plain_row(self) -> type[PlainRow]:
+        """The class of this table's rows as a decoder makes them that leaves values to the batch builder."""
+        return plain_row(f"Plain{self.row.__name__}", self.columns)
 
     def column(self, name: str) -> Column:
         """The column of that name.

@@ -14,8 +14,11 @@ from typing import Any, NoReturn
 import msgspec
 
 from recorder.bus.base import BusMessage, Encoding
+from recorder.identity import SLOTS
 from recorder.normalise.base import BadMessage, NormalisedRow
 from recorder.normalise.internal import decode_json, rows_of
+from schemas.plain_row import PlainRow
+from schemas.table import Table
 
 MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
 """A larger payload is refused before it is decoded."""
@@ -53,6 +56,28 @@ def rows_of_message(message: BusMessage, topic: str | None = None) -> Sequence[N
     """
     value = decode(message.payload, message.encoding)
     return rows_of(value, message.topic if topic is None else topic)
+
+
+class PlainRows:
+    """Decodes messages of msgpack that are nothing but plain rows of one table, straight into its columns."""
+
+    def __init__(self, table: Table):
+        row = table.plain_row
+        self._decode_row = msgspec.msgpack.Decoder(row).decode
+        self._decode_rows = msgspec.msgpack.Decoder(list[row]).decode  # type: ignore[valid-type]
+        self._enabled = "table" not in row.__struct_fields__  # a key of that name says whose row it is
+
+    def of(self, payload: bytes) -> Sequence[PlainRow] | None:
+        """The rows of a payload; None where it is anything else, well-formed or not: `rows_of_message` knows what."""
+        if not self._enabled or len(payload) > MAX_PAYLOAD_BYTES:
+            return None
+        try:
+            if payload[0] not in _ARRAYS:
+                return [self._decode_row(payload)]
+            rows = self._decode_rows(payload)
+        except (msgspec.MsgspecError, ValueError, LookupError, RecursionError):
+            return None
+        return rows if len(rows) <= SLOTS else None
 
 
 def decode(payload: bytes, encoding: Encoding) -> Any:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from recorder.settings import Settings
 
 HEALTH_ADDR = "127.0.0.1:9477"
-SWITCH_INTERVAL_S = 1e-4
+SWITCH_INTERVAL_S = 1e-3
 
 
 @click.command()

@@ -122,7 +122,11 @@ class Rebuilder:
             faults.append(_makes_none(rows.normalisers.get(route)))
         log = letter.source[0]
         return Rebuilt(
-            tuple(TableRow(row.table, (log, row.seq), row.row, letter.run_id) for row in made.rows),
+            tuple(
+                TableRow(part.table, (log, seq), row, letter.run_id)
+                for part in made.rows
+                for seq, row in zip(part.seqs, part.rows, strict=True)
+            ),
             tuple(faults),
         )
 

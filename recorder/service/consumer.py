@@ -35,7 +35,7 @@ from recorder.service.room import LETTER, Room
 from recorder.service.rows import MessageRows
 from recorder.service.topics import TopicMap
 from recorder.settling import Handover
-from recorder.source_rows import SourceRow
+from recorder.source_rows import SourceRow, SourceRows, by_table
 from recorder.stats import BusCounts, SourceCounts
 from recorder.supervised import Supervised
 
@@ -234,7 +234,7 @@ class Consumer:
 
     def _record(self, messages: Sequence[BusMessage], by: MessageRows, *, fresh: bool) -> tuple[int, int]:
         """Hand over what messages of one log make; how many rows and dead letters."""
-        rows: list[SourceRow] = []
+        rows: list[SourceRows] = []
         letters: list[SourceRow] = []
         made: list[Made] = []
         for message in messages:
@@ -245,7 +245,7 @@ class Consumer:
                 self._receipts.finish(message)
                 continue
             found = by.of(message, route)
-            places = {row.table for row in found.rows}
+            places = {part.table for part in found.rows}
             rows += found.rows
             if found.letter is not None:
                 letters.append(found.letter)
@@ -253,15 +253,15 @@ class Consumer:
             made.append(Made(message, frozenset(places)))
         if made:
             self._hand_over(made, rows, letters, fresh=fresh)
-        return len(rows), len(letters)
+        return sum(len(part.rows) for part in rows), len(letters)
 
     def _hand_over(
-        self, made: Sequence[Made], rows: Sequence[SourceRow], letters: Sequence[SourceRow], *, fresh: bool
+        self, made: Sequence[Made], rows: Sequence[SourceRows], letters: Sequence[SourceRow], *, fresh: bool
     ) -> None:
         told = self._told if self._acknowledges else _nobody
         deliver = functools.partial(self._recorder.deliver, told=told, fresh=fresh)
         given = deliver(made[0].message.log, rows, refused=self._room.overdrawn())
-        given_letters = deliver(letter_log(made[0].message.log, ""), letters) if letters else []
+        given_letters = deliver(letter_log(made[0].message.log, ""), by_table(letters)) if letters else []
         handovers = [*given, *given_letters]
         for handover in handovers:
             handover.comes_again = self._acknowledges

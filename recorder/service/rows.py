@@ -11,7 +11,7 @@ import msgspec
 
 from recorder.bad_rows import BadRow
 from recorder.bus.base import BusMessage, Encoding
-from recorder.bus.decode import rows_of_message
+from recorder.bus.decode import PlainRows, rows_of_message
 from recorder.convert import EARLIEST_TIME_NS
 from recorder.identity import SLOTS, UNDATED_NS, source_seq
 from recorder.log import get_logger
@@ -20,7 +20,8 @@ from recorder.normalise.order_ids import OrderIds
 from recorder.normalise.slots import clash
 from recorder.own_rows import DEAD_LETTERS, dead_letter_row
 from recorder.service.topics import Route
-from recorder.source_rows import SourceRow
+from recorder.source_rows import SourceRow, SourceRows, by_table
+from schemas.plain_row import PlainRow
 from schemas.table import Table
 
 log = get_logger("recorder.bus")
@@ -34,7 +35,7 @@ SHOWN_TABLES = 5
 class Rows(NamedTuple):
     """What a message made: rows of tables, and the one dead letter for what is wrong with it."""
 
-    rows: Sequence[SourceRow]
+    rows: Sequence[SourceRows]
     letter: SourceRow | None = None
 
 
@@ -60,6 +61,8 @@ class MessageRows:
         self.ignored_before: Counter[str] = Counter()
         self._next_snapshot_ns: dict[Route, int] = {}
         self._columns = {name: _Columns(table) for name, table in tables.items()}
+        self._tables = tables
+        self._plain: dict[str, PlainRows] = {}
         self._origin = origin
         self._recorder_run_id = recorder_run_id
         self._open_normaliser = open_normaliser
@@ -70,6 +73,8 @@ class MessageRows:
         try:
             if not 0 <= message.position < POSITIONS:
                 raise BadMessage("bad_position", f"position {message.position} makes no identity of 64 bits")
+            if (plain := self._plain_rows(message, route)) is not None:
+                return Rows((plain,) if plain.rows else ())
             rows = self._normalised(message, route)
             entries, unknown = self._entries(message, rows)
             letter = self._unplaced(message, unknown, len(rows)) if unknown else None
@@ -89,7 +94,7 @@ class MessageRows:
 
     def _entries(
         self, message: BusMessage, rows: Sequence[NormalisedRow]
-    ) -> tuple[list[SourceRow], list[NormalisedRow]]:
+    ) -> tuple[list[SourceRows], list[NormalisedRow]]:
         """Rows filled in and numbered, and those whose tables are not there."""
         entries: list[SourceRow] = []
         unknown: list[NormalisedRow] = []
@@ -102,7 +107,26 @@ class MessageRows:
             if self._order_ids.wants(row.table):
                 content = self._order_ids.take(row.table, content)
             entries.append(SourceRow(row.table, source_seq(message.position, row.slot), content))
-        return entries, unknown
+        return by_table(entries), unknown
+
+    def _plain_rows(self, message: BusMessage, route: Route) -> SourceRows | None:
+        """Rows of the table that the topic names, filled in and numbered; None of a message that has anything else."""
+        if route.normaliser or message.encoding is not Encoding.MSGPACK:
+            return None
+        table = route.table or message.topic
+        plain = self._plain.get(table)
+        if plain is None:
+            if table not in self._tables:
+                return None
+            plain = self._plain[table] = PlainRows(self._tables[table])
+        rows: Sequence[Any] | None = plain.of(message.payload)
+        if rows is None:
+            return None
+        self._columns[table].fill_in(rows, message.ts_ns, message.correlation_id)
+        if self._order_ids.wants(table):
+            rows = [self._order_ids.take(table, row) for row in rows]
+        first = source_seq(message.position, 0)
+        return SourceRows(table, range(first, first + len(rows)), rows)
 
     def snapshots(self, now_ns: int) -> list[NormalisedRow]:
         """Rows that normalisers make by the clock, of those for which it is time."""
@@ -203,6 +227,16 @@ class _Columns:
         if correlation_id is not None and getattr(row, "correlation_id", None) is None:
             changes["correlation_id"] = correlation_id
         return msgspec.structs.replace(row, **changes) if changes else row
+
+    def fill_in(self, rows: Sequence[PlainRow], ts_ns: int, correlation_id: str | None) -> None:
+        """The same for rows that are the caller's own, in place."""
+        for row in rows:
+            if not row.ts_local and _unset(row.ts_local):  # type: ignore[attr-defined]
+                row.ts_local = ts_ns  # type: ignore[attr-defined]
+        if correlation_id is not None and self._correlation is not None:
+            for row in rows:
+                if row.correlation_id is None:  # type: ignore[attr-defined]
+                    row.correlation_id = correlation_id  # type: ignore[attr-defined]
 
     def _filled_tuple(self, row: tuple[Any, ...], ts_ns: int, correlation_id: str | None) -> tuple[Any, ...]:
         if len(row) <= max(self._ts_local, self._correlation or 0):
