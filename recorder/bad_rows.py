@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from recorder.redact import in_force
 from recorder.sink.errors import DataError
+from schemas.plain_row import PlainRow, given
 from schemas.table import Row
 
 
@@ -54,7 +55,11 @@ def refused_row(row: pa.RecordBatch, error: DataError) -> BadRow:
 
 def row_bytes(row: Any) -> tuple[bytes, str]:
     """A row's bytes for a dead letter, and their format: `json`, or `text` (its repr) where JSON cannot hold it."""
-    plain = msgspec.structs.asdict(row) if isinstance(row, Row) else row
+    plain = row
+    if isinstance(row, PlainRow):
+        plain = given(row)
+    elif isinstance(row, Row):
+        plain = msgspec.structs.asdict(row)
     try:
         # Not orjson: it writes NaN and infinity as null and refuses lone surrogates, and a dead letter must show both.
         return json.dumps(plain, default=_json_default).encode(), "json"

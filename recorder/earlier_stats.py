@@ -30,8 +30,10 @@ class EarlierStats:
     restored: int
     """Confirmed before, lost by the database since, and put back."""
     kept: int
-    """They stay on the log: of another version, they are no rows of the table now."""
+    """They stay on the log: they are no rows of the table now, or the disk does not give them."""
     kept_why: str
+    unread: str
+    """Where the disk does not give what is on the log, so that more rows may be there than are known; or empty."""
     unsettled: int
     """Of earlier runs, and confirmed: looked up again if the database is started anew."""
     done: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -76,7 +77,7 @@ def joined(blocks: Iterable[Block | ArrowBlock], slice_rows: int) -> list[Block 
             whole.append(parts[0])
             continue
         rows = list(itertools.chain.from_iterable(part.rows for part in parts))
-        seqs = list(itertools.chain.from_iterable(part.seqs for part in parts))
+        seqs = array.array("Q", itertools.chain.from_iterable(part.seqs for part in parts))
         whole.append(
             replace(parts[0], rows=rows, seqs=seqs, wide_bytes=sum(part.wide_bytes for part in parts))
         )

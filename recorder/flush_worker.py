@@ -229,6 +229,10 @@ class FlushWorker:
             self._set(WorkerState.FLOWING, "")
         return present
 
+    def let_go(self) -> None:
+        """Hold no more the batch that it was given last: all of it is resolved, and told."""
+        self._batch = None
+
     def began(self, batch: Batch) -> bool:
         """Whether this is the batch that it was given last."""
         return batch is self._batch

@@ -14,13 +14,10 @@ from schemas.policy import Durability
 from schemas.table import Table
 from wal import names
 from wal.checkpoint import CheckpointFile
-from wal.damage import Damage
+from wal.damage import Damage, Harm
 from wal.reader import LogReader
 from wal.replay import Replay
 from wal.segment import listable
-
-FOLDER = "wal"
-"""Under the data folder: the logs, one a table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,21 +34,22 @@ class LeftOnLog:
     """Rows that the log had, and cannot give."""
     unsettled: int
     """Confirmed rows: looked up again if the database was started anew."""
+    unread: str
+    """Where the disk does not give what is on the log, so that there may be more rows than these; else empty."""
     damage: tuple[Damage, ...]
     refused: str
     """Why a replay cannot take it; empty where it can."""
 
 
 def left_on_logs(
-    data_dir: Path, tables: Mapping[str, Table], *, second: Path | None = None, besides: Container[str] = ()
+    roots: Sequence[Path], tables: Mapping[str, Table], *, besides: Container[str] = ()
 ) -> dict[str, LeftOnLog]:
-    """By table, in order of their names, what each log with segments holds; `tables` are those of the loaded packs, and
-    `second` is where logs go on whose first folder fails. Those of the names in `besides` are not looked at.
+    """By table, in order of their names, what each log with segments holds; `roots` are `Settings.log_folders`,
+    `tables` those of the loaded packs. Those of the names in `besides` are not looked at.
 
     Raises:
         OSError: of this process and not of a log, such as too many open files.
     """
-    roots = [data_dir / FOLDER, *([second] if second is not None else [])]
     found = {}
     for name in sorted(
         {path.name for root in roots if root.is_dir() for path in root.iterdir() if path.is_dir()}
@@ -69,10 +67,11 @@ def _left(name: str, folders: Sequence[Path], table: Table | None) -> LeftOnLog:
     replay = Replay(LogReader(folders, name=name), checkpoint)
     return LeftOnLog(
         folder=folders[0],
-        rows=replay.rows_to_go,
+        rows=replay.rows_to_go + sum(one.rows for one in replay.unread),
         nbytes=replay.bytes_to_go,
         lost=sum(one.rows for one in replay.lost),
         unsettled=sum(one.range.rows for one in checkpoint.confirmed),
+        unread=next((str(one) for one in replay.damage if one.harm is Harm.UNREAD), ""),
         damage=(*replay.damage, *torn_tail(folders), *([damage] if damage is not None else [])),
         refused=_refused(name, table),
     )

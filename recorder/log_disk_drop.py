@@ -18,7 +18,7 @@ from recorder.own_rows import GAPS
 from recorder.pipeline import TablePipeline
 from recorder.table_log import TableLog
 from wal.places import Range
-from wal.purge import remove
+from wal.purge import in_order, remove
 from wal.recovery import SegmentState
 
 log = get_logger("recorder.log")
@@ -49,9 +49,13 @@ def oldest_first(pipelines: Mapping[str, TablePipeline]) -> list[tuple[str, Segm
 
 
 def _droppable(wal: TableLog, *, earlier: bool) -> Iterator[SegmentState]:
-    """Segments that nobody writes to; those of earlier runs only with `earlier`."""
+    """Segments that nobody writes to; those of earlier runs only with `earlier`. None of a log with rows that nobody
+    has seen: they could not be counted.
+    """
+    if wal.blind:
+        return
     active = wal.writer.active
-    for state in sorted(wal.writer.segments(), key=lambda state: state.number):
+    for state in in_order(wal.writer.segments()):
         own = state.preamble.epoch == wal.writer.epoch
         # Without an active one, any of its own may be about to become it.
         if earlier if not own else active is not None and state.number < active:
@@ -65,8 +69,8 @@ async def _drop(pipeline: TablePipeline, state: SegmentState) -> int:
     # Counted first: once the file is gone, nobody else would know of its rows.
     lost = pipeline.drop_logged(held, f"log segment {state.number}", time.monotonic_ns() - age_ns)
     await pipeline.wal.write_checkpoint()
-    numbers, nbytes, error = await asyncio.to_thread(remove, [state])
-    pipeline.wal.writer.removed(numbers)
+    removed, nbytes, error = await asyncio.to_thread(remove, [state])
+    pipeline.wal.writer.removed(one.path for one in removed)
     log.critical(
         "the disk is full: the oldest segment was dropped, as wal_emergency says",
         table=pipeline.table.name,

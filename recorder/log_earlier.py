@@ -12,6 +12,7 @@ from recorder.batch import Batch, cut_by_partitions, cut_places, local_times_ns,
 from recorder.build import MAX_PARTITIONS
 from recorder.lane import Cut
 from recorder.log_schema import OlderRows, as_current
+from recorder.replay_memory import BATCHES, ReplayMemory
 from schemas.renames import Renames
 from schemas.table import Table
 from wal.places import PlaceSet, Range
@@ -29,12 +30,16 @@ class EarlierRows:
         replay: Replay,
         *,
         renames: Renames,
+        memory: ReplayMemory,
         left: Callable[[Sequence[Range], str], None],
-        ended: Callable[[Sequence[Range]], None],
+        ended: Callable[[Replay], None],
     ):
-        """`left` is told where rows stay on the log, and why; `ended`, once, what could not be read after all."""
+        """`left` is told where rows stay on the log, and why; `ended`, once, what could not be read after all: what is
+        lost of it, and what the disk did not give.
+        """
         self._table = table
         self._renames = renames
+        self._memory = memory
         self._left = left
         self._replay = replay
         self._batches = replay.batches()
@@ -46,7 +51,8 @@ class EarlierRows:
         """Rows not given out yet."""
 
     async def next(self) -> Cut | None:
-        """The next of it; None where nothing is left. The one after it is read while the worker has this one.
+        """The next of it, the one before it being done with; None where nothing is left. The one after it is read while
+        the worker has this one.
 
         Cancelled, it loses nothing: the next call gives what this one waited for.
 
@@ -64,9 +70,11 @@ class EarlierRows:
                 self._ahead, self._broken = None, True
                 raise
             if found is None:
-                self._ended(self._replay.lost)
+                self._ended(self._replay)
                 return None
-            self._ahead = self._read()
+            # Alone where it is a sealed one that takes more than a batch may.
+            alone = found.rows.nbytes > self._memory.batch_bytes
+            self._ahead = None if alone else self._read()
             self._given.update(found.ranges)
             self.rows -= found.rows.num_rows
             try:
@@ -75,6 +83,7 @@ class EarlierRows:
                 self._left(found.ranges, str(error))
 
     def _read(self) -> asyncio.Task[ReplayBatch | None]:
+        self._replay.memory_bytes_max = (BATCHES - 1) * self._memory.batch_bytes
         return asyncio.create_task(asyncio.to_thread(next, self._batches, None))
 
     def _cut(self, rows: pa.RecordBatch, found: ReplayBatch) -> Cut:

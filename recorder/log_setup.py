@@ -15,16 +15,10 @@ ENGINE_ROOM = 2
 """The logs leave the embedded engine on their disk so many times what it keeps free: inserts go on while they stop."""
 
 
-def log_folders(settings: Settings) -> list[Path]:
-    """In which folders those of the logs are."""
-    first, second = settings.data_dir / "wal", settings.wal_second_dir
-    return [first] if second is None else [first, second]
-
-
 def log_options(settings: Settings) -> LogOptions:
     """How each log is written: segments are small where the disk is, or the quota."""
     total_bytes = 1 << 62
-    for folder in log_folders(settings):
+    for folder in settings.log_folders:
         try:
             total_bytes = min(total_bytes, space_of(_there(folder))[0])
         except OSError:

@@ -1,4 +1,5 @@
-"""The logs of a recorder: one a critical table, one commit for all of them, and the care they need while it runs.
+"""The logs of a recorder: one a table that is not kept in memory alone, one commit for all of them, and the care they
+need while it runs.
 
 data_dir/wal/<table>/           one log, see `wal`
 wal_second_dir/<table>/         its second folder, if any: it goes on there when the first one fails or is full
@@ -16,6 +17,7 @@ from pathlib import Path
 from recorder.errors import LogInUse
 from recorder.log import get_logger
 from recorder.pulse import Pulse
+from recorder.replay_memory import REPLAY_BYTES, ReplayMemory
 from recorder.sink.base import Sink
 from recorder.sink.errors import SinkError
 from recorder.table_log import TableLog
@@ -42,12 +44,14 @@ class Logs:
         group_ms: float,
         grace_s: float,
         second: Path | None = None,
+        replay_bytes_max: int = REPLAY_BYTES,
     ):
         self.tables: dict[str, TableLog] = {}
         self._folder = folder
         self._second = second
         self._options = options
         self._grace_s = grace_s
+        self._replay_memory = ReplayMemory(replay_bytes_max)
         self._commit = GroupCommit(group_ms=group_ms)
         self._loop = asyncio.get_running_loop()
 
@@ -93,6 +97,7 @@ class Logs:
             letters_durable=letters_durable,
             gaps_durable=gaps_durable,
             batch_rows=batch_rows,
+            memory=self._replay_memory,
             renames=renames,
             second=second,
             waits_for_sync=self._options.sync is Sync.ALWAYS,
@@ -133,7 +138,7 @@ class Logs:
             table_log.pulse.beat()  # whoever waits for a log that has begun to fail sees it
             table_log.settle(self._grace_s)
             await table_log.write_checkpoint()
-            if table_log.earlier is None:  # it still reads them
+            if table_log.may_purge:
                 # By what the disk has: a recorder killed after the purge must not look for rows, to have them looked up
                 # again, that are gone.
                 written = table_log.written

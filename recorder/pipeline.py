@@ -247,6 +247,7 @@ class TablePipeline(TableAccount):
             restored=self.restored_rows,
             kept=wal.left_rows,
             kept_why=wal.left_why,
+            unread=wal.unread,
             unsettled=sum(one.range.rows for one in confirmed),
             # What another run of the database confirmed is looked up, too.
             done=self._taken_up
@@ -446,6 +447,7 @@ class TablePipeline(TableAccount):
             if self.wal is not None and cut.partly:
                 self.wal.confirm(cut.partly, cut.server or "", letters=True)
             self._current = None
+            self._worker.let_go()  # the next one may be long in coming
             self._lane.done(cut)
             now_ns = time.monotonic_ns()
             for accepted_ns, rows in cut.accepted:
@@ -483,6 +485,8 @@ class TablePipeline(TableAccount):
         """Of rows that stood on the log alone some cannot be had any more: nobody has them. The others."""
         assert self.wal is not None
         batches, lost = await self.wal.rescue(cut.places, cut.from_source)
+        if not lost:
+            return batches
         logger.critical(
             "rows cannot be read back from the log",
             table=self.table.name,

@@ -62,6 +62,8 @@ class TableReplayed:
     """Confirmed, not settled."""
     why: str
     """Why some are left."""
+    unread: str
+    """Where the disk does not give what is on the log, so that more may be left than anybody knows; else empty."""
 
 
 class Replaying:
@@ -152,4 +154,5 @@ def _became(left: LeftOnLog, found: EarlierStats | None, why: str) -> TableRepla
         restored=found.restored if found is not None else 0,
         unsettled=found.unsettled if found is not None else left.unsettled,
         why=why if kept or (rest and not done) else "",
+        unread=left.unread or (found.unread if found is not None else ""),
     )

@@ -32,7 +32,7 @@ from recorder.identity import new_epoch
 from recorder.log import get_logger
 from recorder.log_disk_care import LogDiskCare
 from recorder.log_disk_drop import drop_oldest
-from recorder.log_setup import disk_limits, log_folders, log_options
+from recorder.log_setup import disk_limits, log_options
 from recorder.logs import Logs
 from recorder.loop_watch import LoopWatch
 from recorder.metrics import RecorderMetrics
@@ -138,8 +138,8 @@ class Runtime:
             recorder_run_id=recorder_run_id,
         )
         self._health_server: HealthServer | None = None
-        self._log_care: Supervised | None = None
-        self._disk_care: Supervised | None = None
+        self._cares: list[Supervised] = []
+        """Of the logs, and of their disks."""
         self._unread: asyncio.Task[None] | None = None
         self._observer = Observer(self.tables, metrics, self._own, self.board)
         self._housekeeping = Housekeeping(
@@ -154,7 +154,7 @@ class Runtime:
         )
         self.logs: Logs | None = None
         if settings.wal:
-            first, *more = log_folders(settings)
+            first, *more = settings.log_folders
             self.logs = Logs(
                 first,
                 log_options(settings),
@@ -175,7 +175,7 @@ class Runtime:
         self.log_disk: LogDiskCare | None = None
         if self.logs is not None:
             self.log_disk = LogDiskCare(
-                [(folder, disk_limits(settings, folder)) for folder in log_folders(settings)],
+                [(folder, disk_limits(settings, folder)) for folder in settings.log_folders],
                 self.logs.tables,
                 reserve_bytes=settings.wal_reserve_bytes,
                 drop=partial(drop_oldest, self.pipelines)
@@ -294,13 +294,12 @@ class Runtime:
         self._loop_watch.start()
         self._housekeeping.start()
         if self.logs is not None:
-            self._log_care = Supervised("log care", partial(self._care_for_logs, self.logs))
-            self._log_care.start()
-            self.board.tasks.append(self._log_care)
+            self._cares.append(Supervised("log care", partial(self._care_for_logs, self.logs)))
         if self.log_disk is not None:
-            self._disk_care = Supervised("log disk", partial(self._care_for_disk, self.log_disk))
-            self._disk_care.start()
-            self.board.tasks.append(self._disk_care)
+            self._cares.append(Supervised("log disk", partial(self._care_for_disk, self.log_disk)))
+        for care in self._cares:
+            care.start()
+        self.board.tasks += self._cares
         if self._logs_of is None:
             self._unread = asyncio.create_task(self._look_for_unread_logs(), name="unread logs")
 
@@ -310,9 +309,8 @@ class Runtime:
         read = frozenset(self.logs.tables if self.logs is not None else ())
         look = partial(
             unread_logs.unread_logs,
-            self._settings.data_dir,
+            self._settings.log_folders,
             tables,
-            second=self._settings.wal_second_dir,
             read=read,
         )
         try:
@@ -424,10 +422,8 @@ class Runtime:
         self._loop_watch.close()
         if self._unread is not None:
             self._unread.cancel()
-        if self._log_care is not None:
-            await self._log_care.close()
-        if self._disk_care is not None:
-            await self._disk_care.close()
+        for care in self._cares:
+            await care.close()
         await self.settling.close()
         await asyncio.gather(*(pipeline.close(SETTLE_S) for pipeline in self.pipelines.values()))
         if self.logs is not None:

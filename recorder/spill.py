@@ -8,8 +8,8 @@ In the good case nothing is written. Rows go to the log
 
 A row's place and its identity are two numbers, and here they differ: `_seq` counts the rows of the run, places those
 that were spilled. What was sent, and nobody knows what became of it, goes there with a seal: whoever sends it again
-does so under its token. What the log does not take waits in memory, and then in the queue, up to its bounds; it is
-tried again.
+does so under its token. What the log does not take waits in memory, and then in the queue, up to its bounds; it goes
+there when there is room for all of it.
 """
 
 from __future__ import annotations

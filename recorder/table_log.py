@@ -30,6 +30,7 @@ from recorder.log_losses import Loss, losses
 from recorder.log_rescue import rescue
 from recorder.log_schema import OlderRows, as_current
 from recorder.pulse import Pulse
+from recorder.replay_memory import ReplayMemory
 from recorder.sink.base import ServerInfo
 from recorder.sink.uptime import START_TOLERANCE_S
 from schemas.renames import Renames
@@ -59,10 +60,18 @@ LAST = 2**63
 REPLAY_ROWS = 100_000
 """Of a batch of what earlier runs left, where no seal says how many: what each insert costs is paid for fewer of them,
 and live rows, who go between two, wait for a fraction of a second."""
+UNREAD = (
+    "the disk does not give them; when it does, start the recorder again, or give them up: recorder wal drop"
+)
+"""Why rows stay on the log, and what is to be done."""
 NO_FILE = "lost for want of their files"
 """The checkpoint's note of rows that were counted as lost since no file had them: a folder may come back."""
 SPILL_BYTES = 4 * 1_048_576
 """About what a batch is put on the log in at once: all of it may be more than may wait to be written."""
+PIECE_BYTES = 16_384
+"""More than what such a part takes beside its data."""
+TOO_LARGE_MAX = 64
+"""Batches that are too large, and remembered: memory holds a few."""
 
 
 class Account(Protocol):
@@ -89,11 +98,14 @@ class TableLog:
         letters_durable: Callable[[], Awaitable[None]],
         gaps_durable: Callable[[], Awaitable[None]],
         batch_rows: int,
+        memory: ReplayMemory,
         renames: Renames = (),
         second: Path | None = None,
         waits_for_sync: bool = True,
     ):
-        """`waits_for_sync`: a seal is on disk before its batch is sent; else it may be lost with what it seals."""
+        """`memory` is shared by all tables that have rows of earlier runs. `waits_for_sync`: a seal is on disk before
+        its batch is sent; else it may be lost with what it seals.
+        """
         self.table = table
         self.folder = folder
         self.folders = [folder] if second is None else [folder, second]
@@ -118,14 +130,25 @@ class TableLog:
         """Rows that the log did not take."""
         self.refused_why = ""
         """Why it does not take any now."""
+        self._awaited_bytes = 0
+        """The room that what was refused last waits for; 0 where it was refused for another reason."""
+        self.unread = ""
+        """Where the disk does not give what is on the log, and why. Nobody knows which rows are there, so nothing is
+        purged before another run could read it."""
         self.left = PlaceSet()
-        """Rows of earlier runs that are no rows of the table now, and stay on the log."""
+        """Rows that are no rows of the table now, or that the disk does not give, and stay on the log."""
         self.left_why = ""
         """Why they do."""
+        self._room_bytes_max = writer.room_bytes
+        self._too_large = deque[str](maxlen=TOO_LARGE_MAX)
+        """Tokens of batches that it did not take, though nothing else waited: they are not tried again."""
         self._letters_durable = letters_durable
         self._gaps_durable = gaps_durable
         self._renames = renames
         self._batch_rows = batch_rows
+        self._memory = memory
+        if self._has_open_rows():
+            memory.join(table.name)
         self.waits_for_sync = waits_for_sync
         self.always = table.policy.critical
         """Whether rows go to it as they are built; else those alone that are spilled."""
@@ -137,6 +160,8 @@ class TableLog:
         self._logged_upto = 0
         self._took_all = True
         self._confirming: set[asyncio.Task[None]] = set()
+        self._unlooked = bool(writer.recovered.damage)
+        self._losing = 0
         self._cursor: Cursor | None = None
         self._writing = threading.Lock()
         self._told = set[tuple[Harm, str, int, int]]()
@@ -154,6 +179,14 @@ class TableLog:
         for one in back:
             noted.remove(one)
         return checkpoint.reopen(back).note(_note(noted))
+
+    def _has_open_rows(self) -> bool:
+        """Whether earlier runs left rows that are not done, as far as can be told without reading them."""
+        done = self.checkpoint.done()
+        return any(
+            done.missing_of(Range(state.preamble.epoch, state.preamble.first, state.stop))
+            for state in self.writer.recovered.segments
+        )
 
     # -- rows in ------------------------------------------------------------------------------------------------
 
@@ -175,14 +208,17 @@ class TableLog:
         """The batch with its place on the log, where it is put if it is not on it; as it was if the log does not take
         it. With `sent`, an insert of it may have been under way: it is sealed.
         """
-        if batch.places:
+        if batch.places or not self._has_room(batch):
             return batch
+        nothing_waits = self.writer.room_bytes >= self._room_bytes_max
         step = max(1, batch.rows * SPILL_BYTES // max(1, batch.nbytes))
         taken = list[Range]()
         for start in range(0, batch.rows, step):
             place = self._taken(batch.data.slice(start, step))
             if place is None:
                 self.resolve(taken)  # they stay in memory, with the others
+                if taken and nothing_waits:
+                    self._too_large.append(batch.token)
                 return batch
             taken.append(place)
         placed = replace(batch, places=(Range(taken[0].epoch, taken[0].first, taken[-1].stop),))
@@ -190,6 +226,29 @@ class TableLog:
             with contextlib.suppress(WalError):  # then it is looked up row by row
                 self._mark = self.writer.append_seal(_packed_seal(placed))
         return placed
+
+    def _has_room(self, batch: Batch) -> bool:
+        """Whether all of a batch may be taken now. It is asked fifty times a second: what was put there in part would
+        be written for nothing, each time.
+        """
+        if self.no_room:
+            return True  # that is said when the first of it is refused
+        if batch.token in self._too_large:
+            self._refuse(f"a batch of {batch.nbytes} bytes is more than it takes at once; lower batch_bytes")
+            return False
+        pieces = 1 + batch.nbytes // SPILL_BYTES
+        needed_bytes = min(batch.nbytes + pieces * PIECE_BYTES, self._room_bytes_max)
+        if needed_bytes <= self.writer.room_bytes:
+            return True
+        self._refuse(f"a batch of {batch.nbytes} bytes has no room beside what waits to be written")
+        self._awaited_bytes = needed_bytes
+        return False
+
+    def _refuse(self, why: str) -> None:
+        self._awaited_bytes = 0
+        if self.refused_why != why:
+            self.refused_why = why
+            log.error("the log takes no rows", table=self.table.name, why=why)
 
     @property
     def mark(self) -> int:
@@ -203,9 +262,7 @@ class TableLog:
                 raise LogFull(self.no_room)
             appended = self.writer.append(rows)
         except WalError as error:
-            if self.refused_why != str(error):
-                self.refused_why = str(error)
-                log.error("the log takes no rows", table=self.table.name, why=self.refused_why)
+            self._refuse(str(error))
             return None
         self.refused_why = ""
         self._mark = appended.mark
@@ -275,12 +332,28 @@ class TableLog:
         return self.writer.stats().recovering
 
     @property
+    def may_purge(self) -> bool:
+        """Whether files whose rows are settled may go: what earlier runs left is not read any more, and what is broken
+        was looked at and told. Broken rows at the end of a file are not among those it is known to have; without it
+        nothing says that they were there.
+        """
+        return self.earlier is None and not self.blind and not self._losing
+
+    @property
+    def blind(self) -> bool:
+        """Whether it may have rows that nobody has seen: the disk does not give them, or nobody has looked yet."""
+        return bool(self.unread) or self._unlooked
+
+    @property
     def had_segments(self) -> bool:
         """Whether earlier runs left anything on it."""
         return bool(self.writer.recovered.segments or self.writer.recovered.damage)
 
     def trouble(self) -> str:
         """Why it does not take rows, or cannot write; empty while it does."""
+        if self._awaited_bytes and self._awaited_bytes <= self.writer.room_bytes:
+            # The room came; that nothing was put there since may be because nothing has to be.
+            self.refused_why, self._awaited_bytes = "", 0
         if self.no_room or self.refused_why:
             return self.no_room or self.refused_why
         stats = self.writer.stats()
@@ -345,9 +418,18 @@ class TableLog:
                 continue  # all of this run counts as done where earlier ones are read, whether it is written or not
             if (one.harm, one.file, one.offset, one.first) not in self._told:
                 self._told.add((one.harm, one.file, one.offset, one.first))
+                if one.harm is Harm.UNREAD:
+                    self._tell_unread(one)
+                    continue
                 if len(self._told) <= DAMAGE_LINES_MAX:
                     told = log.critical if one.rows is None and one.harm in UNCOUNTED else log.warning
                     told("the log was found damaged", table=self.table.name, damage=str(one))
+
+    def _tell_unread(self, damage: Damage) -> None:
+        if not self.unread:
+            self.unread = str(damage)
+            log.critical("a log cannot be read: its rows stay there, and nothing of it is purged before they could",
+                         table=self.table.name, where=self.unread, remedy=UNREAD)  # fmt: skip
 
     async def take_up(self, account: Account) -> EarlierRows | None:
         """What earlier runs left, to be gone through once the database answers; None if nothing is."""
@@ -359,21 +441,33 @@ class TableLog:
             lambda: Replay(LogReader(self.folders, name=self.table.name), done, batch_rows=batch_rows)
         )
         self._tell(replay.damage)
+        unread = PlaceSet(replay.unread)
         lost = PlaceSet(replay.lost)
         self.lose(tuple(lost), account, seals=replay.seals, counted=False)
+        self._unlooked = False
+        if unread.rows:
+            account.replayed(unread.rows)
+            self.leave(replay.unread, UNREAD)
         if not replay.rows_to_go:
+            self._memory.leave(self.table.name)
             return None
+        self._memory.join(self.table.name)
         log.info("rows of an earlier run are on the log", table=self.table.name, rows=replay.rows_to_go)
         account.replayed(replay.rows_to_go)
 
-        def ended(all_lost: Sequence[Range]) -> None:
-            """All that earlier runs left was given out, but for these."""
+        def ended(last: Replay) -> None:
+            """All that earlier runs left was given out, but for what could not be read."""
             self.earlier = None
-            self._tell(replay.damage)
-            later = [part for one in all_lost for part in lost.missing_of(one)]
-            self.lose(later, account, seals=replay.seals, counted=True)
+            self._memory.leave(self.table.name)
+            self._tell(last.damage)
+            later = [part for one in last.lost for part in lost.missing_of(one)]
+            self.lose(later, account, seals=last.seals, counted=True)
+            if last.unread:
+                self.leave(last.unread, UNREAD)
 
-        self.earlier = EarlierRows(self.table, replay, renames=self._renames, left=self.leave, ended=ended)
+        self.earlier = EarlierRows(
+            self.table, replay, renames=self._renames, memory=self._memory, left=self.leave, ended=ended
+        )
         return self.earlier
 
     @property
@@ -386,7 +480,7 @@ class TableLog:
         rows = sum(map(self.left.add, places))
         if why != self.left_why:
             self.left_why = why
-            log.critical("rows of an earlier run stay on the log", table=self.table.name, rows=rows, why=why)
+            log.critical("rows stay on the log", table=self.table.name, rows=rows, why=why)
 
     def lose(
         self, places: Sequence[Range], account: Account, *, seals: Sequence[Seal] = (), counted: bool
@@ -396,6 +490,7 @@ class TableLog:
         `counted`: the account has them among those under way.
         """
         if places:
+            self._losing += 1
             self._soon(self._lose(places, account, seals, counted))
 
     async def _lose(
@@ -415,6 +510,7 @@ class TableLog:
         )
         # A recorder that is killed before says it again.
         await self._gaps_durable()
+        self._losing -= 1
         self.resolve(places)
         held = PlaceSet(
             Range(one.preamble.epoch, one.preamble.first, one.stop) for one in self.writer.segments()
@@ -480,15 +576,17 @@ class TableLog:
     async def rescue(
         self, places: Sequence[Range], from_source: bool
     ) -> tuple[list[Batch], tuple[Range, ...]]:
-        """As `batches`, of those rows that can be read; and where the others stood.
+        """As `batches`, of those rows that can be read; and where others stood that are lost. What the disk does not
+        give now stays on the log.
 
         Raises:
             OlderRows: they are of another version, and no rows of the table now.
         """
-        pieces = await asyncio.to_thread(rescue, self.folders, self.table.name, places)
+        pieces, lost, unread, damage = await asyncio.to_thread(rescue, self.folders, self.table.name, places)
+        self._tell(one for one in damage if one.harm is Harm.UNREAD)
+        if unread:
+            self.leave(unread, UNREAD)
         found = [piece.range for piece in pieces]
-        there = PlaceSet(found)
-        lost = tuple(part for place in places for part in there.missing_of(place))
         if not pieces:
             return [], lost
         rows = [as_current(piece.rows, self.table, self._renames) for piece in pieces]
@@ -546,7 +644,7 @@ def _noted(checkpoint: Checkpoint) -> PlaceSet:
 
 
 def _note(lost: PlaceSet) -> dict[str, Json]:
-    return {NO_FILE: [[f"{one.epoch:016x}", one.first, one.stop] for one in lost]}
+    return {NO_FILE: [[*one.as_json()] for one in lost]}
 
 
 def _run_of(info: ServerInfo) -> str:

@@ -6,7 +6,7 @@ leaves out logs that another recorder writes, whose rows are that one's.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,18 @@ REMEDY = 'run "recorder replay", or start with wal = true'
 
 
 def unread_logs(
-    data_dir: Path, tables: Mapping[str, Table], *, second: Path | None, read: Container[str]
+    roots: Sequence[Path], tables: Mapping[str, Table], *, read: Container[str]
 ) -> dict[str, LeftOnLog]:
-    """By table, the logs with rows that are not known to be in the database; `read` are those that this
-    run has open, `second` is where logs go on whose first folder fails.
+    """By table, the logs with rows that are not known to be in the database; `roots` are `Settings.log_folders`, `read`
+    those that this run has open.
 
     Raises:
         OSError: of this process and not of a log, such as too many open files.
     """
     return {
         name: one
-        for name, one in left_on_logs(data_dir, tables, second=second, besides=read).items()
-        if one.rows and holder(one.folder) is None
+        for name, one in left_on_logs(roots, tables, besides=read).items()
+        if (one.rows or one.unread) and holder(one.folder) is None
     }
 
 
@@ -49,7 +49,7 @@ def tell(unread: Mapping[str, LeftOnLog]) -> None:
 
 def remedy(one: LeftOnLog) -> str:
     """What to do about one."""
-    return one.refused or REMEDY
+    return one.refused or (f"{one.unread}; when that is mended, {REMEDY}" if one.unread else REMEDY)
 
 
 def as_status(unread: Mapping[str, LeftOnLog]) -> dict[str, dict[str, Any]]:

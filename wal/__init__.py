@@ -17,6 +17,9 @@ The folder
     checkpoint.newer, checkpoint.broken
                               one that could not be read, kept when another took its place
 
+A log may stand in two folders. Where one of them is missing when the log is opened, the other may be given numbers that
+it has, too: such segments have nothing to do with one another, and which is older `wal.order` says.
+
 A segment
 =========
 

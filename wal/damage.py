@@ -10,7 +10,8 @@ class Harm(enum.Enum):
     """What kind of damage, and what it costs."""
 
     PREAMBLE = "one of its two preambles is broken; nothing is lost"
-    UNREADABLE = "both preambles are broken, or the file cannot be read at all; its rows cannot be"
+    UNREADABLE = "both preambles are broken, or it is no file; its rows cannot be read"
+    UNREAD = "the disk does not give it; what it holds is not lost, and stays for when it does"
     FOREIGN = "no segment of this log; left alone"
     NEWER = "written by a later version; left alone"
     TORN_TAIL = "an unfinished frame at the end, of a write that was cut off"
@@ -38,7 +39,7 @@ class Damage:
     first: int = 0
     """Sequence of the first row concerned."""
     rows: int | None = 0
-    """Rows that are lost by it."""
+    """Rows that are lost by it; of `Harm.UNREAD`, that are missing for now."""
     detail: str = ""
 
     def __str__(self) -> str:

@@ -2,7 +2,8 @@
 
 Not a mapping: a page of a mapped file that is cut under its reader kills the process (SIGBUS). Here bytes that are gone
 are no bytes: an answer is shorter than what was asked for. Bytes that the disk refuses are `UNREAD` ones, which no
-checksum takes for what was written, and `failed` says so: whoever repairs must not believe them.
+checksum takes for what was written, and `refused` says where: whoever repairs must not believe them, and whoever counts
+must not count as gone what may be read another time.
 """
 
 from __future__ import annotations
@@ -15,22 +16,30 @@ WINDOW_BYTES = 16_384
 SEARCH_BYTES = 1_048_576
 PAGE_BYTES = 4_096
 UNREAD = b"\xff"
+_NOT_THE_DISKS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EBADF, errno.EINVAL})
+"""Errors of a read that say nothing of the file's bytes."""
 
 
 class FileData:
     """Slices of a file and a search in it. Keeps the last piece that it read, until `forget`."""
 
-    __slots__ = ("_base", "_fd", "_window", "failed")
+    __slots__ = ("_base", "_fd", "_refused", "_window", "failed")
 
     def __init__(self, fd: int):
         self._fd = fd
         self._window = b""
         self._base = 0
+        self._refused: set[int] = set()
         self.failed: OSError | None = None
+        """Why bytes could not be read, if there were any, at whatever time."""
 
     def forget(self) -> None:
         """What is asked for next is read anew."""
         self._window = b""
+
+    def refused(self, start: int, stop: int) -> bool:
+        """Whether some of these bytes could not be read, at whatever time: what they are, nobody knows."""
+        return any(start < page + PAGE_BYTES and page < stop for page in self._refused)
 
     def __getitem__(self, where: slice) -> bytes:
         start, stop = where.start, where.stop
@@ -60,7 +69,7 @@ class FileData:
         try:
             return self._read_all(start, size)
         except OSError as error:
-            if error.errno != errno.EIO:
+            if error.errno in _NOT_THE_DISKS:
                 raise
             self.failed = error
         return b"".join(self._read_page(at, end - at) for at, end in _pages(start, start + size))
@@ -69,10 +78,14 @@ class FileData:
         try:
             return self._read_all(start, size)
         except OSError as error:
-            if error.errno != errno.EIO:
+            if error.errno in _NOT_THE_DISKS:
                 raise
+            self.failed = error
             # Beyond the end there is nothing that could fail: these bytes exist.
-            return UNREAD * min(size, max(0, os.fstat(self._fd).st_size - start))
+            unread_bytes = min(size, max(0, os.fstat(self._fd).st_size - start))
+            if unread_bytes:
+                self._refused.add(start // PAGE_BYTES * PAGE_BYTES)
+            return UNREAD * unread_bytes
 
     def _read_all(self, start: int, size: int) -> bytes:
         found = os.pread(self._fd, size, start)

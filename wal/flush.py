@@ -22,8 +22,8 @@ from wal.pending import Ready, cut, encode
 PAUSE_MIN_S = 0.02
 PAUSE_MAX_S = 5.0
 CLOSING_PAUSE_MAX_S = 0.2
-FIRST_FOLDER_AGAIN_S = 60.0
-"""So long after a failure the first folder is tried again, at a rotation."""
+FOLDER_AGAIN_S = 60.0
+"""So long after a failure in a folder it is tried again, at a rotation, if that is where segments should go."""
 WRITE_FRAMES_MAX = 64
 """Frames of one write."""
 SYNC_FRAMES_MAX = 4_096
@@ -56,11 +56,13 @@ class Flush:
         self._retry_at_s = 0.0
         self._sync_at_s: float | None = None
         self._first_again_s = 0.0
+        self._second_again_s = 0.0
         self._prepare_at_s = 0.0
         self._rotating = False
         self._waits_for_next = False
         self.spare_first = False
-        """Whether new segments are made in the second folder: the first one's disk is full, if it does not fail yet."""
+        """Whether new segments are made in the second folder, while that one takes them: the first one's disk is full,
+        if it does not fail yet."""
         self.closing = False
         """From now on everything is synced, and in the end the log is let go of."""
         self.given_up = False
@@ -144,10 +146,12 @@ class Flush:
 
     def _rotate(self, head: Ready) -> bool:
         self._rotating = True
+        now_s = time.monotonic()
         if self.spare_first:
-            self._first_again_s = time.monotonic()  # as soon as that is over
-            self._disk.last_folder()
-        elif self._first_again_s and time.monotonic() >= self._first_again_s:
+            self._first_again_s = now_s  # as soon as that is over
+            if now_s >= self._second_again_s:  # else it failed just now: whichever folder takes it
+                self._disk.last_folder()
+        elif self._first_again_s and now_s >= self._first_again_s:
             self._first_again_s = 0.0
             self._disk.first_folder()
         self._waits_for_next = not self._disk.rotate(head)
@@ -222,7 +226,10 @@ class Flush:
                     number,
                     again,
                 )
-        self._first_again_s = time.monotonic() + FIRST_FOLDER_AGAIN_S
+        again_s = time.monotonic() + FOLDER_AGAIN_S
+        self._first_again_s = again_s
+        if self._disk.in_last_folder:
+            self._second_again_s = again_s
         self._disk.other_folder()
 
     def _pause(self) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from wal.files import Files
 from wal.format import Preamble
-from wal.names import segment_name
+from wal.names import segment_name, segments
 from wal.options import LogOptions
 from wal.pending import Ready
 from wal.segment_writer import Prepared, SegmentWriter, discard, prepare
@@ -53,8 +53,8 @@ class LogDisk:
         """Where the next segment is made."""
         self.suspects: set[int] = set()
         self._unheld: list[SegmentWriter] = []
-        self.made: dict[int, SegmentWriter] = {}
-        """Every segment that has its name, and was not removed, by its number."""
+        self.made: dict[Path, SegmentWriter] = {}
+        """Every segment that has its name, and was not removed."""
 
     @property
     def active(self) -> int | None:
@@ -65,6 +65,11 @@ class LogDisk:
     def folder_count(self) -> int:
         """How many folders there are to go to."""
         return len(self._folders)
+
+    @property
+    def in_last_folder(self) -> bool:
+        """Whether segments are made in the second folder now; of one folder, in that."""
+        return self.folder == self._folders[-1]
 
     @property
     def dirty(self) -> bool:
@@ -124,14 +129,26 @@ class LogDisk:
             raise
         self._number = number + 1
         self._made += 1
-        self.made[number] = segment
+        self.made[segment.path] = segment
         self.close_active()
         self._active = segment
         return True
 
     def _free_number(self) -> int:
-        """The next number that no file has: a rename would replace what somebody put there meanwhile."""
+        """The next number, above those of all files: a rename would replace what came there meanwhile, as with a folder
+        that is back, and a reader that is at a higher number does not come to a lower one any more.
+
+        Raises:
+            OSError: nobody knows which files there are where the segment is to be made.
+        """
         number = self._number
+        for folder in self._folders:
+            try:
+                number = max([number, *(taken + 1 for taken, _ in segments([folder]))])
+            except OSError as error:
+                # Of the other one that is no reason not to write here.
+                if folder == self.folder and not isinstance(error, FileNotFoundError):
+                    raise
         while any(os.path.lexists(folder / segment_name(number)) for folder in self._folders):
             number += 1
         return number
@@ -193,9 +210,7 @@ class LogDisk:
         if not segment.held:
             self._unheld.append(segment)
             if len(self._unheld) > SUSPECTS_EMPTY_MAX and self._unheld[0].remove():
-                gone = self._unheld.pop(0).number
-                self.suspects.discard(gone)
-                self.made.pop(gone, None)
+                self.removed(self._unheld.pop(0).path)
         return segment.number
 
     def held(self) -> None:
@@ -215,10 +230,11 @@ class LogDisk:
         """Go back to the first folder with the next segment."""
         self.folder = self._folders[0]
 
-    def removed(self, number: int) -> None:
-        """Somebody removed a segment."""
-        self.suspects.discard(number)
-        self.made.pop(number, None)
+    def removed(self, path: Path) -> None:
+        """A segment was removed."""
+        segment = self.made.pop(path, None)
+        if segment is not None:
+            self.suspects.discard(segment.number)
 
     # -- the end -------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,10 @@ class Range(NamedTuple):
         """How many."""
         return self.stop - self.first
 
+    def as_json(self) -> list[str | int]:
+        """Ready for JSON, whose numbers are too small for an epoch."""
+        return [f"{self.epoch:016x}", self.first, self.stop]
+
     def common(self, other: Range) -> Range | None:
         """The rows that are in both, if there are any."""
         first, stop = max(self.first, other.first), min(self.stop, other.stop)

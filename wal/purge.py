@@ -18,6 +18,7 @@ from typing import Protocol
 
 from wal import names
 from wal.files import OS_FILES, Files
+from wal.order import openings
 from wal.places import PlaceSet, Range
 from wal.recovery import SegmentState
 from wal.seals import Seal
@@ -27,8 +28,8 @@ from wal.settled import Checkpoint
 
 def purgeable(
     segments: Sequence[SegmentState], active: int | None, settled: PlaceSet, seals: Iterable[Seal] = ()
-) -> list[int]:
-    """The numbers of the segments that may go, oldest first.
+) -> list[SegmentState]:
+    """The segments that may go, oldest first.
 
     `segments` are all that can be read; `active` is the one being written, which never goes. `seals` are those that may
     still be sent: a row of one of them counts as settled only when all of its rows are, since it is sent whole or not
@@ -39,22 +40,27 @@ def purgeable(
     for segment in segments:
         epoch, first = segment.preamble.epoch, segment.preamble.first
         begins[epoch] = min(first, begins.get(epoch, first))
+    open_: list[Range] = []
     for seal in seals:
         # What lies before the first segment was purged, so it was settled, whether or not a checkpoint still says so.
         begin = begins.get(seal.epoch, 0)
         if not all(settled.covers(one._replace(first=max(begin, one.first))) for one in seal.ranges):
-            for one in seal.ranges:
-                settled.remove(one)
-    by_number: dict[int, list[Range]] = {}
-    for segment in segments:
-        held = Range(segment.preamble.epoch, segment.preamble.first, segment.stop)
-        by_number.setdefault(segment.number, []).append(held)
+            open_ += seal.ranges
+    for one in open_:  # when all were looked at: one of them opens no other
+        settled.remove(one)
     going = []
-    for number in sorted(by_number):
-        if number == active or not all(settled.covers(held) for held in by_number[number]):
+    for segment in in_order(segments):
+        held = Range(segment.preamble.epoch, segment.preamble.first, segment.stop)
+        if segment.number == active or not settled.covers(held):
             break
-        going.append(number)
+        going.append(segment)
     return going
+
+
+def in_order(segments: Sequence[SegmentState]) -> list[SegmentState]:
+    """In the order in which they were made, over both folders (`wal.order`)."""
+    opened = openings((one.number, one.path, one.preamble) for one in segments)
+    return sorted(segments, key=lambda one: (opened[one.preamble.epoch], one.number, one.path))
 
 
 class Log(Protocol):
@@ -71,7 +77,7 @@ class Log(Protocol):
     def segments(self) -> Sequence[SegmentState]:
         """All that can be read, as they are now."""
 
-    def removed(self, numbers: Iterable[int]) -> None:
+    def removed(self, paths: Iterable[Path]) -> None:
         """These are gone."""
 
 
@@ -102,18 +108,20 @@ def purge(
     if active is None:
         # Between two segments: what this writer made last may become the active one, or has just done so.
         active = min((state.number for state in segments if state.preamble.epoch == log.epoch), default=None)
-    numbers = frozenset(purgeable(segments, active, PlaceSet(checkpoint.settled), seals))
-    going = sorted((state for state in segments if state.number in numbers), key=lambda state: state.number)
+    going = purgeable(segments, active, PlaceSet(checkpoint.settled), seals)
     removed, nbytes, error = remove(going, files=files)
-    log.removed(removed)
+    log.removed(state.path for state in removed)
     if error is None:
-        left = [state for state in segments if state.number not in removed]
+        gone = {state.path for state in removed}
+        left = [state for state in segments if state.path not in gone]
         checkpoint = checkpoint.forget(_gone(checkpoint, left, folders) - {log.epoch})
-    return Purged(tuple(removed), nbytes, checkpoint, error)
+    return Purged(tuple(state.number for state in removed), nbytes, checkpoint, error)
 
 
-def remove(segments: Iterable[SegmentState], *, files: Files = OS_FILES) -> tuple[list[int], int, str | None]:
-    """Remove these files, in this order, durably: their numbers, what they took on the disk, why it ended early."""
+def remove(
+    segments: Iterable[SegmentState], *, files: Files = OS_FILES
+) -> tuple[list[SegmentState], int, str | None]:
+    """Remove these files, in this order, durably: which are gone, what they took on the disk, why it ended early."""
     removed: list[SegmentState] = []
     nbytes, error = 0, None
     for state in segments:
@@ -132,7 +140,7 @@ def remove(segments: Iterable[SegmentState], *, files: Files = OS_FILES) -> tupl
             files.sync_folder(folder)
         except OSError as caught:
             error = error or f"{folder}: it is not certain that segments are gone: {caught.strerror}"
-    return [state.number for state in removed], nbytes, error
+    return removed, nbytes, error
 
 
 def _gone(checkpoint: Checkpoint, left: Sequence[SegmentState], folders: Sequence[Path]) -> frozenset[int]:

@@ -59,7 +59,7 @@ class Contents:
         if self._payload is None:
             self._payload = self._segment.payload(self._entry.frame)
             if self._payload is None:
-                self._tell(Harm.PAYLOAD, "")
+                self._tell(self._segment.harm_of(self._entry.frame), "")
         return self._payload
 
     def rows(self) -> pa.RecordBatch | None:

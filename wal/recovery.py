@@ -2,8 +2,9 @@
 
 By the holder of the lock. Of each epoch the last segment may end in what was being written when its writer died: that
 is copied and cut off, and what was zero-filled for frames that never came is given back. Broken bytes elsewhere are
-copied and stay. No sound frame is ever changed, no segment removed, none that is not understood touched. A second run
-finds the same, but for what the first has mended; one that is interrupted is completed by the next.
+copied and stay. No sound frame is ever changed, no segment removed, none that is not understood touched; what the disk
+does not give is left as it is, for when it does. A second run finds the same, but for what the first has mended; one
+that is interrupted is completed by the next.
 
 Only headers are read, and of each epoch's last segment the payloads too: a broken payload elsewhere is told by whoever
 reads it. A disk that takes nothing is no reason not to go on: what could not be repaired is told as such.
@@ -168,14 +169,17 @@ class _Recovery:
     def _tell_broken(self, number: int, segment: Segment, broken: Hole | BadPayload, copies: int) -> None:
         """Corruption: a span with sound frames after it, or of a segment that another one follows. It stays."""
         preamble, path = segment.preamble, segment.path
+        offset, stop = _span(broken)
+        unread = segment.data.refused(offset, stop)
+        detail = f"{segment.data.failed}" if unread else self._kept(number, segment, offset, stop, copies)
         if isinstance(broken, BadPayload):
             frame = broken.frame
-            detail = self._kept(number, segment, frame.offset, frame.end, copies)
             rows = Range(preamble.epoch, frame.header.first, stop_of(frame))
-            self.ledger.tell_lost(of_frame(Harm.PAYLOAD, path, frame, detail), rows)
+            self.ledger.tell_lost(of_frame(segment.harm_of(frame), path, frame, detail), rows)
             return
-        detail = self._kept(number, segment, broken.offset, broken.end, copies)
         harm, nbytes = Harm.TORN_TAIL if broken.last else Harm.HEADER, broken.end - broken.offset
+        if unread:
+            harm = Harm.UNREAD
         self.ledger.tell_unknown(
             Damage(harm, str(path), broken.offset, nbytes, preamble.epoch, detail=detail)
         )
@@ -200,10 +204,14 @@ class _Recovery:
             self._cut(segment, end, size)
             return
         offset, stop = _span(bad[0])[0], min(size, _span(bad[-1])[1])
-        detail = self._kept(number, segment, offset, stop)
-        if detail.startswith("kept"):
-            detail += self._cut(segment, offset, size)
-        damage = Damage(Harm.TORN_TAIL, str(path), offset, stop - offset, epoch, detail=detail)
+        harm = Harm.UNREAD if segment.data.refused(offset, stop) else Harm.TORN_TAIL
+        if harm is Harm.UNREAD:
+            detail = f"not cut off: {segment.data.failed}"
+        else:
+            detail = self._kept(number, segment, offset, stop)
+            if detail.startswith("kept"):
+                detail += self._cut(segment, offset, size)
+        damage = Damage(harm, str(path), offset, stop - offset, epoch, detail=detail)
         frames = [item.frame for item in bad if isinstance(item, BadPayload)]
         if len(frames) == len(bad):
             self.ledger.tell_lost(damage, Range(epoch, frames[0].header.first, stop_of(frames[-1])))

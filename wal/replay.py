@@ -6,7 +6,8 @@ lost. Runs leave out what is done, so their rows need not follow on one another;
 
 A replay is worked out from the log and the checkpoint alone, as they are when it is made. To resume, or to read what
 was appended or sealed since, make another. Whoever sends what it gives asks the table first: it cannot know what was
-sent and not confirmed. Rows that turn out to be unreadable are left out and told, and cost no others.
+sent and not confirmed. Rows that turn out to be unreadable are left out and told, and cost no others: lost ones, whose
+bytes are not what was written, apart from those that the disk does not give now.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class Replay:
         done: what needs no sending: a checkpoint, or a set of places.
         batch_rows: the most that come in one batch that was not sealed.
         memory_bytes_max: the most that decoded rows take at once, the batch that was given last not counted. A seal
-            that takes more, or a frame, is held whole all the same, and alone.
+            that takes more, or a frame, is held whole all the same, and alone. A batch that was not sealed takes at
+            most a third of it.
         only: what is asked for; None: everything. A seal comes whole, also where it reaches beyond that.
 
     Raises:
@@ -75,36 +77,45 @@ class Replay:
             )
         places = done.done() if isinstance(done, Checkpoint) else done
         self._reader, self._done, self._only = reader, places, only
-        self._memory_bytes_max = memory_bytes_max
+        self.memory_bytes_max = memory_bytes_max
+        """May be changed between two batches."""
         found = survey(reader)
         self._survey = found
         self._items, told = plan(found, places, only)
         self._batch_rows = batch_rows
-        # A run is there twice while it is made one: its pieces and itself; and the frame that is being read.
-        self._run_bytes_max = max(1, memory_bytes_max // 3)
         self._told = [*found.damage, *ahead(found, places), *told]
         self._fetch = RowFetch(found, self._told)
         self._lost = PlaceSet(part for one in found.lost for part in places.missing_of(one))
+        self._unread = PlaceSet(part for one in found.unread for part in places.missing_of(one))
         self.rows_to_go = sum(one.rows for item in self._items for one in item.ranges)
         """Known at once; falls with each batch."""
         self._rows = self.rows_to_go
         self._bytes = sum(found.bytes_of(one) for item in self._items for one in item.ranges)
 
     def without(self, given: PlaceSet) -> Replay:
-        """Another of the same log as it is now, of what this one had to give but for `given`: to go on after an error.
+        """Another of the same log as it is now, of what this one had to give but for `given`, and for what it could not
+        read: to go on after an error.
 
         Raises:
             OSError: of this process and not of a file, such as too many open files.
         """
         done = self._done.copy()
         done.update(given)
-        return Replay(
+        done.update(self._unread)
+        other = Replay(
             self._reader,
             done,
             batch_rows=self._batch_rows,
-            memory_bytes_max=self._memory_bytes_max,
+            memory_bytes_max=self.memory_bytes_max,
             only=self._only,
         )
+        other._unread.update(self._unread)
+        return other
+
+    @property
+    def _run_bytes_max(self) -> int:
+        # A run is there twice while it is made one: its pieces and itself; and the frame that is being read.
+        return max(1, self.memory_bytes_max // 3)
 
     @property
     def seals(self) -> tuple[Seal, ...]:
@@ -125,6 +136,11 @@ class Replay:
     def lost(self) -> tuple[Range, ...]:
         """Rows that the log had, cannot give, and that are not done: for the owner to count and to settle."""
         return tuple(self._lost)
+
+    @property
+    def unread(self) -> tuple[Range, ...]:
+        """Rows that are not done and that the disk does not give: another replay may have them. None is lost."""
+        return tuple(self._unread)
 
     def batches(self) -> Iterator[ReplayBatch]:
         """All that is to be sent, once. Ending it early is no harm; after an error `without` goes on.
@@ -192,9 +208,11 @@ class Replay:
                     counted.add(piece.range)
         if run.rows:
             yield self._batch(run, broken)
-        missing = [part for asked in ranges for part in counted.missing_of(asked)]
-        self.rows_to_go -= sum(part.rows for part in missing)
-        self._lost.update(missing)
+        for gone in [part for asked in ranges for part in counted.missing_of(asked)]:
+            self.rows_to_go -= gone.rows
+            unread = PlaceSet(self._fetch.unread.common_of(gone))
+            self._unread.update(unread)
+            self._lost.update(unread.missing_of(gone))
 
     def _cut(self, piece: Piece) -> Iterator[Piece]:
         """In parts that fit."""

@@ -17,13 +17,16 @@ from typing import NamedTuple
 
 from wal.damage import Damage, Harm
 from wal.errors import FormatError
-from wal.format import Kind
+from wal.format import Kind, Preamble
+from wal.order import openings
 from wal.places import PlaceSet, Range
 from wal.reader import LogReader
 from wal.seals import Seal, Void, live_seals, read_seal, read_void
 from wal.segment import Segment, open_or_tell
 
 STRETCH_BYTES = 262_144
+END = 2**63
+"""No epoch has so many rows."""
 
 
 class Stretch(NamedTuple):
@@ -52,6 +55,14 @@ class Survey:
     """Those that hold."""
     lost: PlaceSet = field(default_factory=PlaceSet)
     """Rows that there were, and that cannot be read."""
+    unread: PlaceSet = field(default_factory=PlaceSet)
+    """Rows that there are, as far as is known, and that the disk does not give now: they are not lost."""
+    hidden: PlaceSet = field(default_factory=PlaceSet)
+    """Where rows may be that the disk does not give now, up to the end of an epoch where nothing follows."""
+    blind: bool = False
+    """Whether files were not read at all: any row may be in them."""
+    broken: PlaceSet = field(default_factory=PlaceSet)
+    """Rows of frames that were read, and are not what was written."""
     damage: list[Damage] = field(default_factory=list)
 
     def stretches_of(self, asked: Range) -> list[Stretch]:
@@ -65,6 +76,17 @@ class Survey:
             if stretch.range.stop > asked.first:
                 found.append(stretch)
         return found
+
+    def missing(self, asked: Range) -> tuple[list[Range], list[Range]]:
+        """Of a range that the log had, what it cannot give: lost; and unread for now, which may be had another time."""
+        lost, unread = list[Range](), list[Range]()
+        for gone in self.present.missing_of(asked):
+            hidden = PlaceSet([gone] if self.blind else self.hidden.common_of(gone))
+            for one in self.broken.common_of(gone):
+                hidden.remove(one)
+            unread += hidden
+            lost += hidden.missing_of(gone)
+        return lost, unread
 
     def bytes_of(self, asked: Range) -> int:
         """About what these rows take in the files."""
@@ -82,7 +104,8 @@ def survey(reader: LogReader) -> Survey:
         OSError: of this process and not of a file, such as too many open files.
     """
     found = Survey()
-    said: list[Seal | Void] = []
+    said: list[tuple[int, Seal | Void]] = []
+    made: list[tuple[int, Path, Preamble]] = []
     damage: list[Damage] = []
     path, schema_hash = None, 0
     for entry, contents in reader.entries():
@@ -93,6 +116,7 @@ def survey(reader: LogReader) -> Survey:
                 with opened as segment:
                     preamble = segment.preamble
                     schema_hash = preamble.schema_hash
+                    made.append((entry.segment, path, preamble))
                     begin = found.begins.get(preamble.epoch, preamble.first)
                     found.begins[preamble.epoch] = min(begin, preamble.first)
         if entry.kind is Kind.ROWS:
@@ -106,7 +130,8 @@ def survey(reader: LogReader) -> Survey:
         if payload is None:
             continue
         try:
-            said.append(read_seal(payload) if entry.kind is Kind.SEAL else read_void(payload))
+            meant = read_seal(payload) if entry.kind is Kind.SEAL else read_void(payload)
+            said.append((entry.range.epoch, meant))
         except FormatError as error:
             nbytes = entry.frame.end - entry.frame.offset
             damage.append(
@@ -115,7 +140,10 @@ def survey(reader: LogReader) -> Survey:
     for stretches in found.stretches.values():
         stretches.sort(key=lambda one: one.range.first)
         found.present.update(one.range for one in stretches)
-    found.seals = live_seals(said)
+    # Of two seals with a row the later one holds, and numbers alone do not say which that is (`wal.order`).
+    order = openings(made)
+    said.sort(key=lambda one: order.get(one[0], len(order)))
+    found.seals = live_seals(meant for _, meant in said)
     found.damage = reader.damage + damage
     _find_lost(found)
     return found
@@ -152,13 +180,31 @@ def _find_lost(found: Survey) -> None:
         begin = found.begins.get(seal.epoch)
         if begin is not None:
             had += [one._replace(first=max(begin, one.first)) for one in seal.ranges]
+    _find_hidden(found)
     for span in had:
-        found.lost.update(found.present.missing_of(span))
+        lost, unread = found.missing(span)
+        found.lost.update(lost)
+        found.unread.update(unread)
+
+
+def _find_hidden(found: Survey) -> None:
+    """Where rows may be that the disk does not give now."""
+    for one in found.damage:
+        if one.harm in (Harm.PAYLOAD, Harm.UNDECODABLE) and one.epoch:
+            found.broken.add(_rows_of(one))
+        if one.harm is not Harm.UNREAD:
+            continue
+        if not one.nbytes or not one.epoch:
+            found.blind = True  # a whole file or folder
+        else:  # whatever was in those bytes: up to the next row that there is
+            first = found.present.stop_of_run(one.epoch, one.first)
+            after = (there.first for there in found.present.ranges(one.epoch) if there.first > first)
+            found.hidden.add(Range(one.epoch, first, min(after, default=END)))
 
 
 def _rows_of(damage: Damage) -> Range:
     """The rows that a broken frame had: more than it cost, where some of them stand elsewhere too."""
-    if damage.harm in (Harm.PAYLOAD, Harm.UNDECODABLE):
+    if damage.harm in (Harm.PAYLOAD, Harm.UNDECODABLE, Harm.UNREAD):
         opened = open_or_tell(Path(damage.file))
         if isinstance(opened, Segment):
             with opened as segment:

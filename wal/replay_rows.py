@@ -79,8 +79,8 @@ class Gathering:
             self._few.clear()
 
     def joined(self) -> pa.RecordBatch:
-        """All rows as one record batch; of one schema, which the caller has seen to."""
-        batches = [*self._large, *self._few]
+        """All rows as one record batch; of one schema, which the caller has seen to. The pieces are let go."""
+        batches, self._large, self._few = [*self._large, *self._few], [], []
         return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
 
 
@@ -91,6 +91,8 @@ class RowFetch:
         self._survey = survey
         self._damage = damage
         """What is found is told here: frames that were sound when they were surveyed, and whose rows cannot be had."""
+        self.unread = PlaceSet()
+        """Where rows of what was asked for may be that the disk did not give: those that did not come are not lost."""
         self._segment: Segment | None = None
         self._offset = 0
         """Of the frame that was read last in this segment, and its first sequence."""
@@ -106,7 +108,7 @@ class RowFetch:
         """
         for stretch in self._survey.stretches_of(asked):
             wanted = stretch.range.common(asked)
-            if wanted is not None and (segment := self._open(stretch)) is not None:
+            if wanted is not None and (segment := self._open(stretch, wanted)) is not None:
                 yield from self._of(segment, stretch, wanted)
 
     def _of(self, segment: Segment, stretch: Stretch, wanted: Range) -> Iterator[Piece]:
@@ -115,6 +117,8 @@ class RowFetch:
             begin = self._offset
         for frame in segment.scan(begin):
             if not isinstance(frame, Frame):
+                if segment.data.refused(frame.offset, frame.end):
+                    self._tell_unread(segment, frame.offset, frame.end - frame.offset, wanted)
                 continue
             header = frame.header
             if header.first >= wanted.stop or frame.offset >= stretch.offset + stretch.nbytes:
@@ -138,6 +142,10 @@ class RowFetch:
         self._frame = None  # before the next one is decoded: one at a time
         rows = None
         nbytes, payload = frame.end - frame.offset, segment.payload(frame)
+        if payload is None and segment.harm_of(frame) is Harm.UNREAD:
+            self._tell_unread(segment, frame.offset, nbytes, held)
+            self._frame = (segment.path, frame.offset, None)
+            return None
         told = Damage(
             Harm.PAYLOAD, str(segment.path), frame.offset, nbytes, held.epoch, held.first, held.rows
         )
@@ -151,7 +159,14 @@ class RowFetch:
         self._frame = (segment.path, frame.offset, rows)
         return rows
 
-    def _open(self, stretch: Stretch) -> Segment | None:
+    def _tell_unread(self, segment: Segment, offset: int, nbytes: int, rows: Range) -> None:
+        self.unread.add(rows)
+        detail = f"{segment.data.failed}"
+        self._tell(
+            Damage(Harm.UNREAD, str(segment.path), offset, nbytes, rows.epoch, rows.first, None, detail)
+        )
+
+    def _open(self, stretch: Stretch, wanted: Range) -> Segment | None:
         if self._segment is not None and self._segment.path == stretch.path:
             return self._segment
         self.close()
@@ -161,6 +176,10 @@ class RowFetch:
             return opened
         if isinstance(opened, Segment):
             opened.close()
+        if isinstance(opened, Damage) and opened.harm is Harm.UNREAD:
+            self.unread.add(wanted)
+            self._tell(opened)
+            return None
         gone = "it was there a moment ago; somebody removed it"
         self._tell(Damage(Harm.UNREADABLE, str(stretch.path), rows=None, detail=gone))
         return None

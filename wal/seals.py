@@ -93,7 +93,7 @@ def pack_seal(seal: Seal) -> bytes:
     """
     content = {
         "token": seal.token,
-        "ranges": [[f"{one.epoch:016x}", one.first, one.stop] for one in seal.ranges],
+        "ranges": [one.as_json() for one in seal.ranges],
         "rows": seal.rows,
         "min_ns": str(seal.min_ns),
         "max_ns": str(seal.max_ns),

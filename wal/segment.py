@@ -27,6 +27,8 @@ from wal.rows import read_rows, read_schema
 _FIRST_LOOK_BYTES = 65_536
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """Errors that say something of this process or machine, and nothing of a file."""
+_NO_FILE = frozenset({errno.ELOOP, errno.ENOTDIR})
+"""Errors that say that there is no file or folder to be read, at any time."""
 
 
 class Segment:
@@ -100,6 +102,10 @@ class Segment:
             found = payload(self.data, frame)
         return found
 
+    def harm_of(self, frame: Frame) -> Harm:
+        """Why a frame has no payload: it is not what was written, or nobody knows what it is."""
+        return Harm.UNREAD if self.data.refused(frame.offset, frame.end) else Harm.PAYLOAD
+
     def rows(self, frame: Frame) -> pa.RecordBatch:
         """A frame's rows. Raises `FormatError` if they cannot be had."""
         found = self.payload(frame)
@@ -144,7 +150,12 @@ def _preamble_of(fd: int, path: Path) -> tuple[Preamble, bool]:
     else:
         if sound:
             return preamble, True
-    return read_preamble(data[0 : 2 * PREAMBLE_BYTES_MAX], str(path))
+    try:
+        return read_preamble(data[0 : 2 * PREAMBLE_BYTES_MAX], str(path))
+    except FormatError:
+        if data.failed is not None:
+            raise data.failed from None  # nobody knows what it is
+        raise
 
 
 def open_or_tell(path: Path) -> Segment | Damage | None:
@@ -160,13 +171,19 @@ def open_or_tell(path: Path) -> Segment | Damage | None:
     except OSError as error:
         if error.errno in _OURS:
             raise
-        return Damage(Harm.UNREADABLE, str(path), rows=None, detail=f"{error.strerror}")
+        return _refusal(path, error)
     except ForeignFile as error:
         return Damage(Harm.FOREIGN, str(path), rows=None, detail=str(error))
     except NewerFormat as error:
         return Damage(Harm.NEWER, str(path), rows=None, detail=str(error))
     except BrokenSegment as error:
         return Damage(Harm.UNREADABLE, str(path), rows=None, detail=str(error))
+
+
+def _refusal(path: Path, error: OSError) -> Damage:
+    """A file or folder that cannot be read at all."""
+    harm = Harm.UNREADABLE if error.errno in _NO_FILE else Harm.UNREAD
+    return Damage(harm, str(path), rows=None, detail=f"{error.strerror}")
 
 
 def foreign(segment: Segment, name: str) -> Damage | None:
@@ -193,7 +210,7 @@ def listable(folders: Iterable[Path]) -> tuple[list[Path], list[Damage]]:
         except OSError as error:
             if error.errno in _OURS:
                 raise
-            damage.append(Damage(Harm.UNREADABLE, str(folder), rows=None, detail=f"{error.strerror}"))
+            damage.append(_refusal(folder, error))
             continue
         good.append(folder)
     return good, damage

@@ -20,7 +20,7 @@ from wal.frames import Frame
 from wal.ledger import Ledger
 from wal.places import Range
 from wal.runs import stop_of
-from wal.segment import Segment
+from wal.segment import Segment, listable
 from wal.walk import Walk, of_frame
 
 _LOOKS = 3
@@ -91,7 +91,9 @@ def verify(
     def entered(number: int, segment: Segment) -> None:
         counts.append(_Count(number, segment))
 
-    sizes = {path: size for _, path in names.segments(folders) if (size := _size(path)) is not None}
+    sizes = {
+        path: size for _, path in names.segments(listable(folders)[0]) if (size := _size(path)) is not None
+    }
     told = _Progress(sizes, progress)
     rows = 0
     walk = Walk(folders, ledger, name=name, wait=wait, end_told=True, entered=entered)

@@ -181,12 +181,14 @@ class Walk:
 
     def _tell_hole(self, segment: Segment, hole: Hole) -> None:
         harm = Harm.TORN_TAIL if hole.last else Harm.HEADER
+        if segment.data.refused(hole.offset, hole.end):
+            harm = Harm.UNREAD
         epoch, nbytes = segment.preamble.epoch, hole.end - hole.offset
         self._ledger.tell_unknown(Damage(harm, str(segment.path), hole.offset, nbytes, epoch))
 
     def _tell_payload(self, segment: Segment, frame: Frame) -> None:
         rows = Range(segment.preamble.epoch, frame.header.first, stop_of(frame))
-        self._ledger.tell_lost(of_frame(Harm.PAYLOAD, segment.path, frame), rows)
+        self._ledger.tell_lost(of_frame(segment.harm_of(frame), segment.path, frame), rows)
 
 
 class _Search:

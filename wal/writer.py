@@ -91,7 +91,8 @@ class LogWriter:
         """A random number, never 0: the rows of this opening have it."""
         self.recovered = recovered
         """What was found when the log was opened."""
-        self._before = {state.number: (state, _size(state.path)) for state in recovered.segments}
+        # By their files: where a folder was missing at an opening, both may have a segment of one number.
+        self._before = {state.path: (state, _size(state.path)) for state in recovered.segments}
         self._intake = Intake(name, len(schema), options)
         self._disk = LogDisk(files, folders, preamble, recovered.next_number, options, now_ns)
         self._flush = Flush(self, self._intake, self._disk, commit, options, self._tell, self._release)
@@ -230,6 +231,11 @@ class LogWriter:
         if self._forked:
             raise LogClosed(f"{self._name}: the process forked after the log was opened; it is the parent's")
 
+    @property
+    def room_bytes(self) -> int:
+        """What may be appended before anything more is written: what is left of `pending_bytes_max`."""
+        return max(0, self._options.pending_bytes_max - self._intake.pending_bytes)
+
     # -- on disk -------------------------------------------------------------------------------------------------
 
     @property
@@ -283,19 +289,19 @@ class LogWriter:
         return self._disk.active
 
     def segments(self) -> tuple[SegmentState, ...]:
-        """Segments as they are now, in order: those found when the log was opened, and those made since."""
-        made = {
-            number: SegmentState(number, writer.path, writer.preamble, writer.offset, writer.stop)
-            for number, writer in list(self._disk.made.items())
-        }
-        before = {number: state for number, (state, _) in list(self._before.items())}
-        return tuple(state for _, state in sorted({**before, **made}.items()))
+        """Segments as they are now, by their numbers: those found when the log was opened, and those made since."""
+        before = [state for state, _ in list(self._before.values())]
+        made = [
+            SegmentState(one.number, one.path, one.preamble, one.offset, one.stop)
+            for one in list(self._disk.made.values())
+        ]
+        return tuple(sorted([*before, *made], key=lambda state: (state.number, state.path)))
 
-    def removed(self, numbers: Iterable[int]) -> None:
+    def removed(self, paths: Iterable[Path]) -> None:
         """These segments were removed, by whoever purges."""
-        for number in set(numbers):
-            self._before.pop(number, None)
-            self._disk.removed(number)
+        for path in set(paths):
+            self._before.pop(path, None)
+            self._disk.removed(path)
 
     def stats(self) -> LogStats:
         """Counts and sizes, as they are now."""

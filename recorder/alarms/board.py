@@ -33,6 +33,7 @@ from recorder.redact import redacted
 from recorder.settings import Settings
 from recorder.stats import AlarmStats, Sources, TaskDeaths
 from recorder.supervised import Supervised
+from recorder.table_log import UNREAD
 
 log = get_logger("recorder")
 
@@ -249,10 +250,12 @@ def together(changes: Iterable[Change]) -> list[tuple[Alarm, bool, str, Sequence
 
 
 def _left(recorded: RecordedTable) -> Iterator[str]:
-    """Rows on its log that it cannot send."""
+    """Rows on its log that it cannot send, or cannot even see."""
     wal = recorded.pipeline.wal
     if wal is not None and wal.left_rows:
         yield f"leaves {wal.left_rows:,} rows on its log: {redacted(wal.left_why)}"
+    elif wal is not None and wal.unread:
+        yield f"may leave rows on its log: {UNREAD}"
 
 
 def _shed(recorded: RecordedTable) -> Mapping[str, int]:

@@ -50,12 +50,16 @@ def replay(
     row is looked up before it is sent, as the recorder does at its own start: running it again, or after a kill, adds
     nothing twice, and what was confirmed is not sent again. The rows are streamed, however many there are.
 
+    Of its own it writes what it has to say of them: its row in recorder_runs, dead letters, gaps where a log has lost
+    rows, and its alarms in system_events.
+
     No recorder may run on the folder; beside new rows, a recorder replays by itself.
 
     \b
     Exit codes:
         0    all is in; rows that the database refuses are dead letters, and counted
-        1    rows are left (the database is away, a table is held), or the log has lost some: it says which and why
+        1    rows are left (the database is away, a table is held, a disk does not give them), or the log has lost some:
+             it says which and why
         2    wrong use, or settings that cannot be
         130  Ctrl-C, 143 SIGTERM: what was confirmed stays so; run it again to go on
 
@@ -81,7 +85,7 @@ def replay(
     packs = packs_of(settings)
     data_dir = Path(settings.data_dir)
     known = {table.name: table for pack in packs for table in pack.tables}
-    left = left_on_logs(data_dir, known, second=settings.wal_second_dir)
+    left = left_on_logs(settings.log_folders, known)
     left = _chosen(left, tables, data_dir)
     _refuse_beside_others(left, dry_run=dry_run)
     if dry_run:
@@ -91,7 +95,7 @@ def replay(
         _show_plan(invocation, left)
         return
     if not any((one.rows or one.unsettled or one.lost) and not one.refused for one in left.values()):
-        _end(invocation, {}, left, 0.0)
+        _end(invocation, untouched({name: one for name, one in left.items() if one.unread}), left, 0.0)
         return
     if settings.target.embedded:
         from recorder.cli.database import folder_of, must_exist
@@ -162,6 +166,7 @@ def _show_plan(invocation: Invocation, left: Mapping[str, LeftOnLog]) -> None:
                     "bytes": one.nbytes,
                     "unsettled": one.unsettled,
                     "lost": one.lost,
+                    "unread": one.unread or None,
                     "refused": one.refused or None,
                 }
                 for name, one in left.items()
@@ -186,7 +191,7 @@ def _end(
     """Tell the result, and leave with its code."""
     _show(invocation, result, elapsed_s)
     _note_refused(left)
-    if not invocation.json and not any(one.rows or one.lost for one in left.values()):
+    if not invocation.json and not any(one.rows or one.lost or one.unread for one in left.values()):
         click.echo("nothing was left to replay")
     if any(one.unsettled for one in result.values()):
         note(
@@ -197,10 +202,12 @@ def _end(
         if one.left and not left[name].refused:
             because = f": {one.why}" if one.why else ""
             note(f"{name}: {counted(one.left, 'row')} left{because}; run it again when that is mended")
+        if one.unread and not one.left:
+            note(f"{name}: rows may be left: {one.unread}; run it again when that is mended")
         if one.lost:
             note(f'{name}: {counted(one.lost, "row")} lost; see "recorder wal verify {name}"')
     unsent = any(one.refused and one.rows for one in left.values())
-    if unsent or any(one.left or one.lost for one in result.values()):
+    if unsent or any(one.left or one.lost or one.unread for one in result.values()):
         click.get_current_context().exit(EXIT_FAILURE)
 
 

@@ -12,7 +12,7 @@ import click
 from recorder.cli.errors import Failure
 from recorder.cli.options import Invocation, pass_invocation
 from recorder.cli.output import note, write_bytes
-from recorder.cli.wal_filter import Epoch, Moment, Wanted
+from recorder.cli.wal_filter import Wanted, wanted_options
 from recorder.cli.wal_logs import loses, place_options, places, tell
 from recorder.cli.wal_rows import json_line, json_rows
 from recorder.log_holder import torn_tail
@@ -27,15 +27,7 @@ POLL_S = 0.1
 @click.command()
 @click.argument("table", required=False)
 @place_options
-@click.option("--since", type=Moment(), metavar="TIME", help="Rows whose ts_local is this or later.")
-@click.option("--until", type=Moment(), metavar="TIME", help="Rows whose ts_local is earlier.")
-@click.option("--epoch", type=Epoch(), metavar="EPOCH", help="Rows of this opening of the log.")
-@click.option(
-    "--from", "first", type=click.IntRange(min=0), default=0, metavar="SEQUENCE", help="From this row on."
-)
-@click.option(
-    "--to", "stop", type=click.IntRange(min=0), metavar="SEQUENCE", help="Up to the row before this."
-)
+@wanted_options
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most so many lines.")
 @click.option("--follow", is_flag=True, help="Go on with what comes, until interrupted.")
 @click.option("--seals", is_flag=True, help="Seals and voids, instead of rows.")
@@ -144,7 +136,7 @@ def _seals(entry: Entry, contents: Contents, wanted: Wanted) -> Iterator[dict[st
         "kind": "seal",
         **where,
         "token": seal.token,
-        "ranges": [[f"{one.epoch:016x}", one.first, one.stop] for one in seal.ranges],
+        "ranges": [one.as_json() for one in seal.ranges],
         "rows": seal.rows,
         "min_ns": seal.min_ns,
         "max_ns": seal.max_ns,

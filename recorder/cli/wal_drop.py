@@ -17,6 +17,7 @@ from recorder.cli.wal_logs import Log, mebibytes, place_options, places
 from recorder.cli.wal_ls import look
 from wal import names
 from wal.checkpoint import CheckpointFile
+from wal.damage import Harm
 from wal.errors import BrokenSegment, FormatError
 from wal.files import OS_FILES
 from wal.segment import Segment
@@ -111,8 +112,13 @@ def _segments(log: Log, upto: int) -> list[_File]:
         )
     settled = CheckpointFile(log.folder).read()[0].settled
     found = []
-    for one in look(log).segments:
+    seen = look(log)
+    unread = {damage.file for damage in seen.damage if damage.harm is Harm.UNREAD}
+    for one in seen.segments:
         if one.number > upto:
+            continue
+        if str(one.path) in unread:  # rows may be there that nobody has seen
+            found.append(_File(one.path, one.path.stat().st_size, None, None))
             continue
         why = _unreadable(one.path)
         if why is None:
@@ -174,8 +180,14 @@ def _say(invocation: Invocation, going: Sequence[_File], *, done: bool) -> None:
         note(f"dropped {counted(len(going), 'file')}, {mebibytes(freed)}")
     elif going:
         numbers = ["bytes", "rows", "not settled"]
+        # Both folders may have a file of one name.
+        where = len({file.path.parent for file in going}) > 1
         rows = [
-            (file.path.name, mebibytes(file.nbytes), *(_known(one) for one in (file.rows, file.unsettled)))
+            (
+                str(file.path) if where else file.path.name,
+                mebibytes(file.nbytes),
+                *(_known(one) for one in (file.rows, file.unsettled)),
+            )
             for file in going
         ]
         emit_table(["file", *numbers], rows, right=numbers)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import pyarrow as pa
@@ -13,6 +14,8 @@ import pyarrow.compute as pc
 
 from recorder.cli.errors import Failure
 from wal.places import Range
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 TIME = "ts_local"
 _ISO = re.compile(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d)?)(?:\.(\d{1,9}))?)?(Z|[+-]\d\d:?\d\d)?")
@@ -62,6 +65,22 @@ class Epoch(click.ParamType):  # type: ignore[type-arg]  # generic since click 8
                 f"{value!r} is no epoch; write the 16 hexadecimal digits of `recorder wal ls`", param, ctx
             )
         return number
+
+
+def wanted_options(function: F) -> F:
+    """The options that a `Wanted` is made of."""
+    sequence = click.IntRange(min=0)
+    for option in (
+        click.option("--to", "stop", type=sequence, metavar="SEQUENCE", help="Up to the row before this."),
+        click.option(
+            "--from", "first", type=sequence, default=0, metavar="SEQUENCE", help="From this row on."
+        ),
+        click.option("--epoch", type=Epoch(), metavar="EPOCH", help="Rows of this opening of the log."),
+        click.option("--until", type=Moment(), metavar="TIME", help="Rows whose ts_local is earlier."),
+        click.option("--since", type=Moment(), metavar="TIME", help="Rows whose ts_local is this or later."),
+    ):
+        function = option(function)
+    return function
 
 
 @dataclass(frozen=True)

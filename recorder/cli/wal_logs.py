@@ -25,7 +25,6 @@ from wal.damage import Damage, Harm
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-FOLDER = "wal"
 PLAIN_EVERY_S = 10.0
 """How often progress is told where no terminal shows a bar."""
 
@@ -130,9 +129,8 @@ def place_options(function: F) -> F:
 def places(invocation: Invocation, folder: Path | None, second: Path | None) -> Places:
     """Where the options say that logs are."""
     if folder is None:
-        settings = invocation.settings()
-        folder = Path(settings.data_dir) / FOLDER
-        second = second or settings.wal_second_dir
+        folder, *more = invocation.settings().log_folders
+        second = second or next(iter(more), None)
     return Places(folder.absolute(), second.absolute() if second is not None else None)
 
 

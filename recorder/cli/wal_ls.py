@@ -24,7 +24,7 @@ from wal.format import Preamble
 from wal.frames import Frame
 from wal.places import PlaceSet, Range
 from wal.reader import LogReader
-from wal.segment import Segment
+from wal.segment import Segment, listable
 
 TIME = "ts_local"
 
@@ -76,7 +76,8 @@ def look(log: Log) -> Found:
         OSError: of this process and not of the log, such as too many open files.
     """
     reader = LogReader(log.folders)
-    rows, held = PlaceSet(), {path: _Held(number, path) for number, path in names.segments(log.folders)}
+    folders, _ = listable(log.folders)  # what is wrong with the others the reader tells
+    rows, held = PlaceSet(), {path: _Held(number, path) for number, path in names.segments(folders)}
     for entry, _ in reader.entries(check=False):
         one = held.setdefault(entry.path, _Held(entry.segment, entry.path))
         if entry.range.rows:
@@ -88,8 +89,8 @@ def look(log: Log) -> Found:
     checkpoint, damage = CheckpointFile(log.folder).read()
     return Found(
         log,
-        sorted(held.values(), key=lambda one: one.number),
-        [path for _, _, path in names.broken(log.folders)],
+        sorted(held.values(), key=lambda one: (one.number, one.path)),
+        [path for _, _, path in names.broken(folders)],
         rows,
         _shared(rows, checkpoint.settled),
         _shared(rows, [one.range for one in checkpoint.confirmed]),
@@ -219,9 +220,12 @@ def _show(found: Sequence[Found]) -> None:
 
 def _show_segments(found: Sequence[Found]) -> None:
     numbers = ["segment", "bytes", "rows", "from", "to"]
+    # Both folders may have a segment of one number.
+    where = ["folder"] if any(len({held.path.parent for held in one.segments}) > 1 for one in found) else []
     rows = [
         (
             one.log.name,
+            *([str(held.path.parent)] if where else []),
             held.number,
             mebibytes(held.nbytes),
             f"{held.rows.rows:,}",
@@ -233,7 +237,7 @@ def _show_segments(found: Sequence[Found]) -> None:
         for one in found
         for held in one.segments
     ]
-    emit_table(["table", *numbers, "epoch", "first", "last"], rows, right=numbers)
+    emit_table(["table", *where, *numbers, "epoch", "first", "last"], rows, right=numbers)
 
 
 def _time(at_ns: int | None) -> str:

@@ -15,7 +15,7 @@ from recorder.cli.options import Invocation, pass_invocation
 from recorder.cli.output import counted, emit_json, note
 from recorder.cli.wal_alone import alone, name_inside
 from recorder.cli.wal_chosen import Choice, chosen
-from recorder.cli.wal_filter import Epoch, Moment, Wanted
+from recorder.cli.wal_filter import Wanted, wanted_options
 from recorder.cli.wal_logs import Log, place_options, places, tell
 from recorder.log_holder import holder
 from wal import names
@@ -39,15 +39,7 @@ LISTED = 5
 @click.command("requeue")
 @click.argument("table")
 @place_options
-@click.option("--since", type=Moment(), metavar="TIME", help="Rows whose ts_local is this or later.")
-@click.option("--until", type=Moment(), metavar="TIME", help="Rows whose ts_local is earlier.")
-@click.option("--epoch", type=Epoch(), metavar="EPOCH", help="Rows of this opening of the log.")
-@click.option(
-    "--from", "first", type=click.IntRange(min=0), default=0, metavar="SEQUENCE", help="From this row on."
-)
-@click.option(
-    "--to", "stop", type=click.IntRange(min=0), metavar="SEQUENCE", help="Up to the row before this."
-)
+@wanted_options
 @click.option(
     "--segment", "segments", type=click.IntRange(min=1), multiple=True, metavar="NUMBER",
     help="Rows of this segment; may be given several times.",
@@ -204,8 +196,8 @@ def _say(invocation: Invocation, log: Log, plan: Requeue, *, done: bool) -> None
                 "requeued": _rows(plan.opened),
                 "open": _rows(plan.open),
                 **{name: _rows(part) for name, part in parts.items()},
-                "ranges": [_json(one) for one in plan.opened],
-                **{f"{name}_ranges": [_json(one) for one in part] for name, part in parts.items()},
+                "ranges": [one.as_json() for one in plan.opened],
+                **{f"{name}_ranges": [one.as_json() for one in part] for name, part in parts.items()},
                 "voided_seals": len(plan.voids),
             }
         )
@@ -247,10 +239,6 @@ def _named(ranges: Sequence[Range]) -> str:
     shown = [f"{one.epoch:016x} {one.first:,} to {one.stop - 1:,}" for one in ranges[:LISTED]]
     more = [f"and {counted(len(ranges) - LISTED, 'more range')}"] if len(ranges) > LISTED else []
     return ", ".join(shown + more)
-
-
-def _json(one: Range) -> list[str | int]:
-    return [f"{one.epoch:016x}", one.first, one.stop]
 
 
 def _rows(ranges: Sequence[Range]) -> int:

@@ -76,7 +76,7 @@ def stored(client: Client, database: str, table: str, column: str) -> list[str]:
     return sorted(name for name, _, _ in found)
 
 
-@pytest.mark.parametrize("window", [pytest.param("remembered", marks=pytest.mark.long), "forgotten"])
+@pytest.mark.parametrize("window", ["remembered", "forgotten"])
 def test_answers_that_are_lost_double_and_lose_nothing(
     server: DevServerProcess, asking: Client, tmp_path: pathlib.Path, window: str
 ) -> None:

@@ -248,7 +248,7 @@ def test_a_quota_is_kept_until_what_it_holds_is_settled(settings: Settings) -> N
             return disk_of(recorder)["level"] == "full"
 
         wait_until(full, "the quota is full")
-        assert "of the quota of the logs is taken" in alarm(recorder)
+        wait_until(lambda: "of the quota of the logs is taken" in alarm(recorder), "the alarm")
         mend()
         wait_until(lambda: disk_of(recorder)["level"] == "ok", "room, when what was logged is settled")
         until_all_is_in(recorder, tried)

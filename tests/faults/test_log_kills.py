@@ -44,7 +44,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevServerProces
         yield server
 
 
-@pytest.fixture(params=["embedded", pytest.param("server", marks=pytest.mark.long)])
+@pytest.fixture(params=["embedded", "server"])
 def database(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

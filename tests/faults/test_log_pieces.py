@@ -9,15 +9,13 @@ from __future__ import annotations
 import itertools
 import pathlib
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 from harness.forgetful_disk import Choose, ForgetfulDisk
-from harness.wal_log import SCHEMA, SMALL, rows
+from harness.wal_log import SCHEMA, SMALL, OneThread, rows
 
 from wal.checkpoint import Checkpoint, CheckpointFile, pack_checkpoint
-from wal.commit import GroupCommit, Member
 from wal.files import OS_FILES, Files
 from wal.format import Kind
 from wal.options import LogOptions, Sync
@@ -28,31 +26,8 @@ from wal.segment import Segment
 from wal.writer import LogWriter
 
 
-class AtOnce(GroupCommit):
-    """A commit whose rounds are made by the thread that asks for them: what is done first is done first."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._later: list[Callable[[], None]] = []
-
-    def join(self, member: Member) -> None:
-        pass
-
-    def leave(self, member: Member) -> None:
-        pass
-
-    def submit(self, member: Member, job: Callable[[], None]) -> None:
-        self._later.append(job)
-
-    def due(self, member: Member, *, now: bool = False) -> None:
-        if now:
-            member.round()
-            while self._later:
-                self._later.pop()()
-
-
 def opened(folder: pathlib.Path, files: Files = OS_FILES, options: LogOptions = SMALL) -> LogWriter:
-    return LogWriter.open(folder, "t", SCHEMA, commit=AtOnce(), options=options, files=files)
+    return LogWriter.open(folder, "t", SCHEMA, commit=OneThread(), options=options, files=files)
 
 
 def written(writer: LogWriter, numbers: range) -> Range:

@@ -12,18 +12,10 @@ NEEDED = (
     *("fsync", "directory fsync", "CRC", "seal", "token", "look-up", "epoch", "settled mark", "lock", "void"),
     "purge",
 )
-FIRST = {next(mutation.name for mutation in MUTATIONS if mutation.name.startswith(piece)) for piece in NEEDED}
-"""One of each piece: all of them take minutes."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "mutation",
-    [
-        pytest.param(one, id=one.name, marks=[] if one.name in FIRST else [pytest.mark.long])
-        for one in MUTATIONS
-    ],
-)
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 def test_what_is_taken_out_is_missed(mutation: Mutation) -> None:
     """By its own test, and for its own reason. That the tests pass with everything in place this suite shows itself."""
     if mutation.root and os.geteuid() != 0:

@@ -167,6 +167,34 @@ def test_with_a_second_folder_nothing_waits_for_the_first(
     assert writer.stats().suspects == (1,)
 
 
+def test_a_first_folder_that_is_spared_takes_what_the_second_does_not(
+    tmp_path: pathlib.Path, commit: GroupCommit
+) -> None:
+    """Its disk is full by a limit that leaves some room: that goes before nothing is taken. The second one is not asked
+    at each rotation, but at once when the first fails, too."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    failing = {folder: Failing(1, errno.EIO, forever=True, below=folder) for folder in (first, second)}
+    failing[first].healed = True
+
+    def rule(number: int, call: str, path: pathlib.Path) -> str | None:
+        return next(
+            (rule(number, call, path) for below, rule in failing.items() if below in path.parents), None
+        )
+
+    files = FaultyFiles(rule)
+    writer = LogWriter.open(first, "t", SCHEMA, commit=commit, options=SMALL, files=files, second=second)
+    writer.spare_first(True)
+    work(writer)
+    assert {state.path.parent for state in writer.segments()} == {first}
+    assert len(writer.segments()) > 2
+    assert writer.stats().failures == 1
+    failing[first].healed, failing[second].healed = False, True
+    work(writer)
+    assert writer.segments()[-1].path.parent == second
+    assert writer.close(20)
+    assert read(first, second) == {writer.epoch: list(range(writer.stats().rows_appended))}
+
+
 def test_the_second_folder_does_not_wait_for_what_hangs_in_the_first(
     tmp_path: pathlib.Path, commit: GroupCommit
 ) -> None:

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+import pytest
+
 from wal.files import OS_FILES, Files
 
 CALLS = (
@@ -151,6 +153,30 @@ class Failing:
         if self.how == "before":
             raise OSError(self.error, f"{os.strerror(self.error)} (injected)")
         return self.how
+
+
+class Unreadable:
+    """Bytes of files that the disk does not give: reading them fails as on a bad disk, until `heal`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self._spans: list[tuple[str, int, int]] = []
+        self._read = os.pread
+        monkeypatch.setattr(os, "pread", self._pread)
+
+    def refuse(self, path: Path, start: int = 0, stop: int = 2**63) -> None:
+        self._spans.append((str(path), start, stop))
+
+    def heal(self) -> None:
+        self._spans.clear()
+
+    def _pread(self, fd: int, size: int, offset: int) -> bytes:
+        if self._spans:
+            name = os.readlink(f"/proc/self/fd/{fd}")
+            if any(
+                name == path and offset < stop and start < offset + size for path, start, stop in self._spans
+            ):
+                raise OSError(errno.EIO, f"{os.strerror(errno.EIO)} (injected)")
+        return self._read(fd, size, offset)
 
 
 class Hanging:

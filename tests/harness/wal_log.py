@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from wal.commit import GroupCommit, Member
 from wal.errors import LogFull
 from wal.format import Kind
 from wal.options import LogOptions
@@ -18,6 +19,29 @@ SCHEMA = pa.schema([pa.field("n", pa.int64(), nullable=False), pa.field("text", 
 SMALL = LogOptions(segment_bytes_min=16_384, segment_bytes_max=32_768, codec=None)
 """Segments that are full after a few frames."""
 PATIENCE_S = 20.0
+
+
+class OneThread(GroupCommit):
+    """A commit whose rounds are made by whoever asks for one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._later: list[Callable[[], None]] = []
+
+    def join(self, member: Member) -> None:
+        pass
+
+    def leave(self, member: Member) -> None:
+        pass
+
+    def submit(self, member: Member, job: Callable[[], None]) -> None:
+        self._later.append(job)
+
+    def due(self, member: Member, *, now: bool = False) -> None:
+        if now:
+            member.round()
+            while self._later:
+                self._later.pop()()
 
 
 def rows(first: int, count: int, width: int = 40) -> pa.RecordBatch:

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
 from harness.backends import Backend
+from harness.faulty_files import Unreadable
 from harness.recorders import WAIT_S, order, settings_for, wait_until
 
 from recorder import Recorder, Settings
@@ -147,6 +148,33 @@ def test_what_an_outage_left_gets_in_once(
 
 
 @pytest.mark.usefixtures("embedded")
+def test_two_segments_of_one_number_are_two(
+    settings: Settings, variables: dict[str, str], client: Client, tmp_path: pathlib.Path
+) -> None:
+    """One folder of a log was away while it was written: the other took the same number. All commands see both, all
+    rows get in, and when they are settled both segments are purged."""
+    leave(settings, range(20))
+    first, second = settings.data_dir / "wal" / "orders", tmp_path / "second" / "orders"
+    ((number, segment),) = names.segments([first])
+    second.mkdir(parents=True)
+    segment.rename(second / segment.name)
+    leave(settings, range(20, 50))
+    assert [one for one, _ in names.segments([first, second])] == [number, number]
+    variables = variables | {"RECORDER_WAL_SECOND_DIR": str(second.parent), "RECORDER_WAL_GRACE_S": "0.1"}
+    (listed,) = told(variables, "wal", "ls", "orders")
+    (verified,) = told(variables, "wal", "verify", "orders")["logs"]
+    assert (listed["rows"], listed["open"], listed["damage"]) == (50, 50, [])
+    assert (verified["rows"], verified["whole"]) == (50, True)
+    files = {str(path): path.stat().st_size for path in (first / segment.name, second / segment.name)}
+    assert files == {one["file"]: one["bytes"] for one in listed["segments"]}
+    assert files == {one["file"]: one["bytes"] for one in verified["segments"]}
+    assert told(variables, "replay", "--dry-run")["orders"]["rows"] == 50
+    assert counts(told(variables, "replay", "--settle")) == (50, 50, 0, 0, 0, 0)
+    assert ids(client, settings.database) == list(range(50))
+    assert not any(os.path.exists(path) for path in files)
+
+
+@pytest.mark.usefixtures("embedded")
 def test_only_the_tables_that_are_named_are_replayed(
     settings: Settings, variables: dict[str, str], client: Client
 ) -> None:
@@ -208,6 +236,21 @@ def test_what_a_damaged_log_lost_is_told(
     assert counts(told(variables, "replay", code=1)) == (50, 50 - lost, 0, 0, lost, 0)
     assert ids(client, settings.database)[-20:] == list(range(30, 50))
     assert counts(told(variables, "replay")) == (0, 0, 0, 0, 0, 0)
+
+
+def test_what_the_disk_does_not_give_is_left(
+    settings: Settings, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can say how many rows are in a file that cannot be read: it is told, with exit code 1, and none is lost.
+    Run again when the disk is well, all are in."""
+    leave(settings, range(20))
+    disk = Unreadable(monkeypatch)
+    disk.refuse(names.segments([settings.data_dir / "wal" / "orders"])[0][1])
+    left = told(variables, "replay", code=1)
+    assert counts(left)[-2:] == (0, 0)
+    assert "the disk does not give it" in left["tables"]["orders"]["unread"]
+    disk.heal()
+    assert counts(told(variables, "replay")) == (20, 20, 0, 0, 0, 0)
 
 
 def test_rows_of_a_table_that_nobody_knows_stay(tmp_path: pathlib.Path) -> None:

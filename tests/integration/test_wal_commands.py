@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
+from harness.faulty_files import Unreadable
 
 from recorder.cli import main
 from wal import names
@@ -214,8 +215,27 @@ def test_a_log_in_two_folders_is_one(folder: pathlib.Path, tmp_path: pathlib.Pat
     assert [row["_seq"] for row in lines("fills", "--second-dir", second)] == list(range(200))
     assert told("ls", "--second-dir", second)[0]["rows"] == 200
     assert told("verify", "--second-dir", second)["logs"][0]["whole"]
+    assert " folder " in done("ls", "--segments", "--second-dir", second)
+    assert " folder " not in done("ls", "--segments")
     assert run("verify").exit_code == 1
     assert first.exists()
+
+
+def test_a_folder_that_cannot_be_listed_hides_no_other(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """As when its disk fails: `ls` and `verify` name it and go on with the other; nobody knows what it holds."""
+    write(folder)
+    second = tmp_path / "second"
+    second.mkdir()
+    (second / "fills").write_bytes(b"no folder")
+    (listed,) = told("ls", "--second-dir", second)
+    assert listed["rows"] == 200
+    result = run("verify", "--second-dir", second, "--json")
+    assert result.exit_code == 1
+    (verified,) = json.loads(result.stdout)["logs"]
+    assert verified["rows"] == 200
+    for found in (listed, verified):
+        assert [(one["harm"], one["rows"]) for one in found["damage"]] == [("unreadable", None)]
+        assert found["damage"][0]["file"] == str(second / "fills")
 
 
 # -- verify -------------------------------------------------------------------------------------------------------
@@ -518,6 +538,23 @@ def test_drop_of_a_segment_that_cannot_be_read_needs_agreement(folder: pathlib.P
     path = segments(folder)[0]
     path.write_bytes(b"\x89RWAL\r\n\x1a\x01\0" + bytes(20_000))
     assert "an unknown number in 000000000001.wal" in refused(1, "drop", "fills", "--upto", "1", "--yes")
+    done("drop", "fills", "--upto", "1", "--yes", "--even-unsettled")
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["none of it", "not its end"])
+def test_drop_of_what_the_disk_does_not_give_needs_agreement(
+    folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    """Rows may be there that nobody has seen, also where all that were seen are settled."""
+    epoch = write(folder)
+    CheckpointFile(folder / "fills").write(Checkpoint(settled=(Range(epoch, 0, 200),)))
+    path = segments(folder)[0]
+    with Segment.open(path) as segment:
+        *_, last = segment.scan()
+    Unreadable(monkeypatch).refuse(path, *([] if whole else [last.offset]))
+    assert "an unknown number in 000000000001.wal" in refused(1, "drop", "fills", "--upto", "1", "--yes")
+    assert path.exists()
     done("drop", "fills", "--upto", "1", "--yes", "--even-unsettled")
     assert not path.exists()
 

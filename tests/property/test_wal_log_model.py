@@ -13,10 +13,11 @@ import logging
 import os
 import random
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from harness.forgetful_disk import ForgetfulDisk
+from harness.wal_log import OneThread
 from harness.wal_making import NAME, SCHEMA, rows_of
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -24,7 +25,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from wal import names
 from wal.checkpoint import Checkpoint, CheckpointFile
-from wal.commit import GroupCommit, Member
 from wal.damage import Damage, Harm
 from wal.errors import FormatError, LogFull
 from wal.format import Kind, read_preamble
@@ -60,29 +60,6 @@ LOST = frozenset(Harm) - {Harm.REPEATED, Harm.CHECKPOINT, Harm.CHECKPOINT_AHEAD,
 
 def places(ranges: Iterable[Range]) -> list[Place]:
     return [(epoch, sequence) for epoch, first, stop in ranges for sequence in range(first, stop)]
-
-
-class OneThread(GroupCommit):
-    """A commit whose rounds are made by whoever asks for one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._later: list[Callable[[], None]] = []
-
-    def join(self, member: Member) -> None:
-        pass
-
-    def leave(self, member: Member) -> None:
-        pass
-
-    def submit(self, member: Member, job: Callable[[], None]) -> None:
-        self._later.append(job)
-
-    def due(self, member: Member, *, now: bool = False) -> None:
-        if now:
-            member.round()
-            while self._later:
-                self._later.pop()()
 
 
 class LogModel(RuleBasedStateMachine):

@@ -1,4 +1,6 @@
-"""A folder of a log that is not there at one start, and is at the next: its rows were told as lost, and are sent."""
+"""What a start makes of files that are not whole: a folder of a log that is not there, and is at the next start, whose
+rows were told as lost, and are sent; a file that ends broken, all else in it being settled.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,10 @@ from recorder.logs import Logs
 from recorder.sink.base import ServerInfo
 from recorder.table_log import TableLog
 from schemas.core.tables import PACK
+from wal.frames import Frame
 from wal.options import LogOptions
+from wal.places import Range
+from wal.segment import Segment
 
 TABLE = PACK.table("orders")
 SMALL = LogOptions(segment_bytes_min=65_536, segment_bytes_max=65_536)
@@ -83,3 +88,29 @@ async def test_rows_of_a_folder_that_comes_back_are_sent_after_all(tmp_path: pat
     back = await earlier_rows(tmp_path)
     assert (back.rows, back.lost) == (rows, 0)
     assert any(second.glob("*.wal"))
+
+
+async def test_rows_at_the_broken_end_of_a_file_are_told_though_all_else_in_it_is_settled(
+    tmp_path: pathlib.Path,
+) -> None:
+    """The file seems to hold settled rows alone: it must not be removed before its end was looked at, as nothing else
+    says that there were more."""
+    logs, log = opened(tmp_path)
+    builder = BatchBuilder(TABLE, epoch=log.writer.epoch, run_id="r", on_bad=print, on_slice=log.append)
+    row = {"symbol": "A", "status": "Open", "correlation_id": os.urandom(2_000).hex()}
+    while log.writer.stats().segments < 2:
+        for _ in builder.add([(row, time.monotonic_ns(), None, 0)] * 10):
+            log.writer.wait(log.mark, 30)
+    path = min((tmp_path / "first" / "orders").glob("*.wal"))
+    with Segment.open(path) as segment:
+        frame = [one for one in segment.scan() if isinstance(one, Frame) and one.header.rows][-1]
+    epoch, first, after = log.writer.epoch, frame.header.first, frame.header.first + frame.header.rows
+    log.resolve([Range(epoch, 0, first), Range(epoch, after, log.writer.stats().rows_appended)])
+    await log.close()
+    await logs.close()
+    data = bytearray(path.read_bytes())
+    data[frame.offset + 9] ^= 1
+    path.write_bytes(data)
+    assert (await earlier_rows(tmp_path)).lost == frame.header.rows
+    assert not path.exists(), "told, and done with"
+    assert (await earlier_rows(tmp_path)).lost == 0

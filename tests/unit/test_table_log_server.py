@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from recorder.pulse import Pulse
+from recorder.replay_memory import ReplayMemory
 from recorder.sink.base import ServerInfo
 from recorder.table_log import TableLog
 from schemas.core.tables import PACK
@@ -37,6 +38,7 @@ def log(tmp_path: pathlib.Path) -> Iterator[TableLog]:
         letters_durable=nothing,
         gaps_durable=nothing,
         batch_rows=100,
+        memory=ReplayMemory(),
     )
     writer.close(5)
     commit.close(5)

@@ -456,7 +456,7 @@ def test_a_closed_log_takes_nothing(open_log: Open, tmp_path: pathlib.Path) -> N
     assert again.close(5)
 
 
-def test_the_purger_tells_which_segments_are_gone(open_log: Open) -> None:
+def test_the_purger_tells_which_segments_are_gone(open_log: Open, tmp_path: pathlib.Path) -> None:
     """Then they count no more, those found when the log was opened as well as those made since."""
     writer = open_log(options=SMALL)
     while len(writer.segments()) < 3:
@@ -469,7 +469,7 @@ def test_the_purger_tells_which_segments_are_gone(open_log: Open) -> None:
     for number in (1, 2, 4):
         state = next(state for state in again.segments() if state.number == number)
         state.path.unlink()
-        again.removed([number, 77])
+        again.removed([state.path, tmp_path / "none"])
     assert [state.number for state in again.segments()] == [3]
     assert again.stats().disk_bytes == again.segments()[0].path.stat().st_size
     assert again.close(5)
