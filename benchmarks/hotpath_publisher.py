@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -76,15 +77,13 @@ def message_producer(
 ) -> Producer:
     """A producer of messages instead of rows, which waits and collects garbage as another one does.
 
-    The rows of a message are made when the step before it is over, since a trading process publishes what it has just
-    made: out of a stock of megabytes each value would come from main memory, in the call that is measured.
+    The rows of a message are made, each value of them, when the step before it is over, since a trading process
+    publishes what it has just made: out of a stock of megabytes the values would come from main memory, in the call
+    that is measured.
     """
-    made = list(itertools.islice(messages(make_reel(tables, rows_per_s), rows_a_message), 2_000))
-    return Producer(made, rows_per_s / rows_a_message, template.wait, template.collector, _made_anew)
-
-
-def _made_anew(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [dict(row) for row in rows]
+    made = itertools.islice(messages(make_reel(tables, rows_per_s), rows_a_message), 2_000)
+    stock = [(topic, pickle.dumps(rows)) for topic, rows in made]
+    return Producer(stock, rows_per_s / rows_a_message, template.wait, template.collector, pickle.loads)
 
 
 @contextlib.contextmanager
@@ -129,7 +128,8 @@ def run_publisher(
                         Publisher(url, name="bench", close_timeout_s=0, outlive_s=0, cpus=rest)
                     )
                     record = publisher.publish
-                    record(*producer.rows[0])
+                    topic, first = producer.rows[0]
+                    record(topic, pickle.loads(first))
                     publisher.flush(FLUSH_S)  # connected and answered: what is measured is not its beginning
                 with gc_state(producer.collector), cores.on(own):
                     taken = producer.take(record, steps=steps, skip=skip)
