@@ -38,6 +38,7 @@ HOMES = {
     "devserver": Home(
         "recorder.cli.devserver:devserver", "Serve ClickHouse over HTTP from the embedded engine."
     ),
+    "export": Home("recorder.cli.export:export", "Write a query's answer to Parquet, CSV or Arrow files."),
     "ingest": Home("recorder.cli.ingest:ingest", "Record files: captures, NDJSON, Parquet."),
     "migrate": Home("recorder.cli.migrate:migrate", "Bring the database's schema up, or check it."),
     "query": Home("recorder.cli.query:query", "Ask the database with SQL."),

@@ -71,7 +71,7 @@ def query(
         recorder query --format parquet "SELECT * FROM orders" > orders.parquet
         echo "SHOW TABLES" | recorder query -
     """
-    text = _sql(sql, file)
+    text = sql_of(sql, file)
     name = ("json" if invocation.json else TABLE) if format_ is None else format_
     if not re.fullmatch(r"\w+", name):
         raise click.UsageError(f"--format {name!r} is no name of a format; see --help")
@@ -93,7 +93,12 @@ def query(
         engine.close()
 
 
-def _sql(sql: str | None, file: pathlib.Path | None) -> str:
+def sql_of(sql: str | None, file: pathlib.Path | None) -> str:
+    """The statement that was given as an argument or a file ("-": standard input), without its semicolon.
+
+    Raises:
+        click.UsageError: there is none, or it is no text.
+    """
     if (sql is None) == (file is None):
         raise click.UsageError('give the SQL as one argument, as --file, or "-" for standard input')
     given = "-" if file is not None and str(file) == "-" else sql

@@ -1,10 +1,11 @@
-"""What `recorder query` asks of a database: an answer in pieces, in a form, and nothing that changes anything."""
+"""What `recorder query` and `recorder export` ask of a database: an answer in pieces, in a form, and no change."""
 
 from __future__ import annotations
 
 import abc
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +14,8 @@ from recorder.cli.database import connect_quietly, error_code, folder_of, must_e
 from recorder.cli.errors import Failure
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from recorder.settings import Settings
 
 LINES = frozenset(
@@ -22,6 +25,7 @@ LINES = frozenset(
     }
 )  # fmt: skip
 """Formats of which pieces can be put together: one row a line, and nothing around them but header lines."""
+ARROW = "ArrowStream"
 _OUTPUT_WORDS = re.compile(r"\b(?:format|outfile)\b", re.IGNORECASE)
 """Without one of these words there is no such clause, and nothing to ask the parser."""
 _FORMAT_CLAUSE = re.compile(r" FORMAT `?(\w+)`?(?: SETTINGS .*)?\s*$", re.DOTALL)
@@ -85,11 +89,23 @@ class Reader(abc.ABC):
         """Let the engine end every further answer soon after so many rows."""
 
     @abc.abstractmethod
+    def write_as(self, settings: Mapping[str, str]) -> bool:
+        """Have every further answer written by these settings of the engine; whether the user may ask for that."""
+
+    @abc.abstractmethod
     def stream(self, sql: str, clickhouse_format: str) -> Iterator[bytes]:
         """The answer in the given format, piece by piece.
 
         Raises:
             Failure: the statement failed; pieces before it may be out already.
+        """
+
+    @abc.abstractmethod
+    def arrow(self, sql: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+        """The answer as Arrow, batch by batch, never held whole where the statement can be streamed.
+
+        Raises:
+            Failure: the statement failed, here or at any batch.
         """
 
     @abc.abstractmethod
@@ -137,6 +153,43 @@ class EmbeddedReader(Reader):
     def limit(self, rows: int) -> None:
         """Let the engine end every further answer soon after so many rows."""
         self._connection.query(f"SET max_result_rows = {rows}, result_overflow_mode = 'break'")
+
+    def write_as(self, settings: Mapping[str, str]) -> bool:
+        """Have every further answer written by these settings of the engine; always possible here."""
+        self._connection.query("SET " + ", ".join(f"{name} = '{value}'" for name, value in settings.items()))
+        return True
+
+    def arrow(self, sql: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+        """The answer as Arrow, batch by batch.
+
+        Raises:
+            Failure: the statement failed, here or at any batch.
+        """
+        answers = self._arrow_answers(sql)
+        first = next(answers)
+        return first.schema, (batch for answer in itertools.chain((first,), answers) for batch in answer)
+
+    def _arrow_answers(self, sql: str) -> Iterator[pa.RecordBatchReader]:
+        """One answer a piece, all of one schema; at least one."""
+        import pyarrow as pa
+
+        some = False
+        try:
+            try:
+                for piece in self._connection.send_query(sql, ARROW):
+                    some = True
+                    yield pa.ipc.open_stream(piece.bytes())
+            except Exception as error:
+                if _NO_STREAM not in str(error):
+                    raise
+            if (
+                not some
+            ):  # an answer without rows has no piece either, and what cannot be streamed none so far
+                yield pa.ipc.open_stream(self._connection.query(sql, ARROW).bytes())
+        except GeneratorExit:
+            raise
+        except Exception as error:
+            raise explained(error, ARROW) from error
 
     def stream(self, sql: str, clickhouse_format: str) -> Iterator[bytes]:
         """The answer in the given format, piece by piece where the format has no frame, else whole.

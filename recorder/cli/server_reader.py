@@ -1,4 +1,4 @@
-"""The reader of `recorder query` on a server: the answer passes through in the form that the server wrote it in.
+"""The reader of `recorder query` and `recorder export` on a server: answers pass through as the server wrote them.
 
 An error in the middle of an answer comes after rows that are out already. The server marks it at the end of the body
 (`X-ClickHouse-Exception-Tag`), or, an older one, only writes it there and cuts the connection; so the end of an answer
@@ -8,18 +8,21 @@ is held back until it is known to be one.
 from __future__ import annotations
 
 import contextlib
+import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from urllib3.exceptions import HTTPError
 
 from recorder.cli.database import plain_message, server_client
 from recorder.cli.errors import Failure
-from recorder.cli.reader import Reader, explained
+from recorder.cli.reader import ARROW, Reader, explained
 from recorder.sink.http_errors import failure_of
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from recorder.settings import Settings
 
 PIECE_BYTES = 64 << 10
@@ -63,6 +66,29 @@ class ServerReader(Reader):
         if self._may_limit:
             self._settings |= {"max_result_rows": str(rows), "result_overflow_mode": "break"}
 
+    def write_as(self, settings: Mapping[str, str]) -> bool:
+        """Have every further answer written by these settings of the server; whether the user may ask for that."""
+        if self._may_limit:
+            self._settings |= settings
+        return self._may_limit
+
+    def arrow(self, sql: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+        """The answer as Arrow, batch by batch.
+
+        Raises:
+            Failure: the statement failed, here or at any batch.
+        """
+        import pyarrow as pa
+
+        source = _Pieces(self.stream(sql, ARROW))
+        reader = pa.ipc.open_stream(io.BufferedReader(source, PIECE_BYTES))
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            yield from reader
+            source.drain()
+
+        return reader.schema, batches()
+
     def stream(self, sql: str, clickhouse_format: str) -> Iterator[bytes]:
         """The answer in the given format, piece by piece.
 
@@ -101,6 +127,33 @@ class ServerReader(Reader):
         if tag and f"__exception__\r\n{tag}".encode() in held:
             raise _broken(held, tag)
         yield held
+
+
+class _Pieces(io.RawIOBase):
+    """Pieces of bytes as something to read."""
+
+    def __init__(self, pieces: Iterator[bytes]):
+        super().__init__()
+        self._pieces = pieces
+        self._left = memoryview(b"")
+
+    def readable(self) -> bool:
+        """It is for reading."""
+        return True
+
+    def readinto(self, target: Any, /) -> int:
+        """Fill `target`, at most with what is left of one piece."""
+        while not self._left and (piece := next(self._pieces, None)) is not None:
+            self._left = memoryview(piece)
+        part = self._left[: len(target)]
+        target[: len(part)] = part
+        self._left = self._left[len(part) :]
+        return len(part)
+
+    def drain(self) -> None:
+        """Read to the end: what stands there may be an error."""
+        for _ in self._pieces:
+            pass
 
 
 def _broken(end: bytes, tag: str) -> Failure:
