@@ -54,7 +54,7 @@ def manager_of(
     on_wait: Callable[[str], None] | None = None,
 ) -> Manager:
     """The schema manager of these settings."""
-    keep_days = {table.name: settings.for_table(table).keep_days for pack in packs for table in pack.tables}
+    keep_days = {table.name: settings.for_table(table).ttl_days for pack in packs for table in pack.tables}
     return Manager(
         executor,
         packs,

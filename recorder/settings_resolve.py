@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from recorder.settings_fields import FOREVER, UnknownFields
-from recorder.settings_tables import BUILTIN, TableSettings, check_order
+from recorder.settings_tables import BUILTIN, NEVER, TableSettings, check_order
+from retention.policy import complaint
 from schemas.policy import Durability, Overflow, TablePolicy
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedTable:
-    """How one table is recorded, every value concrete. `keep_days` None keeps rows for ever."""
+    """How one table is recorded, every value concrete. `keep_days` None keeps rows for ever, `archive_after_days` and
+    `tier_after_days` None never do it."""
 
     name: str
     enabled: bool
@@ -30,7 +32,15 @@ class ResolvedTable:
     low_watermark: float
     block_timeout_ms: float
     keep_days: int | None
+    archive_after_days: int | None
+    bars: bool
+    tier_after_days: int | None
     unknown_fields: UnknownFields
+
+    @property
+    def ttl_days(self) -> int | None:
+        """`keep_days` where the database itself is to delete; None where rows stay, or go only with a proof."""
+        return None if self.bars or self.archive_after_days is not None else self.keep_days
 
 
 def check_with_defaults(own: TableSettings, defaults: TableSettings) -> None:
@@ -75,6 +85,9 @@ def resolve(
         name=name,
         overflow_second=said["overflow_second"],
         keep_days=policy.keep_days if keep is None else None if keep == FOREVER else keep,
+        archive_after_days=None if said["archive_after_days"] == NEVER else said["archive_after_days"],
+        bars=bool(said["bars"]),
+        tier_after_days=None if said["tier_after_days"] == NEVER else said["tier_after_days"],
         unknown_fields=said["unknown_fields"] or unknown_fields,
         **(values | _stretched(said, values)),
     )
@@ -120,4 +133,9 @@ def complaint_of(table: ResolvedTable, conflate_key: tuple[str, ...]) -> str | N
         return f"batch_rows {table.batch_rows} must not be above queue_rows {table.queue_rows}"
     if table.batch_bytes > table.queue_bytes:
         return f"batch_bytes {table.batch_bytes} must not be above queue_bytes {table.queue_bytes}"
-    return None
+    return complaint(
+        keep_days=table.keep_days,
+        archive_after_days=table.archive_after_days,
+        bars=table.bars,
+        tier_after_days=table.tier_after_days,
+    )

@@ -11,6 +11,24 @@ from recorder.settings_fields import Count, Millis, Ratio, Size, UnknownFields, 
 from schemas.policy import Durability, Overflow
 
 MIB = 1 << 20
+NEVER: Literal["never"] = "never"
+
+
+def days_or_never(value: Any) -> Any:
+    """Days, or `never`; None is not said."""
+    if value is None or (isinstance(value, str) and value.strip().lower() == NEVER):
+        return value and NEVER
+    days = number(value)
+    try:
+        days = int(days) if not isinstance(days, float) or days.is_integer() else days
+    except ValueError:
+        raise ValueError(f'must be a number of days or "{NEVER}"') from None
+    if not isinstance(days, int) or days <= 0:
+        raise ValueError(f'must be a whole number of days above 0, or "{NEVER}"')
+    return days
+
+
+DaysOrNever = Annotated[int | Literal["never"] | None, BeforeValidator(days_or_never)]
 
 
 class TableSettings(BaseModel):
@@ -62,6 +80,21 @@ class TableSettings(BaseModel):
         int | Literal["forever"] | None,
         BeforeValidator(lambda value: None if value is None else keep_days(value)),
     ] = Field(default=None, description='Days a row is kept, or "forever".')
+    archive_after_days: DaysOrNever = Field(
+        default=None,
+        description="Days after which a closed partition is to be archived, or `never` (as if unset). The "
+        "table then carries no TTL: its rows go only with a receipt of the archive.",
+    )
+    bars: bool | None = Field(
+        default=None,
+        description="Whether a partition goes only when bars of its trades and quotes are made and verified; off if "
+        "unset. The table then carries no TTL.",
+    )
+    tier_after_days: DaysOrNever = Field(
+        default=None,
+        description="Days after which a closed partition is to move to the table `archived_<name>`, or `never` (as if "
+        "unset). Not with `archive_after_days` or `bars`.",
+    )
     unknown_fields: UnknownFields | None = Field(
         default=None,
         description="What a field the table lacks does to its row: `dead_letter`, or `ignore` (counted).",
