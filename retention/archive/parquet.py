@@ -1,0 +1,188 @@
+"""The Parquet files of a piece: batches in, files out, in bounded memory; and their rows back.
+
+A row group holds at most `group_rows` rows and about `group_bytes` of Arrow, a file at most about `file_bytes`. Rows
+stand as they came, sorted; so the statistics of row groups lead a reader who wants one symbol to the few groups that
+have it, and a table of a thousand symbols makes one file a day and not a thousand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from retention.archive.layout import file_name
+from retention.archive.manifest import FileEntry, Manifest
+from retention.archive.rowhash import Sums, sums_of
+from retention.archive.store import Store
+from retention.errors import ArchiveError, StoreError, VerifyError
+
+READ_ROWS = 16_384
+HASHED_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How large things get. What is in memory is about a row group, three times."""
+
+    group_rows: int = 131_072
+    group_bytes: int = 32 * 2**20
+    file_bytes: int = 512 * 2**20
+    late_rows: int = 1_000_000
+    """Rows of one addendum; what is more goes to the next."""
+    known_rows: int = 8_000_000
+    """Identities of archived rows held at once; where there are more, the source is asked again for each portion."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """Files, and what the rows that went to them come to."""
+
+    files: tuple[FileEntry, ...]
+    sums: Sums
+    schema: pa.Schema
+
+
+def write_files(
+    batches: Iterator[pa.RecordBatch],
+    store: Store,
+    name_of: Callable[[int], str],
+    metadata: Mapping[str, str],
+    limits: Limits,
+) -> Written | None:
+    """Write rows to files named by their number; None where there are none. A file is in the store when complete.
+
+    Raises:
+        ArchiveError: the store fails, or rows cannot be hashed.
+    """
+    groups = _groups(batches, limits)
+    group = next(groups, None)
+    if group is None:
+        return None
+    schema = group.schema.remove_metadata()
+    files: list[FileEntry] = []
+    total = Sums()
+    while group is not None:
+        name = name_of(len(files))
+        rows = 0
+        with store.drafted(name) as draft:
+            with (
+                _draft_told(draft),
+                contextlib.closing(_writer(draft, schema.with_metadata(dict(metadata)))) as writer,
+            ):
+                while group is not None and (not rows or draft.stat().st_size < limits.file_bytes):
+                    for batch in group.to_batches():
+                        total += sums_of(batch)
+                    writer.write_table(group, row_group_size=group.num_rows)
+                    rows += group.num_rows
+                    group = next(groups, None)
+            entry = FileEntry(name.rpartition("/")[2], rows, draft.stat().st_size, sha256_of(draft))
+            store.put(name, draft)
+        files.append(entry)
+    return Written(tuple(files), total, schema)
+
+
+def read_files(
+    manifest: Manifest, store: Store, columns: list[str] | None = None, *, check: bool = False
+) -> Iterator[pa.RecordBatch]:
+    """The rows of a piece as the store has them, file by file; with `check` the bytes of each file are checked first.
+
+    Raises:
+        VerifyError: a file is missing, is no Parquet file of this schema, or, with `check`, of other bytes.
+        StoreError: the store fails.
+    """
+    for entry in manifest.files:
+        name = f"{manifest.place.folder}/{entry.name}"
+        with store.fetched(name) as path:
+            if path is None:
+                raise VerifyError(f"{name}: is missing, expected {entry.nbytes} bytes; {REMEDY}")
+            if check:
+                _check_bytes(name, path, entry)
+            try:
+                with pq.ParquetFile(path, pre_buffer=False) as file:
+                    if (schema := file.schema_arrow.remove_metadata()) != manifest.schema:
+                        raise VerifyError(
+                            f"{name}: its columns are {schema}, expected {manifest.schema}; {REMEDY}"
+                        )
+                    yield from file.iter_batches(READ_ROWS, columns=columns)
+            except (pa.ArrowException, OSError) as error:
+                raise VerifyError(f"{name}: cannot be read as Parquet ({error}); {REMEDY}") from error
+
+
+REMEDY = "bring it back from a copy, or, where the table still has the rows, archive to a new place"
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def metadata_of(manifest: Manifest) -> dict[str, str]:
+    """What each file says of itself, so that one that is alone can be told."""
+    return {
+        "recorder.database": manifest.database,
+        "recorder.table": manifest.place.table,
+        "recorder.partition": manifest.place.partition,
+        "recorder.piece": str(manifest.piece),
+        "recorder.version": manifest.recorder_version,
+        "recorder.written_ns": str(manifest.written_ns),
+        "recorder.order_by": manifest.order_by,
+    }
+
+
+def namer(manifest: Manifest, attempt: str) -> Callable[[int], str]:
+    """The names of the files of one attempt."""
+    return lambda number: file_name(manifest.place, manifest.piece, attempt, number)
+
+
+@contextlib.contextmanager
+def _draft_told(draft: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ArchiveError, MemoryError):
+        raise
+    except OSError as error:
+        raise StoreError(f"{draft}: {error}; make room or see to the folder, and run again") from error
+
+
+def _check_bytes(name: str, path: Path, entry: FileEntry) -> None:
+    nbytes = path.stat().st_size
+    if nbytes != entry.nbytes:
+        raise VerifyError(f"{name}: has {nbytes} bytes, expected {entry.nbytes}; {REMEDY}")
+    if (found := sha256_of(path)) != entry.sha256:
+        raise VerifyError(f"{name}: sha256 {found}, expected {entry.sha256}; {REMEDY}")
+
+
+def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    return pq.ParquetWriter(
+        path, schema, version="2.6", compression="zstd", write_statistics=True, write_page_index=True
+    )
+
+
+def _groups(batches: Iterator[pa.RecordBatch], limits: Limits) -> Iterator[pa.Table]:
+    """Row groups, cut at the same rows however the source sliced them by rows."""
+    waiting: list[pa.RecordBatch] = []
+    rows = nbytes = 0
+    for batch in batches:
+        for part in _parts(batch, limits):
+            if waiting and (
+                rows + part.num_rows > limits.group_rows or nbytes + part.nbytes > limits.group_bytes
+            ):
+                yield pa.Table.from_batches(waiting)
+                waiting, rows, nbytes = [], 0, 0
+            waiting.append(part)
+            rows, nbytes = rows + part.num_rows, nbytes + part.nbytes
+    if waiting:
+        yield pa.Table.from_batches(waiting)
+
+
+def _parts(batch: pa.RecordBatch, limits: Limits) -> Iterator[pa.RecordBatch]:
+    batch = batch.replace_schema_metadata(None)
+    step = max(1, min(limits.group_rows, batch.num_rows * limits.group_bytes // max(1, batch.nbytes)))
+    return (batch.slice(start, step) for start in range(0, batch.num_rows, step))

@@ -1,0 +1,31 @@
+"""From what a person writes to a store: a folder, `file:///folder`, or `s3://bucket/prefix`."""
+
+from __future__ import annotations
+
+import urllib.parse
+from pathlib import Path
+
+from retention.archive.store import FolderStore, Store
+from retention.errors import StoreError
+
+
+def open_store(root: str | Path, *, spool: Path) -> Store:
+    """The store at a root. `spool` is a local folder where a bucket's files lie while they are written or read.
+
+    Raises:
+        StoreError: it is of a kind that is not known, or the bucket's settings cannot be used.
+    """
+    if isinstance(root, Path) or "://" not in root:
+        if not str(root):
+            raise StoreError("the archive's root is empty; name a folder, or s3://bucket/prefix")
+        return FolderStore(Path(root))
+    parts = urllib.parse.urlsplit(root)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path:
+        return FolderStore(Path(urllib.parse.unquote(parts.path)))
+    if parts.scheme == "s3" and parts.hostname and parts.username is None:
+        from retention.archive.s3 import S3Store
+
+        return S3Store(root.rstrip("/"), spool)
+    raise StoreError(
+        f"{parts.scheme}://{parts.hostname or ''}: is no place for an archive; name a folder, or s3://bucket/prefix"
+    )
