@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from schemas.policy import Partition
@@ -64,7 +65,7 @@ class Batch:
         """`(_log, _seq)` of every row, in order."""
         return list(zip(self.data["_log"].to_pylist(), self.data["_seq"].to_pylist(), strict=True))
 
-    def only(self, keep: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Batch:
+    def only(self, keep: npt.NDArray[np.bool_]) -> Batch:
         """Some of its rows, under the same token."""
         return replace(self, data=self.data.filter(pa.array(keep)), places=_kept_places(self.places, keep))
 
@@ -90,9 +91,7 @@ def cut_places(places: Sequence[Range], start: int, stop: int) -> tuple[Range, .
     return tuple(found)
 
 
-def _kept_places(
-    places: Sequence[Range], keep: np.ndarray[tuple[int], np.dtype[np.bool_]]
-) -> tuple[Range, ...]:
+def _kept_places(places: Sequence[Range], keep: npt.NDArray[np.bool_]) -> tuple[Range, ...]:
     """The places of the rows that are kept, consecutive ones together."""
     found: list[Range] = []
     begin = 0
