@@ -26,6 +26,7 @@ from recorder.cli.lazy import Home, LazyGroup
 from recorder.cli.options import Invocation, global_options
 
 HOMES = {
+    "archive": Home("recorder.cli.archive:archive", "Keep partitions as Parquet files, verified."),
     "bench": Home("recorder.cli.bench:bench", "Measure this machine: load, ingest, hot path."),
     "completion": Home(
         "recorder.cli.completion:completion", "Print the shell completion for bash, zsh or fish."

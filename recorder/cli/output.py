@@ -245,7 +245,7 @@ def _of_system(error: OSError) -> str:
 def _is_ours(error: Exception) -> bool:
     """Whether an error's class is from one of this project's error modules: its message is meant for people."""
     module = type(error).__module__
-    return module.split(".")[0] in ("recorder", "schemas", "wal", "benchmarks")
+    return module.split(".")[0] in ("recorder", "retention", "schemas", "wal", "benchmarks")
 
 
 def _usage(error: click.UsageError) -> str:

@@ -1,0 +1,78 @@
+"""`recorder archive create|ls|verify`: partitions as Parquet files, in a folder or a bucket."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from recorder.cli.lazy import Home, LazyGroup
+from recorder.cli.options import Invocation
+from recorder.cli.output import note, notes, progress
+
+if TYPE_CHECKING:
+    from recorder.settings import Settings
+    from retention.archive import Store
+    from retention.archive.verify import Progress
+
+HOMES = {
+    "create": Home("recorder.cli.archive_create:create", "Archive a partition, and verify what was written."),
+    "ls": Home("recorder.cli.archive_ls:ls", "List archived partitions: rows, bytes, times, receipts."),
+    "verify": Home(
+        "recorder.cli.archive_verify:verify", "Read archived partitions back, and say what is wrong."
+    ),
+}
+FOLDER = "archive"
+"""Below the data folder, where nothing else is named."""
+PLAIN_EVERY_S = 10.0
+
+
+@click.group(cls=LazyGroup, homes=HOMES)
+def archive() -> None:
+    """Keep partitions as Parquet files, in a folder or a bucket (s3://bucket/prefix).
+
+    Credentials for a bucket come from the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, and
+    AWS_ENDPOINT_URL for another store than Amazon's. No command here removes a row from the database.
+
+    \b
+    Example:
+        recorder archive create fills 2024-08
+        recorder archive ls
+        recorder archive verify fills
+    """
+
+
+def store_at(settings: Settings, root: str | None) -> Store:
+    """The store that a command was told of, or the folder below the data folder.
+
+    Raises:
+        StoreError: it is none.
+    """
+    from retention.archive import open_store
+
+    return open_store(root or settings.data_dir / FOLDER, spool=settings.data_dir / "spool")
+
+
+@contextlib.contextmanager
+def told(invocation: Invocation, what: str, total_rows: int | None = None) -> Iterator[Progress]:
+    """Progress of long work: a bar on a terminal, a line every ten seconds elsewhere, nothing with `--json`."""
+    if invocation.json:
+        yield lambda step, rows: None
+    elif notes().is_terminal:
+        with progress(transient=True) as bar:
+            task = bar.add_task(what, total=total_rows)
+            yield lambda step, rows: bar.update(task, description=f"{step} {what}", completed=rows)
+    else:
+        due_s = itertools.count(time.monotonic() + PLAIN_EVERY_S, PLAIN_EVERY_S)
+        next_s = [next(due_s)]
+
+        def tell(step: str, rows: int) -> None:
+            if time.monotonic() >= next_s[0]:
+                next_s[0] = next(due_s)
+                note(f"{step} {what}: {rows:,} rows")
+
+        yield tell
