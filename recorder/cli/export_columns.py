@@ -38,6 +38,19 @@ class Column:
     convert: Callable[[pa.Array], pa.Array]
 
 
+def require_names(names: Iterable[str]) -> None:
+    """See that each column has a name of its own.
+
+    Raises:
+        Failure: two have the same.
+    """
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise Failure(f'two columns are named "{name}"; give one of them another name with AS')
+        seen.add(name)
+
+
 def columns_of(answer: pa.Schema, types: Mapping[str, str], binary: Set[str]) -> tuple[Column, ...]:
     """The columns of a file.
 
@@ -47,8 +60,7 @@ def columns_of(answer: pa.Schema, types: Mapping[str, str], binary: Set[str]) ->
     Raises:
         Failure: two columns have one name, or a column's type has no exact form.
     """
-    if twice := next((name for name in answer.names if answer.names.count(name) > 1), None):
-        raise Failure(f'two columns are named "{twice}"; give one of them another name with AS')
+    require_names(answer.names)
     return tuple(_column(field, types.get(field.name, ""), field.name in binary) for field in answer)
 
 

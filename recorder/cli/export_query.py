@@ -11,28 +11,26 @@ import datetime
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from recorder.cli.errors import Failure
 from recorder.cli.export_file import STANDARD_OUTPUT, Output, opened
+from recorder.cli.export_source import Asked, Source, source_of
 from recorder.cli.options import Invocation, PathName, pass_invocation
 from recorder.cli.output import counted, emit_json, note, notes, progress
 from recorder.cli.query import sql_of
 from recorder.cli.reader import open_reader
-from recorder.cli.wal_filter import TIME, Moment
+from recorder.cli.wal_filter import Moment
 from recorder.cli.wal_logs import PLAIN_EVERY_S, mebibytes
-from recorder.packs import packs_of
 from recorder.settings_sources import did_you_mean
 from recorder.version import version
-from schemas.columns import Kind
-from schemas.render import quote_name
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from recorder.cli.export_forms import ArrowForm, ParquetForm
     from recorder.cli.reader import Reader
     from recorder.settings import Settings
@@ -40,29 +38,6 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 Show = Callable[[int, int], None]
 """Told how many rows and bytes are written."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What is exported: a statement, or the rows of a table with a `ts_local` in [since_ns, until_ns)."""
-
-    sql: str | None = None
-    table: str | None = None
-    since_ns: int | None = None
-    until_ns: int | None = None
-    binary: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Source:
-    """A statement, what it is called, its columns' types as ClickHouse names them, which Strings are bytes, and how
-    many rows there are to come; no types or None where that is not known."""
-
-    sql: str
-    name: str
-    types: Mapping[str, str] = field(default_factory=dict)
-    binary: frozenset[str] = frozenset()
-    rows: int | None = None
 
 
 def _asked_options(function: F) -> F:
@@ -172,8 +147,8 @@ def _export_batches(
     settings = invocation.settings()
     began_s = time.monotonic()
     with opened(out, force=force, binary=True) as output, _reader(settings) as engine:
-        source = _source(engine, asked, settings, _counts(invocation))
-        answer, batches = engine.arrow(source.sql)
+        source = source_of(engine, asked, settings)
+        answer, batches = _arrow(engine, source)
         if unknown := sorted(set(asked.binary).difference(answer.names)):
             raise click.UsageError(
                 f"--binary {unknown[0]}: the answer has no such column{did_you_mean(unknown[0], answer.names)}"
@@ -198,12 +173,13 @@ def _export_csv(invocation: Invocation, asked: Asked, out: str, *, force: bool) 
     settings = invocation.settings()
     began_s = time.monotonic()
     with opened(out, force=force, binary=False) as output, _reader(settings) as engine:
-        source = _source(engine, asked, settings, _counts(invocation))
+        source = source_of(engine, asked, settings)
         if not engine.write_as(CSV_SETTINGS):
             note("this user may set nothing on the server: NULL is \\N, and lines end without CR")
         rows = CsvRows()
         with _shown(invocation, source) as show:
-            pieces = engine.stream(source.sql, "CSV" if source.types else "CSVWithNames")
+            form = "CSV" if source.types else "CSVWithNames"
+            pieces = itertools.chain.from_iterable(engine.stream(sql, form) for sql in source.statements)
             first = next(pieces, b"")  # before the header: what fails at once leaves standard output empty
             if source.types:
                 output.write(csv_line(list(source.types)))
@@ -224,82 +200,11 @@ def _reader(settings: Settings) -> Iterator[Reader]:
         engine.close()
 
 
-def _source(engine: Reader, asked: Asked, settings: Settings, count: bool) -> Source:
-    """What to ask, and what is known of its answer.
-
-    Raises:
-        Failure: there is no such table, or it has no times.
-        click.UsageError: the statement says itself where its answer goes, or is more than one.
-    """
-    kept_as_bytes = {
-        table.name: {column.name for column in table.all_columns if column.type.kind is Kind.BYTES}
-        for pack in packs_of(settings)
-        for table in pack.tables
-    }
-    every = frozenset(itertools.chain.from_iterable(kept_as_bytes.values()))
-    if asked.table is None:
-        assert asked.sql is not None
-        _refuse_own_output(engine, asked.sql)
-        types = _types(engine, asked.sql)
-        return Source(asked.sql, "query", types, every.union(asked.binary))
-    keys = {
-        one["name"]: one["sorting_key"]
-        for one in _rows(
-            engine, "SELECT name, sorting_key FROM system.tables WHERE database = currentDatabase()"
-        )
-    }
-    if asked.table not in keys:
-        near = did_you_mean(asked.table, keys) or f"; there are {', '.join(sorted(keys)) or 'none'}"
-        raise click.UsageError(
-            f"--table {asked.table!r}: database {settings.database} has no such table{near}"
-        )
-    name = quote_name(asked.table)
-    types = _types(engine, f"SELECT * FROM {name}")
-    where = _where(asked, types)
-    sql = f"SELECT * FROM {name}{where}"
-    rows = None
-    if count:
-        rows = int(_rows(engine, f"SELECT count() AS rows FROM {name}{where}")[0]["rows"])
-    if keys[asked.table]:
-        sql += f" ORDER BY {keys[asked.table]}"
-    binary = frozenset(kept_as_bytes.get(asked.table, every)).union(asked.binary)
-    return Source(sql, asked.table, types, binary, rows)
-
-
-def _where(asked: Asked, types: Mapping[str, str]) -> str:
-    if asked.since_ns is None and asked.until_ns is None:
-        return ""
-    if not types.get(TIME, "").startswith("DateTime64"):
-        raise Failure(f"{asked.table} has no {TIME}; leave --since and --until out, or give SQL with a WHERE")
-    bounds = ((">=", asked.since_ns), ("<", asked.until_ns))
-    return " WHERE " + " AND ".join(
-        f"{TIME} {sign} fromUnixTimestamp64Nano({at_ns}, 'UTC')"
-        for sign, at_ns in bounds
-        if at_ns is not None
-    )
-
-
-def _refuse_own_output(engine: Reader, sql: str) -> None:
-    try:
-        engine.refuse_own_output(sql)
-    except click.UsageError as error:
-        if "FORMAT" in error.message or "OUTFILE" in error.message:
-            raise click.UsageError(
-                "leave FORMAT and INTO OUTFILE out of the SQL; the command says the form, and --out the file"
-            ) from error
-        raise
-
-
-def _types(engine: Reader, sql: str) -> dict[str, str]:
-    """The types of an answer's columns; none where only asking tells them, or what is wrong with the statement."""
-    try:
-        return {one["name"]: one["type"] for one in _rows(engine, f"DESCRIBE TABLE (\n{sql}\n)")}
-    except Failure:
-        return {}
-
-
-def _rows(engine: Reader, sql: str) -> list[dict[str, str]]:
-    return [json.loads(line) for line in b"".join(engine.stream(sql, "JSONEachRow")).splitlines()]
+def _arrow(engine: Reader, source: Source) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """The batches of all statements, one after the other."""
+    schema, first = engine.arrow(source.statements[0])
+    others = (engine.arrow(sql)[1] for sql in source.statements[1:])
+    return schema, itertools.chain(first, itertools.chain.from_iterable(others))
 
 
 def _metadata(source: Source, settings: Settings) -> dict[str, str]:
@@ -323,11 +228,6 @@ def _report(invocation: Invocation, out: str, rows: int, output: Output, took_s:
         emit_json(said)
     else:
         click.echo(line)
-
-
-def _counts(invocation: Invocation) -> bool:
-    """Whether somebody looks at a bar that a count of the rows would fill."""
-    return notes().is_terminal and not invocation.json
 
 
 @contextlib.contextmanager
