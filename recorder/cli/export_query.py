@@ -25,6 +25,7 @@ from recorder.cli.query import sql_of
 from recorder.cli.reader import open_reader
 from recorder.cli.wal_filter import Moment
 from recorder.cli.wal_logs import PLAIN_EVERY_S, mebibytes
+from recorder.redact import redacted
 from recorder.settings_sources import did_you_mean
 from recorder.version import version
 
@@ -210,7 +211,7 @@ def _arrow(engine: Reader, source: Source) -> tuple[pa.Schema, Iterator[pa.Recor
 def _metadata(source: Source, settings: Settings) -> dict[str, str]:
     now = datetime.datetime.now(datetime.UTC)
     return {
-        "query": source.sql,
+        "query": redacted(source.sql),
         "database": settings.database,
         "version": version(),
         "exported_at": now.isoformat(timespec="seconds"),
@@ -238,10 +239,12 @@ def _shown(invocation: Invocation, source: Source) -> Iterator[Show]:
     elif notes().is_terminal:
         with progress(transient=True) as bar:
             task = bar.add_task(source.name, total=source.rows)
+            began_s = time.monotonic()
 
             def show(rows: int, nbytes: int) -> None:
                 said = f"{source.name}: {counted(rows, 'row')}, {mebibytes(nbytes)}"
-                bar.update(task, description=said, completed=rows)
+                rate = rows / max(1e-3, time.monotonic() - began_s)
+                bar.update(task, description=said, completed=rows, rate=f"{rate:,.0f}")
 
             yield show
     else:

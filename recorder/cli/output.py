@@ -171,7 +171,15 @@ def progress(*, unit: str = "rows", transient: bool = False) -> Progress:
 
     Tasks have a field `rate`: set it by `update(task, rate="12,345")`, or leave it to the bar's own speed.
     """
-    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
     from rich.text import Text
 
     class Rate(ProgressColumn):
@@ -186,7 +194,7 @@ def progress(*, unit: str = "rows", transient: bool = False) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
+        TaskProgressColumn("{task.percentage:>3.0f}%"),  # nothing where nobody knows how much there is
         Rate(),
         TimeRemainingColumn(),
         console=err,

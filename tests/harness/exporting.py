@@ -55,8 +55,8 @@ class Exporting:
         """`recorder` with these arguments."""
         return subprocess.Popen(
             [*COMMAND, "--data-dir", str(self.folder / "data"), *map(str, arguments)],
-            stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=self.folder,
-            env=child_environment(**self.place.variables), **{"stdout": subprocess.PIPE, **more},
+            stdin=subprocess.DEVNULL, cwd=self.folder, env=child_environment(**self.place.variables),
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more},
         )  # fmt: skip
 
     def run(self, *arguments: str | pathlib.Path) -> subprocess.CompletedProcess[bytes]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import csv
 import datetime
 import io
 import json
+import os
 import pathlib
+import pty
 import re
 import signal
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,9 +25,13 @@ from harness.exporting import DAY_NS, EVERY_BYTE, ROWS, Exporting, rows_of
 from harness.recorders import wait_until
 from harness.tcp_proxy import TcpProxy
 
+from recorder.devserver.server import DevServer
 from recorder.target import parse_target
 from schemas.columns import Kind
 from schemas.core.tables import PACK
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
 
 ENDLESS = "SELECT number, toString(number) AS text FROM numbers(1000000000000)"
 BREAKS = "SELECT throwIf(number = 900000) AS a, number FROM numbers(1000000)"
@@ -269,6 +277,51 @@ def test_nothing_is_changed(made: Exporting, out: pathlib.Path) -> None:
     for form in ("parquet", "csv"):
         assert "only reads" in made.refused(form, "TRUNCATE TABLE fills", "--out", out / "x")
     assert list(out.iterdir()) == []
+
+
+async def test_beside_a_recorder(chdb_path: pathlib.Path, engine: Client, out: pathlib.Path) -> None:
+    """A server that lets nobody set anything, as beside a recorder, exports all the same; CSV says what differs."""
+    async with DevServer(chdb_path, read_only=True) as server:
+        made = Exporting(out.parent, Place(server.url, "default"))
+        sql = "SELECT number AS n, CAST(NULL, 'Nullable(String)') AS s, unhex('ff') AS b FROM numbers(100000)"
+        said = await asyncio.to_thread(made.export, "arrow", sql, "--binary", "b", "--out", out / "x.arrow")
+        assert said["rows"] == read(out / "x.arrow").num_rows == 100_000
+        done = await asyncio.to_thread(made.run, "export", "csv", sql, "--out", "-", "--json")
+    note, said = map(json.loads, done.stderr.splitlines())
+    assert "NULL is \\N" in note["note"]
+    assert said["rows"] == 100_000
+    assert done.stdout.splitlines()[:2] == [b'"n","s","b"', b'0,\\N,"\xff"']
+
+
+def test_a_terminal(made: Exporting, out: pathlib.Path) -> None:
+    """It sees rows and MiB as they are written, of a table how much is left; and never a binary form."""
+    shown = _on_terminal(made, "csv", "SELECT number FROM numbers(3000000)", "--out", str(out / "x"))
+    assert re.search(r"query: [\d,]+ rows, [\d.]+ MiB", shown)
+    assert "%" not in shown
+    assert "100%" in _on_terminal(made, "csv", "-t", "fills", "--out", str(out / "fills"))
+    refused = _on_terminal(made, "parquet", "SELECT 1 AS a", "--out", "-")
+    assert "not for a terminal" in refused
+    assert "PAR1" not in refused
+
+
+def _on_terminal(made: Exporting, *arguments: str) -> str:
+    """What a terminal shows of both streams."""
+    screen, inside = pty.openpty()
+    with made.start("export", *arguments, stdout=inside, stderr=inside):
+        os.close(inside)
+        found = b""
+        with contextlib.suppress(OSError):  # the end of a terminal
+            while part := os.read(screen, 1 << 16):
+                found += part
+    os.close(screen)
+    return found.decode()
+
+
+def test_secrets_stay_out_of_metadata(made: Exporting, out: pathlib.Path) -> None:
+    """A password in the SQL is not in the file."""
+    sql = "SELECT 'password=hunter2-s3cr3t' = '' AS x"
+    made.export("parquet", sql, "--out", out / "x.parquet")
+    assert b"hunter2" not in (out / "x.parquet").read_bytes()
 
 
 # -- a file only when complete --
