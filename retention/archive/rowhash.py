@@ -12,7 +12,7 @@ and products are of unsigned 64-bit integers, modulo 2^64:
                  the last filled with zeros; G = 0x9e3779b97f4a7c15
     list, map    the same over the hashes of its items, and its length in items; a map's item is a list of key and value
     row          mix(sum over columns of mix(hash of the value + first 8 bytes of sha256(name), little-endian))
-    identity     mix(mix(_log) + _seq)
+    identity     mix(mix(_log + G) + _seq)
 
 A sum is the sum over all rows. It guards against accidents, not against forgery: files have a sha256 for that.
 """
@@ -80,7 +80,7 @@ def sums_of(rows: pa.RecordBatch) -> Sums:
 
 def identity_hashes(logs: Words, seqs: Words) -> Words:
     """The hash of each identity, from two arrays of shape (n,)."""
-    return mix(mix(logs) + seqs)
+    return mix(mix(logs + _GOLDEN) + seqs)
 
 
 def identities_of(rows: pa.RecordBatch) -> tuple[Words, Words]:
@@ -94,7 +94,8 @@ def identities_of(rows: pa.RecordBatch) -> tuple[Words, Words]:
 
 def identity_sum_sql() -> str:
     """`rows, identity_sum` of a table as an expression of ClickHouse, to compare with those of manifests."""
-    x = _mix_sql(f"({_mix_sql(f'toUInt64({LOG})')} + toUInt64({SEQ}))")
+    log = _mix_sql(f"(toUInt64({LOG}) + toUInt64({int(_GOLDEN)}))")
+    x = _mix_sql(f"({log} + toUInt64({SEQ}))")
     return f"count() AS rows, sumWithOverflow({x}) AS identity_sum"
 
 
