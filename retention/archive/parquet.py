@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from retention.archive.layout import file_name
 from retention.archive.manifest import FileEntry, Manifest
-from retention.archive.rowhash import Sums, sums_of
+from retention.archive.rowhash import Summing, Sums
 from retention.archive.store import Store
 from retention.errors import ArchiveError, StoreError, VerifyError
 
@@ -66,25 +66,25 @@ def write_files(
         return None
     schema = group.schema.remove_metadata()
     files: list[FileEntry] = []
-    total = Sums()
-    while group is not None:
-        name = name_of(len(files))
-        rows = 0
-        with store.drafted(name) as draft:
-            with (
-                _draft_told(draft),
-                contextlib.closing(_writer(draft, schema.with_metadata(dict(metadata)))) as writer,
-            ):
-                while group is not None and (not rows or draft.stat().st_size < limits.file_bytes):
-                    for batch in group.to_batches():
-                        total += sums_of(batch)
-                    writer.write_table(group, row_group_size=group.num_rows)
-                    rows += group.num_rows
-                    group = next(groups, None)
-            entry = FileEntry(name.rpartition("/")[2], rows, draft.stat().st_size, sha256_of(draft))
-            store.put(name, draft)
-        files.append(entry)
-    return Written(tuple(files), total, schema)
+    with Summing() as summing:
+        while group is not None:
+            name = name_of(len(files))
+            rows = 0
+            with store.drafted(name) as draft:
+                with (
+                    _draft_told(draft),
+                    contextlib.closing(_writer(draft, schema.with_metadata(dict(metadata)))) as writer,
+                ):
+                    while group is not None and (not rows or draft.stat().st_size < limits.file_bytes):
+                        for batch in group.to_batches():
+                            summing.add(batch)
+                        writer.write_table(group, row_group_size=group.num_rows)
+                        rows += group.num_rows
+                        group = next(groups, None)
+                entry = FileEntry(name.rpartition("/")[2], rows, draft.stat().st_size, sha256_of(draft))
+                store.put(name, draft)
+            files.append(entry)
+    return Written(tuple(files), summing.total, schema)
 
 
 def read_files(

@@ -9,7 +9,7 @@ from retention.archive.layout import Place, manifest_name
 from retention.archive.manifest import Manifest
 from retention.archive.parquet import REMEDY, read_files
 from retention.archive.pieces import partition_of
-from retention.archive.rowhash import Sums, sums_of
+from retention.archive.rowhash import Summing, Sums
 from retention.archive.store import Store
 from retention.errors import ManifestError, VerifyError
 
@@ -37,11 +37,14 @@ def read_back(manifest: Manifest, store: Store, progress: Progress | None = None
         VerifyError: they are not what the source gave; the message names the first difference.
         StoreError: the store fails.
     """
-    total = Sums()
-    for batch in read_files(manifest, store, check=True):
-        total += sums_of(batch)
-        if progress is not None:
-            progress("reading back", total.rows)
+    seen = 0
+    with Summing() as summing:
+        for batch in read_files(manifest, store, check=True):
+            summing.add(batch)
+            seen += batch.num_rows
+            if progress is not None:
+                progress("reading back", seen)
+    total = summing.total
     rows = sum(file.rows for file in manifest.files)
     if total == manifest.sums and rows == total.rows:
         return
