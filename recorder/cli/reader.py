@@ -182,9 +182,8 @@ class EmbeddedReader(Reader):
             except Exception as error:
                 if _NO_STREAM not in str(error):
                     raise
-            if (
-                not some
-            ):  # an answer without rows has no piece either, and what cannot be streamed none so far
+            # An answer without rows has no piece, and what cannot be streamed none so far.
+            if not some:
                 yield pa.ipc.open_stream(self._connection.query(sql, ARROW).bytes())
         except GeneratorExit:
             raise

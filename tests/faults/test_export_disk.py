@@ -24,7 +24,7 @@ def made(embedded: None, place: Place, tmp_path: pathlib.Path) -> Exporting:
 def test_a_full_disk(made: Exporting, mount: pathlib.Path) -> None:
     """The file is removed and its room free again; one that was to be replaced is still there."""
     old = mount / "x"
-    for form in ("parquet", "arrow", "csv"):
+    for form in ("parquet", "csv"):
         old.write_bytes(b"old")
         line = made.refused(form, LONG, "--out", old, "--force")
         assert f"{old}: No space left on device; free some room" in line
