@@ -99,9 +99,7 @@ def due(
     """
     actions = list(_of_table(policy, facts, holds, limits))
     for part in sorted(facts.partitions, key=lambda part: part.id):
-        if part.rows or part.parts:
-            view = _Partition(policy, facts, part, now_ns, limits)
-            actions += view.due(holds, archived, barred)
+        actions += _Partition(policy, facts, part, now_ns, limits).due(holds, archived, barred)
     return actions
 
 

@@ -45,6 +45,7 @@ HOMES = {
     "query": Home("recorder.cli.query:query", "Ask the database with SQL."),
     "publish": Home("recorder.cli.publish:publish", "Publish rows from NDJSON to a bus."),
     "replay": Home("recorder.cli.replay:replay", "Get in what the logs hold, and record nothing new."),
+    "retention": Home("recorder.cli.retention:retention", "Show how long tables are kept, and what is due."),
     "run": Home("recorder.cli.run:run", "Record what buses deliver, until stopped: the service."),
     "simulate": Home("recorder.cli.simulate:simulate", "Record a simulated trading session."),
     "status": Home("recorder.cli.status:status", "Ask a running recorder how it is."),

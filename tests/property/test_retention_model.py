@@ -64,6 +64,9 @@ def policies(draw: st.DrawFn) -> RetentionPolicy:
 AGES_S = st.sampled_from([-3 * DAY_S, -60, 0, 60, 3_600]) | st.integers(0, 5).map(lambda days: days * DAY_S)
 """Whole days too: a row is then just not, or just, too old."""
 FAR_AGES_S = AGES_S | st.integers(30, 45).map(lambda days: days * DAY_S + 7)
+FAILING = st.sampled_from(
+    [Kind.ARCHIVE, Kind.ARCHIVE, Kind.BUILD_BARS, Kind.VERIFY_ARCHIVE, Kind.VERIFY_BARS, Kind.DROP_TTL]
+)
 STEPS_S = st.sampled_from(
     [1, 60, 300, 599, 600, 601, 601, 3_600, DAY_S, DAY_S, 2 * DAY_S, 3 * DAY_S, 31 * DAY_S]
 )
@@ -152,8 +155,8 @@ class Retention(RuleBasedStateMachine):
     # -- plans --
 
     @rule(
-        steps=st.integers(0, 6),
-        fails=st.lists(st.sampled_from(Kind), max_size=3),
+        steps=st.integers(0, 12),
+        fails=st.lists(FAILING, max_size=3),
         meanwhile=st.lists(AGES_S, max_size=3),
     )
     def a_run_is_broken_off(self, steps: int, fails: list[Kind], meanwhile: list[int]) -> None:
@@ -271,11 +274,11 @@ class Retention(RuleBasedStateMachine):
     # -- what must hold whenever rows go --
 
     def drop(self, table: str, partition_id: str) -> None:
-        times = self.tables[table].pop(partition_id).times
-        keep = self.policy.keep_days
+        there = self.tables[table].pop(partition_id)
+        times, keep = there.times, self.policy.keep_days
         assert keep is not None, "rows are dropped that are kept for ever"
         assert max(times.values()) + keep * DAY_S < self.now_s, "a row is dropped before its time"
-        self.goes(partition_id, times)
+        self.goes(partition_id, there)
         if self.policy.archive_after_days is not None:
             assert times.items() <= self.archive.items(), "rows are dropped that no receipt covers"
         if self.policy.bars:
@@ -286,15 +289,19 @@ class Retention(RuleBasedStateMachine):
         days = self.policy.tier_after_days
         assert days is not None
         assert max(there.times.values()) + days * DAY_S < self.now_s, "a row is moved before its time"
-        self.goes(partition_id, there.times)
+        keep = self.policy.keep_days
+        newest_s = max(there.times.values())
+        assert keep is None or newest_s + keep * DAY_S >= self.now_s, "what is to be dropped is moved"
+        self.goes(partition_id, there)
         to = self.tables[f"archived_{table}"].setdefault(partition_id, Rows())
         to.times |= there.times
         to.parts, to.modified_s = to.parts + there.parts, self.now_s
 
-    def goes(self, partition_id: str, times: dict[int, int]) -> None:
+    def goes(self, partition_id: str, there: Rows) -> None:
         _, end_s = span_s(partition_id, self.policy.partition)
         assert end_s <= self.now_s, "an open partition goes"
-        assert not any(self.held(at_s, at_s + 1) for at_s in times.values()), "rows go that are held"
+        assert not any(self.held(at_s, at_s + 1) for at_s in there.times.values()), "rows go that are held"
+        assert self.now_s - there.modified_s >= LIMITS.settle_s, "a partition goes that was just written"
         assert self.pending_s is None or self.pending_s >= end_s, "a partition goes that rows still wait for"
 
     def held(self, start_s: int, end_s: int) -> bool:

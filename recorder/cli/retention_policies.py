@@ -1,0 +1,76 @@
+"""From settings and packs to what retention asks of each table, and a database that is only read."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from recorder.cli.database import connect_quietly, folder_of, must_exist, server_client
+from retention.policy import RetentionPolicy
+from schemas.executor import ClientExecutor, SqlExecutor
+from schemas.render import RenderContext
+
+if TYPE_CHECKING:
+    from recorder.settings import Settings
+    from schemas.table import Table
+
+
+def policy_of(settings: Settings, table: Table, *, ttl: bool) -> RetentionPolicy:
+    """What the settings ask of a table; where the database's TTL is off (`ttl` False), its rows never expire.
+
+    Raises:
+        SettingsError: they contradict themselves.
+    """
+    resolved = settings.for_table(table)
+    context = RenderContext(database=settings.database, ttl=ttl, keep_days={table.name: resolved.ttl_days})
+    return RetentionPolicy(
+        table=table.name,
+        partition=table.policy.partition,
+        keep_days=resolved.keep_days if ttl else None,
+        archive_after_days=resolved.archive_after_days,
+        bars=resolved.bars,
+        tier_after_days=resolved.tier_after_days,
+        native_ttl=context.ttl_expression(table),
+    )
+
+
+@contextlib.contextmanager
+def read_only(settings: Settings) -> Iterator[SqlExecutor]:
+    """The database of the settings, for questions alone. An embedded engine merges nothing meanwhile, so that no TTL
+    acts while one looks at it.
+
+    Raises:
+        Failure, SinkError: there is none, or it cannot be opened; the message says why and what to do.
+    """
+    if not settings.target.embedded:
+        with server_client(settings) as client:
+            yield ClientExecutor(client)
+        return
+    folder = folder_of(settings)
+    must_exist(folder)
+    connection = connect_quietly(folder, settings)
+    try:
+        connection.query("SET readonly = 2")
+        yield _Quiet(connection)
+    finally:
+        connection.close()
+
+
+class _Quiet:
+    """A connection of chDB itself as a `SqlExecutor`."""
+
+    def __init__(self, connection: Any):
+        self._connection = connection
+
+    def command(self, sql: str) -> object:
+        """Run a statement that returns nothing."""
+        return self._connection.query(sql)
+
+    def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[Sequence[Any]]:
+        """Rows of a statement; 64-bit integers are ints, or texts of them."""
+        answer: bytes = self._connection.query(
+            sql, "JSONCompactEachRow", params=dict(parameters or {})
+        ).bytes()
+        return [json.loads(line) for line in answer.splitlines()]
