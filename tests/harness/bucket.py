@@ -34,7 +34,9 @@ class Bucket:
     def __init__(self) -> None:
         self._app = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True, request_handler=Quiet)
-        self._thread = threading.Thread(target=self._server.serve_forever, name="bucket", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.02,), name="bucket", daemon=True
+        )
         self._every, self._done = 0, False
         self._lock = threading.Lock()
         self.requests = 0

@@ -241,6 +241,51 @@ def test_what_became_of_a_file_is_found(store: FolderStore, kind: str) -> None:
     assert path.name in fault
 
 
+class Lying(FolderStore):
+    """A store that says it has what it was given, and has something else."""
+
+    def __init__(self, root: pathlib.Path, kind: str):
+        super().__init__(root)
+        self._kind = kind
+
+    def put(self, name: str, draft: pathlib.Path) -> None:
+        super().put(name, draft)
+        damaged(self.root / name, self._kind)
+
+
+@pytest.mark.parametrize("kind", ["missing", "truncated", "flipped"])
+def test_there_is_no_receipt_for_what_the_store_did_not_keep(store: FolderStore, kind: str) -> None:
+    """Nothing but reading back can tell: the run fails, gives no receipt, and the next one makes it good."""
+    source = Rows(rows(0, 300))
+    with pytest.raises(VerifyError):
+        run(source, Lying(store.root, kind))
+    assert list(store.root.rglob("receipt-*")) == []
+    run(source, store)
+    assert archived(store).equals(source.table)
+    assert check(store, DAY).faults == ()
+
+
+def test_there_is_no_receipt_for_files_of_other_rows(
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that are whole and hold one value wrong: the sum of the rows that the source gave tells."""
+    from retention.archive import parquet
+
+    class Wrong(pq.ParquetWriter):
+        def write_table(self, table: pa.Table, row_group_size: int | None = None) -> None:
+            place = table.schema.get_field_index("side")
+            wrong = pa.array([None] * table.num_rows, pa.int8())
+            super().write_table(table.set_column(place, table.schema.field(place), wrong), row_group_size)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(parquet.pq, "ParquetWriter", Wrong)
+        with pytest.raises(VerifyError, match="sum"):
+            run(Rows(rows(0, 300)), store)
+    assert list(store.root.rglob("receipt-*")) == []
+    run(Rows(rows(0, 300)), store)
+    assert archived(store).equals(rows(0, 300))
+
+
 @pytest.mark.parametrize("kind", ["missing", "truncated", "flipped"])
 def test_a_piece_without_a_receipt_that_is_untrue_is_written_anew(store: FolderStore, kind: str) -> None:
     """Damage between manifest and receipt costs the piece, and no row: the table still has them."""
