@@ -152,7 +152,36 @@ def test_types_of_other_servers(array: pa.Array, clickhouse: str, expected: list
     assert [value if value is None else str(value) for value in found] == expected
 
 
+def test_two_columns_of_one_name_are_refused() -> None:
+    """A file in which a name means two things is read as one or the other, or not at all."""
+    with pytest.raises(Failure, match='"x"'):
+        columns_of(pa.schema([("x", pa.int8()), ("y", pa.int8()), ("x", pa.int8())]), {}, frozenset())
+
+
 # -- wrong use --
+
+
+@pytest.mark.parametrize(
+    ("out", "force", "code", "words"),
+    [
+        ("there", False, 1, "replace it with --force"),
+        (".", True, 2, "is a folder"),
+        ("/dev/null", True, 2, "no file that could be replaced"),
+        ("none/x", False, 1, "there is no folder"),
+        ("there/x", True, 1, "there is no folder"),
+    ],
+)
+def test_places_that_are_refused(
+    tmp_path: pathlib.Path, out: str, force: bool, code: int, words: str
+) -> None:
+    """Before a database is opened: what is there already, folders, devices, folders that are not there."""
+    (tmp_path / "there").write_bytes(b"old")
+    options = ["--out", str(tmp_path / out), *(["--force"] if force else [])]
+    found = CliRunner().invoke(main, ["--data-dir", str(tmp_path), "export", "csv", "SELECT 1", *options])
+    assert found.exit_code == code
+    assert words in found.stderr
+    assert [one.name for one in tmp_path.iterdir()] == ["there"]
+    assert (tmp_path / "there").read_bytes() == b"old"
 
 
 @pytest.mark.parametrize(
