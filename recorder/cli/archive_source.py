@@ -16,6 +16,7 @@ import pyarrow as pa
 from recorder.cli.database import connect_quietly, error_code, folder_of, must_exist, plain_message
 from recorder.cli.errors import Failure
 from retention.archive import Place
+from retention.archive.rowhash import LOG, SEQ
 
 if TYPE_CHECKING:
     from recorder.cli.server_reader import ServerReader
@@ -63,6 +64,11 @@ class TableSource:
             f"SELECT name, type FROM system.columns WHERE {where} AND default_kind NOT IN {_DERIVED} ORDER BY position"
         )
         self.columns: Mapping[str, str] = dict(columns)
+        if lacking := [name for name in (LOG, SEQ) if name not in self.columns]:
+            raise Failure(
+                f"{place.table} has no column {lacking[0]}, by which its rows are told apart; "
+                "only tables of a pack can be archived"
+            )
         parts = answers.small(
             f"SELECT partition_id, toInt64(sum(rows)) FROM system.parts WHERE {where} AND active "
             "GROUP BY partition_id ORDER BY partition_id"
@@ -70,6 +76,8 @@ class TableSource:
         mine = [part for part in parts if part[0] == place.id or part[0].startswith(f"{place.id}-")]
         if not mine:
             there = f"{parts[0][0]} to {parts[-1][0]}, {len(parts)} in all" if parts else "none"
+            if len(parts) == 1:
+                there = parts[0][0]
             raise Failure(f"{place.table} has no partition {place.partition}; it has: {there}")
         self.rows = sum(int(part[1]) for part in mine)
         ids = ", ".join(_text(part[0]) for part in mine)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from recorder.cli.archive_source import Answers, TableSource
+from recorder.cli.errors import Failure
 from retention.archive import FolderStore, Place, identity_sum_sql, partition_of, read_files, write_partition
 
 if TYPE_CHECKING:
@@ -129,6 +130,22 @@ def test_rows_inserted_later_make_an_addendum(client: Client, trades: str, tmp_p
         for seq in part["_seq"].to_pylist()
     ]
     assert sorted(seqs) == list(range(5_200))
+
+
+def test_what_cannot_be_archived_is_told(client: Client, trades: str) -> None:
+    """No such table, no such partition, rows without identity: each says what there is, or what is missing."""
+    client.command(
+        f"CREATE TABLE {trades}.plain (ts_local DateTime64(9, 'UTC')) ENGINE = MergeTree ORDER BY ts_local"
+    )
+    asked = Asked(client)
+    for place, told in (
+        (Place("plain", "2024-08-08"), "no column _log"),
+        (Place("absent", "2024-08-08"), "no table absent"),
+        (Place("trades", "2024-08-09"), "it has: 20240808$"),
+        (Place("trades", "2024-08"), "it has: 20240808$"),
+    ):
+        with pytest.raises(Failure, match=told):
+            TableSource(asked, trades, place)
 
 
 def recorder(place: Database, data: pathlib.Path, *arguments: str, code: int = 0) -> Any:
