@@ -82,8 +82,8 @@ def export(ask: Ask, wanted: Wanted, options: Options, show: Show) -> Exported:
         )
     if made.without_venue_time:
         notes.append(
-            f"{made.without_venue_time:,} rows have no venue time: it is the local one less the median latency of the "
-            "others"
+            "rows without a venue time have the local one less the median latency of the others: "
+            f"{made.without_venue_time:,} in all"
         )
     notes += _about_gaps(ask, found)
     return Exported(mended, found.source, made.counts, options.local_offset_ns + mended.shift_ns, notes)
