@@ -343,11 +343,11 @@ def test_partitions_go_by_the_names_of_people_and_of_clickhouse() -> None:
     not pathlib.Path("/proc/self/status").exists(), reason="no /proc to read peak memory from"
 )
 def test_memory_does_not_grow_with_the_partition(tmp_path: pathlib.Path) -> None:
-    """A partition four times as large takes at most 60 MiB more at its peak; its rows are 200 MiB more."""
+    """A partition four times as large, 310 MiB of rows more, takes at most 120 MiB more at its peak."""
     child = pathlib.Path(__file__).parents[1] / "harness" / "archive_memory_child.py"
     peaks = []
-    for batches in (20, 80):
+    for batches in (30, 120):
         command = [sys.executable, str(child), str(tmp_path / str(batches)), str(batches)]
         ended = subprocess.run(command, check=True, timeout=120, stdout=subprocess.PIPE, env=os.environ)
         peaks.append(int(ended.stdout))
-    assert peaks[1] - peaks[0] < 60 * 2**20, peaks
+    assert peaks[1] - peaks[0] < 120 * 2**20, peaks
