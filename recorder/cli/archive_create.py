@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 
 from recorder.cli.archive import store_at, told
-from recorder.cli.archive_source import TableSource, open_answers
+from recorder.cli.archive_source import TableSource
 from recorder.cli.options import Invocation, pass_invocation
 from recorder.cli.output import counted, emit_json
+from recorder.cli.reader import open_reader
 from recorder.cli.wal_logs import mebibytes
 from recorder.version import version
 from retention.archive import Receipt, place_of, write_partition
@@ -41,13 +42,13 @@ def create(invocation: Invocation, table: str, partition: str, root: str | None)
     settings = invocation.settings()
     place = place_of(table, partition)
     store = store_at(settings, root)
-    answers = open_answers(settings)
+    reader = open_reader(settings)
     try:
-        source = TableSource(answers, settings.database, place)
+        source = TableSource(reader, settings.database, place)
         with told(invocation, str(place), source.rows) as progress:
             done = write_partition(source, store, recorder_version=version(), progress=progress)
     finally:
-        answers.close()
+        reader.close()
     if invocation.json:
         emit_json(
             {

@@ -176,9 +176,10 @@ class EmbeddedReader(Reader):
         some = False
         try:
             try:
-                for piece in self._connection.send_query(sql, ARROW):
-                    some = True
-                    yield pa.ipc.open_stream(piece.bytes())
+                with self._connection.send_query(sql, ARROW) as pieces:
+                    for piece in pieces:
+                        some = True
+                        yield pa.ipc.open_stream(piece.bytes())
             except Exception as error:
                 if _NO_STREAM not in str(error):
                     raise

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
-from recorder.cli.archive_source import Answers, TableSource
+from recorder.cli.archive_source import TableSource
 from recorder.cli.errors import Failure
 from retention.archive import FolderStore, Place, identity_sum_sql, partition_of, read_files, write_partition
 
@@ -42,23 +42,18 @@ VALUES = """
 NAMES = "ts_local, ts_venue, symbol, note, payload, price, size, bids, labels, live, kind, rate, count, _log, _seq"
 
 
-class Asked(Answers):
+class Asked:
     """The test's own connection to a database."""
 
     def __init__(self, client: Client):
         self._client = client
 
-    def arrow(self, sql: str) -> Iterator[pa.RecordBatch]:
-        answer = self._client.raw_query(sql, fmt="ArrowStream")
-        if answer:
-            yield from pa.ipc.open_stream(answer)
+    def arrow(self, sql: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+        answer = pa.ipc.open_stream(self._client.raw_query(sql, fmt="ArrowStream"))
+        return answer.schema, iter(answer)
 
-    def small(self, sql: str) -> list[list[Any]]:
-        answer = self._client.raw_query(sql, fmt="JSONCompactEachRow")
-        return [json.loads(line) for line in answer.splitlines()]
-
-    def close(self) -> None:
-        pass
+    def stream(self, sql: str, clickhouse_format: str) -> Iterator[bytes]:
+        yield self._client.raw_query(sql, fmt=clickhouse_format)
 
 
 def fill(client: Client, database: str, start: int, stop: int) -> None:
