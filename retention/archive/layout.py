@@ -22,7 +22,7 @@ from retention.errors import ArchiveError
 
 _DAY = re.compile(r"(\d{4})-?([01]\d)-?([0-3]\d)")
 _MONTH = re.compile(r"(\d{4})-?([01]\d)")
-_FOLDER = re.compile(r"table=([^/]+)/(?:date=(\d{4}-\d\d-\d\d)|month=(\d{4}-\d\d))")
+_FOLDER = re.compile(r"table=([^/]+)/(?:date=(\d{4}-\d\d-\d\d)|month=(\d{4}-\d\d))/[^/]+")
 _FILE = re.compile(r"(?:part|manifest|receipt)-(\d{4,})(?:-[0-9a-f]{8}-\d{3,}\.parquet|\.json)")
 
 
@@ -63,8 +63,8 @@ def place_of(table: str, partition: str) -> Place:
 
 
 def place_at(name: str) -> Place | None:
-    """The partition that a file or folder below the root belongs to, or None."""
-    found = _FOLDER.match(name)
+    """The partition in whose folder a file below the root lies, or None; what lies deeper is no part of the archive."""
+    found = _FOLDER.fullmatch(name)
     return Place(urllib.parse.unquote(found[1]), found[2] or found[3]) if found else None
 
 

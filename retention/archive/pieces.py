@@ -66,7 +66,12 @@ def partition_of(store: Store, place: Place) -> Partition:
         StoreError: the store fails.
     """
     # Files first: whatever a manifest names that is written meanwhile is not among them.
-    entries = [entry for entry in store.files(place.folder) if piece_of(entry.name) is not None]
+    entries = [
+        entry
+        for entry in store.files(place.folder)
+        # Not below it: a copy that somebody laid there has files of the same names.
+        if piece_of(entry.name) is not None and place_at(entry.name) == place
+    ]
     numbers = sorted({number for entry in entries if (number := piece_of(entry.name)) is not None})
     pieces = [piece for number in numbers if (piece := _piece(store, place, number)) is not None]
     named = {f"{place.folder}/{file.name}" for piece in pieces for file in piece.manifest.files}
@@ -99,6 +104,13 @@ def _piece(store: Store, place: Place, number: int) -> Piece | None:
         raise ManifestError(
             f"{name}: is of {manifest.place}, piece {manifest.piece}; bring the one that belongs here back from a copy"
         )
+    for file in manifest.files:
+        # What is written anew is removed by these names.
+        if "/" in file.name or not file.name.endswith(".parquet") or piece_of(file.name) != number:
+            raise ManifestError(
+                f"{name}: names {file.name!r}, no file of this piece; "
+                "bring the one that belongs here back from a copy"
+            )
     if receipt_json is None:
         return Piece(manifest, manifest_json, None)
     receipt = receipt_of(receipt_json, stamp)

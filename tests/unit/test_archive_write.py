@@ -329,6 +329,42 @@ def test_damaged_papers_stop_a_run_before_it_changes_anything(
     assert "0000" in fault
 
 
+def test_copies_that_lie_beside_an_archive_are_let_be(store: FolderStore) -> None:
+    """Files of the archive's own names, below a partition's folder or in one of a longer name, are not its own."""
+    run(Rows(rows(0, 300)), store)
+    folder = store.root / DAY.folder
+    copies = [folder / "copy", folder.with_name(f"{folder.name}-old")]
+    for copy in copies:
+        copy.mkdir()
+        for name in ("part-0007-0123abcd-000.parquet", "manifest-0007.json"):
+            (copy / name).write_bytes(b"a copy")
+    assert run(Rows(rows(0, 300)), store).new == ()
+    assert [known.place for known in partitions(store)] == [DAY]
+    assert check(store, DAY).faults == ()
+    for copy in copies:
+        assert len(list(copy.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["../../../precious.parquet", "part-0001-0123abcd-000.parquet", "notes.parquet"]
+)
+def test_a_manifest_leads_to_no_file_but_its_own(store: FolderStore, name: str) -> None:
+    """A piece that is untrue is removed by the names in its manifest: one that names others is refused."""
+    source = Rows(rows(0, 300))
+    run(source, store)
+    folder = store.root / DAY.folder
+    (folder / "receipt-0000.json").unlink()
+    manifest = json.loads((folder / "manifest-0000.json").read_bytes())
+    manifest["files"][0]["name"] = name
+    (folder / "manifest-0000.json").write_text(json.dumps(manifest))
+    (folder / name).write_bytes(b"somebody's")
+    before = names(store)
+    with pytest.raises(ManifestError, match="manifest-0000"):
+        run(source, store)
+    assert names(store) == before
+    assert (folder / name).read_bytes() == b"somebody's"
+
+
 def test_partitions_go_by_the_names_of_people_and_of_clickhouse() -> None:
     """A day and a month, with dashes or without; anything else is refused."""
     assert place_of("fills", "20240808") == DAY == place_of("fills", "2024-08-08")
