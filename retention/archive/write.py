@@ -5,7 +5,8 @@ that its files are complete, and a receipt that they were read from the store an
 finds tells how far the last one came:
 
     files of rows without a manifest     removed (on a bucket when they are a day old), and written anew
-    a manifest without a receipt         read back: true, then it gets its receipt; else removed and written anew
+    a manifest without a receipt         read back: true, then it gets its receipt; else removed and written anew,
+                                         if the source has as many rows for it as it had
     a receipt                            stands: only rows whose identity no piece has are written, as an addendum
 
 Drops nothing of the table, and never changes a piece that has a receipt.
@@ -59,8 +60,8 @@ def write_partition(
 
     Raises:
         StoreError: the store fails, or another writer is at this partition; run it again.
-        VerifyError: what was read back is not what was written, a file of a piece with a receipt is missing, or the
-            table has one identity twice.
+        VerifyError: what was read back is not what was written, a file of a piece with a receipt is missing, a piece
+            without one is untrue and the source no longer has its rows, or the table has one identity twice.
         ManifestError: a manifest or receipt is damaged; nothing was changed.
         ArchiveError: the partition has no rows, or rows without identity.
     """
@@ -109,7 +110,7 @@ class _Run:
             if piece.receipt is not None:
                 self._must_be_there(piece.manifest)
                 pieces.append(piece)
-            elif (receipt := self._late_receipt(piece)) is not None:
+            elif (receipt := self._late_receipt(piece, known)) is not None:
                 pieces.append(replace(piece, receipt=receipt))
         for name in known.loose:
             self._store.drop(name)
@@ -125,19 +126,36 @@ class _Run:
                     f"{name}: {found}, expected {file.nbytes} bytes; bring it back from a copy, nothing was changed"
                 )
 
-    def _late_receipt(self, piece: Piece) -> Receipt | None:
+    def _late_receipt(self, piece: Piece, known: Partition) -> Receipt | None:
         """The receipt of a piece that an interrupted run left without one; None if it is untrue, and now gone."""
         try:
             return self._receipt(piece.manifest, piece.manifest_json)
-        except VerifyError:
+        except VerifyError as error:
             if self._store.read(receipt_name(piece.manifest.place, piece.manifest.piece)) is not None:
                 raise  # another writer found it true meanwhile
-            # Without a receipt nothing was dropped: the source has these rows. The manifest goes first, so that none
-            # is ever there whose files were taken away.
+            # A receipt can get lost, and rows expire: then the files that are whole hold what is nowhere else.
+            if (there := self._unvouched(known)) < piece.manifest.sums.rows:
+                raise VerifyError(
+                    f"{error}; it has no receipt, and of its {piece.manifest.sums.rows} rows the table has at most "
+                    f"{there}: nothing was changed"
+                ) from error
+            # The manifest goes first, so that none is ever there whose files were taken away.
             self._store.drop(manifest_name(piece.manifest.place, piece.manifest.piece))
             for file in piece.manifest.files:
                 self._store.drop(f"{piece.manifest.place.folder}/{file.name}")
             return None
+
+    def _unvouched(self, known: Partition) -> int:
+        """How many rows the source has that are in no piece with a receipt."""
+        pieces = [piece for piece in known.pieces if piece.receipt is not None]
+        of = 1 + known.sums.rows // self._limits.known_rows
+        rows = 0
+        for number in range(of):
+            archived = self._archived(pieces, number, of)
+            for batch in self._source.identities():
+                logs, seqs = identities_of(batch)
+                rows += int((portion(logs, seqs, number, of) & ~archived.has(logs, seqs)).sum())
+        return rows
 
     def _write(self, number: int, batches: Iterator[pa.RecordBatch]) -> Piece | None:
         """Write a piece and verify it; None where there are no rows."""

@@ -298,6 +298,22 @@ def test_a_piece_without_a_receipt_that_is_untrue_is_written_anew(store: FolderS
     assert check(store, DAY).faults == ()
 
 
+@pytest.mark.parametrize("number", [0, 1], ids=["first", "addendum"])
+def test_an_untrue_piece_is_kept_where_the_table_no_longer_has_its_rows(
+    store: FolderStore, number: int
+) -> None:
+    """Rows went, and the receipt: what the other files hold is nowhere else, so nothing is removed."""
+    run(Rows(rows(0, 300)), store)
+    run(Rows(rows(0, 400)), store)
+    next(store.root.rglob(f"receipt-{number:04d}.json")).unlink()
+    path = sorted(store.root.rglob(f"part-{number:04d}-*.parquet"))[0]
+    damaged(path, "flipped")
+    before = names(store)
+    with pytest.raises(VerifyError, match=rf"{path.name}.*nothing was changed"):
+        run(Rows(rows(0, 250)), store)
+    assert names(store) == before
+
+
 @pytest.mark.parametrize("kind", ["missing", "truncated"])
 def test_a_piece_with_a_receipt_is_never_replaced(store: FolderStore, kind: str) -> None:
     """The table may have dropped its rows for the receipt: a run changes nothing, and says what is wrong."""
