@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +34,7 @@ PART_BYTES = 16 * 2**20
 PARTS_AT_ONCE = 3
 READ_BYTES = 1 << 20
 SPARE_AFTER = datetime.timedelta(days=1)
+_PREFIX = "archive-"
 
 
 class S3Store:
@@ -114,15 +117,16 @@ class S3Store:
     def fetched(self, name: str) -> Iterator[Path | None]:
         """See `Store`."""
         with self._local() as path:
-            found = True
             with self._told(name):
                 try:
-                    with path.open("wb") as file:
-                        for piece in obstore.get(self._store, name).stream(READ_BYTES):
-                            file.write(piece)
+                    got = obstore.get(self._store, name)
                 except FileNotFoundError:
-                    found = False
-            yield path if found else None
+                    got = None
+                if got is not None:
+                    with path.open("wb") as file:
+                        for piece in got.stream(READ_BYTES):
+                            file.write(piece)
+            yield None if got is None else path
 
     @contextlib.contextmanager
     def exclusive(self, folder: str) -> Iterator[None]:
@@ -131,9 +135,15 @@ class S3Store:
 
     @contextlib.contextmanager
     def _local(self) -> Iterator[Path]:
-        """A path on the local disk, removed afterwards."""
+        """A path on the local disk, removed afterwards, or, where this process is killed, by the next one."""
         self._spool.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="archive-", dir=self._spool) as folder:
+        with contextlib.ExitStack() as kept:
+            with _locked(self._spool):  # so that nobody takes a new folder for one that was left
+                for left in self._spool.glob(f"{_PREFIX}*"):
+                    with contextlib.suppress(OSError), _locked(left, wait=False):
+                        shutil.rmtree(left)
+                folder = kept.enter_context(tempfile.TemporaryDirectory(prefix=_PREFIX, dir=self._spool))
+                kept.enter_context(_locked(Path(folder)))
             yield Path(folder, "file")
 
     @contextlib.contextmanager
@@ -148,3 +158,18 @@ class S3Store:
             raise StoreError(
                 f"{self.url}/{name}: {first}; see to the bucket, the network and the AWS_… variables, and run again"
             ) from error
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """A folder that is this process's own meanwhile; without `wait`, an `OSError` where it cannot be had now."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        if wait:
+            with contextlib.suppress(OSError):  # a disk without such locks: then nothing is taken for left, either
+                fcntl.flock(opened, fcntl.LOCK_EX)
+        else:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(opened)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import pathlib
 from collections.abc import Iterator
 
@@ -39,10 +41,10 @@ def store(bucket: Bucket, tmp_path: pathlib.Path) -> Store:
 def through(
     bucket: Bucket, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[TcpProxy, S3Store]]:
-    """A proxy before the bucket, and a store that gives up soon."""
+    """A proxy before the bucket, and a store that asks again a few times, however slow this machine is."""
     with TcpProxy(("127.0.0.1", bucket.port)) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
-        yield proxy, S3Store(ROOT, tmp_path / "spool", retries=3, retry_s=5.0, timeout_s=5.0)
+        yield proxy, S3Store(ROOT, tmp_path / "spool", retries=3, retry_s=60.0, timeout_s=60.0)
 
 
 def large() -> Rows:
@@ -124,7 +126,7 @@ def test_an_unfinished_upload_is_never_seen(
                 cut.append(proxy.cuts)
 
     cut: list[int] = []
-    away = Unplugged(ROOT, tmp_path, retries=0, retry_s=1.0, timeout_s=5.0)
+    away = Unplugged(ROOT, tmp_path, retries=0, retry_s=1.0, timeout_s=60.0)
     with pytest.raises(StoreError, match=folder):
         run(source, away, Limits())
     assert cut == [1]
@@ -170,6 +172,27 @@ def test_a_run_that_stopped_anywhere_is_completed_in_a_bucket_too(
         run(source, store)
         assert archived(store).equals(source.table), stop_at
         assert check(store, DAY).faults == ()
+
+
+def test_what_a_killed_run_left_on_the_local_disk_is_removed(store: Store, tmp_path: pathlib.Path) -> None:
+    """A folder that no process holds goes with the next file; one that a process holds stays."""
+    spool = tmp_path / "spool"
+    left, held = spool / "archive-left", spool / "archive-held"
+    for folder in (left, held):
+        folder.mkdir(parents=True)
+        (folder / "file").write_bytes(b"half")
+    opened = os.open(held, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        run(Rows(rows(0, 50)), store)
+        assert [path.name for path in spool.iterdir()] == ["archive-held"]
+        with store.drafted("a") as one, store.drafted("b") as other:
+            one.write_bytes(b"one")
+            other.write_bytes(b"other")
+            assert one.read_bytes() == b"one", "a draft of this process is its own"
+    finally:
+        os.close(opened)
+    assert (held / "file").read_bytes() == b"half"
 
 
 def test_of_two_writers_one_stands(bucket: Bucket, store: Store, tmp_path: pathlib.Path) -> None:
