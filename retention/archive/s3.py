@@ -166,7 +166,8 @@ def _locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
     opened = os.open(folder, os.O_RDONLY)
     try:
         if wait:
-            with contextlib.suppress(OSError):  # a disk without such locks: then nothing is taken for left, either
+            # On a disk without such locks nothing is taken for left, either.
+            with contextlib.suppress(OSError):
                 fcntl.flock(opened, fcntl.LOCK_EX)
         else:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
