@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -132,6 +132,7 @@ class EmbeddedReader(Reader):
     def __init__(self, settings: Settings):
         folder = folder_of(settings)
         must_exist(folder)
+        self._open: list[Generator[pa.RecordBatchReader]] = []
         self._connection = connect_quietly(folder, settings)
         try:
             self._connection.query(f"USE `{settings.database}`")
@@ -166,10 +167,11 @@ class EmbeddedReader(Reader):
             Failure: the statement failed, here or at any batch.
         """
         answers = self._arrow_answers(sql)
+        self._open.append(answers)
         first = next(answers)
         return first.schema, (batch for answer in itertools.chain((first,), answers) for batch in answer)
 
-    def _arrow_answers(self, sql: str) -> Iterator[pa.RecordBatchReader]:
+    def _arrow_answers(self, sql: str) -> Generator[pa.RecordBatchReader]:
         """One answer a piece, all of one schema; at least one."""
         import pyarrow as pa
 
@@ -226,8 +228,12 @@ class EmbeddedReader(Reader):
             raise explained(error, clickhouse_format) from error
 
     def close(self) -> None:
-        """Release it."""
-        self._connection.close()
+        """Release it, and what is left of its answers."""
+        try:
+            for answer in self._open:
+                answer.close()  # while there is a connection: without one, giving up an answer crashes the engine
+        finally:
+            self._connection.close()
 
 
 def _quoted(text: str) -> str:
