@@ -75,8 +75,9 @@ class FolderStore:
                 for name in names:
                     if not name.startswith("."):
                         whole = Path(path, name)
-                        below = whole.relative_to(self.root).as_posix()
-                        found.append(Entry(below, whole.stat().st_size, spare=True))
+                        with contextlib.suppress(FileNotFoundError):  # a writer removed it meanwhile
+                            nbytes = whole.stat().st_size
+                            found.append(Entry(whole.relative_to(self.root).as_posix(), nbytes, spare=True))
         return sorted(found, key=lambda entry: entry.name)
 
     def read(self, name: str) -> bytes | None:
