@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -67,12 +66,12 @@ def told(invocation: Invocation, what: str, total_rows: int | None = None) -> It
             task = bar.add_task(what, total=total_rows)
             yield lambda step, rows: bar.update(task, description=f"{step} {what}", completed=rows)
     else:
-        due_s = itertools.count(time.monotonic() + PLAIN_EVERY_S, PLAIN_EVERY_S)
-        next_s = [next(due_s)]
+        next_s = time.monotonic() + PLAIN_EVERY_S
 
         def tell(step: str, rows: int) -> None:
-            if time.monotonic() >= next_s[0]:
-                next_s[0] = next(due_s)
+            nonlocal next_s
+            if (now_s := time.monotonic()) >= next_s:
+                next_s = now_s + PLAIN_EVERY_S
                 note(f"{step} {what}: {rows:,} rows")
 
         yield tell

@@ -7,14 +7,17 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
 
+from recorder.cli import archive as archive_command
 from recorder.cli.archive_source import TableSource
 from recorder.cli.errors import Failure
+from recorder.cli.options import Invocation
 from retention.archive import FolderStore, Place, identity_sum_sql, partition_of, read_files, write_partition
 
 if TYPE_CHECKING:
@@ -176,3 +179,19 @@ def test_the_commands_archive_list_and_verify(place: Database, tmp_path: pathlib
     file.write_bytes(content)
     (found,) = recorder(place, data, "archive", "verify", code=1)["partitions"]
     assert file.name in found["faults"][0]
+
+
+def test_progress_without_a_terminal_is_a_line_in_ten_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After a long silence, as while the engine sorts, there is one line and none for each that was due."""
+    now_s = [100]
+    monkeypatch.setattr(archive_command, "time", types.SimpleNamespace(monotonic=lambda: now_s[0]))
+    with archive_command.told(Invocation(), "fills 2024-08") as tell:
+        for after_s in (9, 60, 1, 1, 8):
+            now_s[0] += after_s
+            tell("archiving", now_s[0])
+    assert capsys.readouterr().err.splitlines() == [
+        "archiving fills 2024-08: 169 rows",
+        "archiving fills 2024-08: 179 rows",
+    ]
