@@ -17,6 +17,8 @@ from schemas.policy import TablePolicy
 from schemas.render import partition_expression, quote_name
 
 S_NS = 1_000_000_000
+LATE_NS = 20_000_000
+"""The times of parts are of a clock that steps: for as long, at most, it still shows the second before."""
 
 
 class _Parts(NamedTuple):
@@ -62,7 +64,7 @@ def read_facts(
                     parts=of.parts,
                     min_ns=int(min_ns),
                     max_ns=int(max_ns),
-                    modified_ns=(of.modified_s + 1) * S_NS - 1,  # the server keeps whole seconds
+                    modified_ns=(of.modified_s + 1) * S_NS - 1 + LATE_NS,  # the server keeps whole seconds
                     merges=merges.get((live.name, partition), 0),
                 )
                 partitions.append(facts)

@@ -78,7 +78,8 @@ class Exporting:
         """`recorder export` that fails; the line it says."""
         done = self.run("export", *arguments)
         assert done.returncode == code, (done.returncode, done.stderr.decode())
-        (line,) = done.stderr.decode().splitlines()
+        *progress, line = done.stderr.decode().splitlines()
+        assert all(told.startswith("exporting ") for told in progress)  # every ten seconds
         return line
 
     def export_all(self, commands: list[list[str]]) -> None:

@@ -373,7 +373,9 @@ def test_a_signal_in_the_middle_leaves_no_file(
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == (143 if number is signal.SIGTERM else 130), errors
-    assert errors.decode().splitlines() == ["stopped"]
+    *progress, line = errors.decode().splitlines()
+    assert line == "stopped"
+    assert all(told.startswith("exporting ") for told in progress)
     assert list(out.iterdir()) == []
 
 
