@@ -41,7 +41,7 @@ def corrected(events: Events, *, base_latency_ns: int = 0, refuse_negative: bool
     if least_ns < 0 and refuse_negative:
         raise NegativeLatency(
             f"an event came {-least_ns:,} ns before its venue time, and negative latency is refused; allow the "
-            f"shift, or give a local offset of at least {-least_ns} ns"
+            f"shift, or add at least {-least_ns} ns to the local offset"
         )
     logging.getLogger("numba").setLevel(logging.INFO)  # of each compilation it logs thousands of lines
     before = int(events["local_ts"][0])

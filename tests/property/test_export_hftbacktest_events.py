@@ -219,9 +219,13 @@ def test_what_is_corrected_passes_the_validator_and_loses_nothing(
             for number, (local, venue) in enumerate(times)
         ]
     if least < 0:
-        again = assemble({"trades": trade_events(pa.Table.from_pylist(rows, TRADES))})
-        with pytest.raises(NegativeLatency, match=f"{-least} ns before its venue time"):
+        trades = trade_events(pa.Table.from_pylist(rows, TRADES))
+        again = assemble({"trades": trades}, local_offset_ns=-2)
+        said = f"{2 - least} ns before its venue time.* add at least {2 - least} ns to the local offset"
+        with pytest.raises(NegativeLatency, match=said):
             corrected(again.events, refuse_negative=True)
+        enough = assemble({"trades": trades}, local_offset_ns=-least)
+        assert corrected(enough.events, refuse_negative=True).shift_ns == 0
 
 
 @unhurried
