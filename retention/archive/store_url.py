@@ -20,6 +20,11 @@ def open_store(root: str | Path, *, spool: Path) -> Store:
             raise StoreError("the archive's root is empty; name a folder, or s3://bucket/prefix")
         return FolderStore(Path(root))
     parts = urllib.parse.urlsplit(root)
+    if parts.query or parts.fragment:
+        # The rest alone would be another place than the one that was named.
+        raise StoreError(
+            f"{parts.scheme}://{parts.hostname or ''}: a root has no ? and no #; name a folder, or s3://bucket/prefix"
+        )
     if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path:
         return FolderStore(Path(urllib.parse.unquote(parts.path)))
     if parts.scheme == "s3" and parts.hostname and parts.username is None:

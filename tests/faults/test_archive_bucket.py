@@ -212,7 +212,18 @@ def test_of_two_writers_one_stands(bucket: Bucket, store: Store, tmp_path: pathl
     assert sum(entry.name.endswith(".parquet") for entry in store.files("")) == named
 
 
-@pytest.mark.parametrize("root", ["gs://bucket/x", "s3://", "s3://user:word@bucket", ""])
+@pytest.mark.parametrize(
+    "root",
+    [
+        "gs://bucket/x",
+        "s3://",
+        "s3://user:word@bucket",
+        "s3://bucket/x?key=word",
+        "s3://bucket/x#1",
+        "file:///a?b",
+        "",
+    ],
+)
 def test_what_is_no_place_is_refused(root: str, tmp_path: pathlib.Path) -> None:
     """With the kinds that there are, and without the password."""
     with pytest.raises(StoreError, match="s3://bucket/prefix") as error:
