@@ -20,6 +20,8 @@ from recorder.target import Target, parse_target
 
 FOREVER: Literal["forever"] = "forever"
 UnknownFields = Literal["dead_letter", "ignore"]
+KEEP_DAYS_MAX = 20_000
+"""Days to which a TTL adds up: its DateTime ends in 2106 and begins anew, so more would delete rows as they come."""
 
 
 def number(value: Any) -> Any:
@@ -99,6 +101,8 @@ def keep_days(value: Any) -> Any:
         raise ValueError(f'must be a number of days or "{FOREVER}"') from None
     if not isinstance(days, int) or days <= 0:
         raise ValueError(f'must be a whole number of days above 0, or "{FOREVER}" to keep every row')
+    if days > KEEP_DAYS_MAX:
+        raise ValueError(f'must be at most {KEEP_DAYS_MAX:,} days, or "{FOREVER}" to keep every row')
     return days
 
 

@@ -326,6 +326,7 @@ def test_tables_nobody_has() -> None:
         ({"tables": {"fills": {"overflow_second": "block"}}}, "cannot be block again"),
         ({"tables": {"fills": {"overflow": "drop"}}}, "'drop_oldest'"),
         ({"tables": {"fills": {"keep_days": 0}}}, '"forever" to keep every row'),
+        ({"tables": {"fills": {"keep_days": 36_500}}}, "keep_days: must be at most 20,000 days"),
         ({"tables": {"fills": {"keep_days": "soon"}}}, 'must be a number of days or "forever"'),
         ({"tables": {"fills": 5}}, "tables.fills: must be a table of keys, not 5"),
         ({"defaults": {"queue_bytes": "big"}}, 'as in "16 MiB"'),
