@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from recorder.settings import Settings
 
 
+_SYNTAX = "(code 62"
+"""In the words of an error: a statement that cannot stand within another, or is none."""
+
+
 @dataclass(frozen=True)
 class Asked:
     """What is exported: a statement, or the rows of a table with a `ts_local` in [since_ns, until_ns)."""
@@ -135,14 +139,16 @@ def _refuse_own_output(engine: Reader, sql: str) -> None:
 
 
 def _types(engine: Reader, sql: str) -> dict[str, str]:
-    """The types of an answer's columns; none where only asking tells them, or what is wrong with the statement.
+    """The types of an answer's columns; none where only asking tells them, as of SHOW, or that it is no statement.
 
     Raises:
-        Failure: two columns have one name.
+        Failure: two columns have one name, or they cannot be told; to go on would write other types.
     """
     try:
         found = _rows(engine, f"DESCRIBE TABLE (\n{sql}\n)")
-    except Failure:
+    except Failure as error:
+        if _SYNTAX not in error.message:
+            raise
         return {}
     require_names(one["name"] for one in found)
     return {one["name"]: one["type"] for one in found}

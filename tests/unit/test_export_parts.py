@@ -7,6 +7,9 @@ import csv
 import io
 import os
 import pathlib
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -19,6 +22,8 @@ from recorder.cli.errors import Failure
 from recorder.cli.export_columns import columns_of, exact, schema_of
 from recorder.cli.export_file import NewFile
 from recorder.cli.export_forms import CsvRows, csv_line
+from recorder.cli.export_source import Asked, source_of
+from recorder.settings import Settings
 
 # -- rows of CSV --
 
@@ -156,6 +161,27 @@ def test_two_columns_of_one_name_are_refused() -> None:
     """A file in which a name means two things is read as one or the other, or not at all."""
     with pytest.raises(Failure, match='"x"'):
         columns_of(pa.schema([("x", pa.int8()), ("y", pa.int8()), ("x", pa.int8())]), {}, frozenset())
+
+
+# -- types --
+
+
+def _engine(fault: str) -> Any:
+    def stream(sql: str, clickhouse_format: str) -> Iterator[bytes]:
+        raise Failure(fault)
+        yield b""
+
+    return SimpleNamespace(refuse_own_output=lambda sql: None, stream=stream)
+
+
+def test_types_that_could_not_be_asked_are_not_guessed() -> None:
+    """Without them enumerations would leave as numbers; only of what is no SELECT does nobody tell them."""
+    with pytest.raises(Failure, match="was lost"):
+        source_of(_engine("the connection was lost"), Asked("SELECT 1"), Settings())
+    assert (
+        source_of(_engine("Syntax error (code 62, SYNTAX_ERROR)"), Asked("SHOW TABLES"), Settings()).types
+        == {}
+    )
 
 
 # -- wrong use --
