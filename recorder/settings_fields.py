@@ -17,11 +17,10 @@ from pydantic import BeforeValidator, ByteSize, Field, TypeAdapter, ValidationEr
 
 from recorder.redact import Redactor, redacted
 from recorder.target import Target, parse_target
+from schemas.policy import KEEP_DAYS_MAX
 
 FOREVER: Literal["forever"] = "forever"
 UnknownFields = Literal["dead_letter", "ignore"]
-KEEP_DAYS_MAX = 20_000
-"""Days to which a TTL adds up: its DateTime ends in 2106 and begins anew, so more would delete rows as they come."""
 
 
 def number(value: Any) -> Any:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+KEEP_DAYS_MAX = 20_000
+"""Days to which a TTL adds up: its DateTime ends in 2106 and begins anew, so more would delete rows as they come."""
+
 
 class Durability(enum.StrEnum):
     """Where a table's rows are safe before ClickHouse has them."""
@@ -35,8 +38,8 @@ class Partition(enum.StrEnum):
 class TablePolicy:
     """The defaults of one table; settings may override each of them.
 
-    `keep_days` None keeps rows for ever. Partitions and the time to live go by `partition_column`, a local
-    time.
+    `keep_days` is at most `KEEP_DAYS_MAX`; None keeps rows for ever. Partitions and the time to live go by
+    `partition_column`, a local time.
     `conflate_key` names the columns of which `Overflow.CONFLATE` keeps the newest row.
     `enabled` False leaves the table's rows out (counted as filtered) until a setting asks for them.
     """

@@ -15,7 +15,7 @@ from schemas.columns import IDENTITY_COLUMNS, REQUIRED, Column, ColumnType
 from schemas.docstrings import field_docs
 from schemas.errors import PackError
 from schemas.plain_row import PlainRow, plain_row
-from schemas.policy import TablePolicy
+from schemas.policy import KEEP_DAYS_MAX, TablePolicy
 
 
 class Row(msgspec.Struct, kw_only=True, gc=False):
@@ -66,7 +66,8 @@ def table(name: str, row: type[Row], policy: TablePolicy) -> Table:
     """Derive a table from its row class.
 
     Raises:
-        PackError: a field's type is no column type, or the policy names a column that is not there.
+        PackError: a field's type is no column type, the policy names a column that is not there, or keeps rows longer
+            than a TTL can say.
     """
     hints = typing.get_type_hints(row, include_extras=True)
     docs = field_docs(row)
@@ -83,6 +84,11 @@ def table(name: str, row: type[Row], policy: TablePolicy) -> Table:
         raise PackError(
             f"table {name}: its policy or the conventions need columns {', '.join(missing)}; "
             f"{row.__name__} has none of that name"
+        )
+    if policy.keep_days is not None and policy.keep_days > KEEP_DAYS_MAX:
+        raise PackError(
+            f"table {name}: keep_days {policy.keep_days:,} is more than the {KEEP_DAYS_MAX:,} that a TTL adds up to; "
+            "keep less, or None for ever"
         )
     return Table(name, row, policy, tuple(columns), (row.__doc__ or "").strip())
 

@@ -169,7 +169,16 @@ class EmbeddedReader(Reader):
         answers = self._arrow_answers(sql)
         self._open.append(answers)
         first = next(answers)
-        return first.schema, (batch for answer in itertools.chain((first,), answers) for batch in answer)
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            try:
+                for answer in itertools.chain((first,), answers):
+                    yield from answer
+            finally:
+                answers.close()
+                self._open.remove(answers)
+
+        return first.schema, batches()
 
     def _arrow_answers(self, sql: str) -> Generator[pa.RecordBatchReader]:
         """One answer a piece, all of one schema; at least one."""
@@ -230,7 +239,7 @@ class EmbeddedReader(Reader):
     def close(self) -> None:
         """Release it, and what is left of its answers."""
         try:
-            for answer in self._open:
+            for answer in tuple(self._open):
                 answer.close()  # while there is a connection: without one, giving up an answer crashes the engine
         finally:
             self._connection.close()

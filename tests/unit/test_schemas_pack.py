@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import time
+from dataclasses import replace
 from typing import Annotated
 
 import pytest
@@ -12,10 +13,11 @@ from schemas.columns import Name, UInt32, choice
 from schemas.core import vocabulary
 from schemas.core.flags import MarketFlag
 from schemas.core.tables import PACK
+from schemas.core.trading import FILLS
 from schemas.document import page
 from schemas.errors import PackError, StatementError
 from schemas.pack import Pack, load_packs
-from schemas.policy import Durability, Overflow, Partition, TablePolicy
+from schemas.policy import KEEP_DAYS_MAX, Durability, Overflow, Partition, TablePolicy
 from schemas.render import RenderContext, render
 from schemas.rerun import why_not_twice
 from schemas.table import Row, Table, table
@@ -24,6 +26,14 @@ JOINING = (
     "strategy", "symbol", "account_id", "venue", "intent_id", "approved_id", "risk_decision_id", "decision_id",
     "client_order_id", "broker_order_id", "fill_id", "correlation_id", "run_id", "recorder_run_id", "ts_local",
 )  # fmt: skip
+
+
+def test_a_table_is_not_kept_longer_than_a_ttl_can_say() -> None:
+    """A TTL's time ends in 2106 and begins anew: more days would delete rows as they come."""
+    policy = replace(FILLS.policy, keep_days=KEEP_DAYS_MAX)
+    assert table("fills", FILLS.row, policy).policy.keep_days == KEEP_DAYS_MAX
+    with pytest.raises(PackError, match=r"fills: keep_days 20,001 .*None for ever"):
+        table("fills", FILLS.row, replace(policy, keep_days=KEEP_DAYS_MAX + 1))
 
 
 @pytest.mark.parametrize("core_table", PACK.tables, ids=lambda core_table: core_table.name)
