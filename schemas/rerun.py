@@ -35,7 +35,6 @@ _ACTIONS = _forms(
 """What follows `ALTER TABLE name`, parted by commas; a setting behind one (`MODIFY SETTING a = 1, b = 2`) is none."""
 
 _ALTER = re.compile(r"ALTER TABLE (?:IF EXISTS )?\S+ (?:\{\{on_cluster\}\} )?", re.IGNORECASE)
-_REMOVE = re.compile(r"MODIFY COLUMN (?:IF EXISTS )?\S+ REMOVE \w+", re.IGNORECASE)
 _SETTING = re.compile(r"\w+ ?=")
 _PLACEHOLDER = re.compile(r"\{\{ ?(\w+) ?\}\}")
 
@@ -58,11 +57,6 @@ def why_not_twice(statement: str) -> str | None:
 
 
 def _complaint(text: str, forms: _Forms) -> str | None:
-    if found := _REMOVE.match(text):
-        return (
-            f"{found.group()!r} cannot be run twice, since it fails where nothing is left to remove, and a crash may "
-            "make that necessary: set it to what it is without (DEFAULT 0 or '', CODEC(Default), COMMENT '')"
-        )
     for form, needs in forms:
         if found := form.match(text):
             if not needs or text[found.end() :].lstrip().upper().startswith(needs + " "):
