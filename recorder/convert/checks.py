@@ -6,6 +6,7 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from schemas.columns import Column
@@ -59,6 +60,8 @@ def ints(values: Sequence[Any]) -> Sequence[Any]:
 
 
 def _index(value: Any) -> Any:
+    if isinstance(value, np.bool_):  # NumPy before 2.3 takes a truth value for an index
+        return value
     try:
         return operator.index(value)
     except TypeError:
