@@ -14,7 +14,8 @@ from retention.facts import PartitionFacts, TableFacts
 from schemas.executor import SqlExecutor
 from schemas.live import LiveTable
 from schemas.policy import TablePolicy
-from schemas.render import partition_expression, quote_name
+from schemas.quote import quote_name
+from schemas.render import partition_expression
 
 S_NS = 1_000_000_000
 LATE_NS = 20_000_000

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from schemas.executor import SqlExecutor
 from schemas.pack import Migration
-from schemas.render import quote_name, quote_text
+from schemas.quote import quote_name, quote_text
 
 MIGRATIONS_TABLE = "recorder_migrations"
 SETTINGS_TABLE = "recorder_settings"

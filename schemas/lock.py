@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from schemas.errors import LockLost, LockTimeout
 from schemas.executor import SqlExecutor, error_code
 from schemas.process import identity, is_dead
-from schemas.render import quote_name, quote_text
+from schemas.quote import quote_name, quote_text
 
 LEASE_S = 60
 """How long a holder may be silent before others take the lock over."""

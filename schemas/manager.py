@@ -21,7 +21,8 @@ from schemas.history import DONE, FAILED, TTL_SETTING, Applied, Attempt, History
 from schemas.live import LiveTable, read_tables
 from schemas.lock import LEASE_S, MigrationLock
 from schemas.pack import Migration, Pack
-from schemas.render import RenderContext, quote_name, render
+from schemas.quote import quote_name
+from schemas.render import RenderContext, render
 from schemas.statements import blank_comments
 from schemas.table import Table
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 from schemas.errors import StatementError
 from schemas.policy import Durability, Partition, TablePolicy
+from schemas.quote import quote_name, quote_text
 from schemas.statements import blank_comments
 from schemas.table import Table
 
@@ -37,7 +38,6 @@ what a merge made of synced parts is not synced itself."""
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 _CREATE_TABLE = re.compile(r"\s*CREATE\s+TABLE\s+IF\s+NOT\s+EXISTS\s+\{\{\s*db\s*\}\}\.(\w+)", re.IGNORECASE)
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,15 +125,3 @@ def render(statement: str, tables: Mapping[str, Table], context: RenderContext, 
             ) from None
 
     return _PLACEHOLDER.sub(fill, statement)
-
-
-def quote_name(name: str) -> str:
-    """A database, table or column name as SQL."""
-    if _NAME.fullmatch(name):
-        return name
-    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
-
-
-def quote_text(text: str) -> str:
-    """A string literal as SQL."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

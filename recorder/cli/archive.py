@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from recorder.settings import Settings
     from retention.archive import Store
     from retention.archive.verify import Progress
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 HOMES = {
     "create": Home("recorder.cli.archive_create:create", "Archive a partition, and verify what was written."),
@@ -43,6 +45,13 @@ def archive() -> None:
         recorder archive ls
         recorder archive verify fills
     """
+
+
+def tables_at(function: F) -> F:
+    """Which of the tables of an archive: the arguments `tables` and the option `root`."""
+    at = "A folder, or s3://bucket/prefix.  [default: archive in the data folder]"
+    tables = click.argument("tables", nargs=-1)
+    return tables(click.option("--at", "root", metavar="ROOT", help=at)(function))
 
 
 def store_at(settings: Settings, root: str | None) -> Store:

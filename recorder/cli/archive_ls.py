@@ -6,7 +6,7 @@ import datetime
 
 import click
 
-from recorder.cli.archive import store_at
+from recorder.cli.archive import store_at, tables_at
 from recorder.cli.errors import Failure
 from recorder.cli.options import Invocation, pass_invocation
 from recorder.cli.output import counted, emit_json, emit_table, note
@@ -16,13 +16,7 @@ from retention.errors import ManifestError
 
 
 @click.command()
-@click.argument("tables", nargs=-1)
-@click.option(
-    "--at",
-    "root",
-    metavar="ROOT",
-    help="A folder, or s3://bucket/prefix.  [default: archive in the data folder]",
-)
+@tables_at
 @pass_invocation
 def ls(invocation: Invocation, tables: tuple[str, ...], root: str | None) -> None:
     """List archived partitions: rows, bytes, first and last ts_local, and whether every piece has a receipt.

@@ -14,6 +14,7 @@ import pyarrow as pa
 from recorder.cli.errors import Failure
 from retention.archive import Place
 from retention.archive.rowhash import LOG, SEQ
+from schemas.quote import quote_name, quote_text
 
 BLOCK_ROWS = 16_384
 _SETTINGS = (
@@ -40,9 +41,10 @@ class TableSource:
 
     def __init__(self, answers: Answers, database: str, place: Place):
         self.database, self.place, self._answers = database, place, answers
-        where = f"database = {_text(database)} AND table = {_text(place.table)}"
+        of_database, table = f"database = {quote_text(database)}", quote_text(place.table)
+        where = f"{of_database} AND table = {table}"
         named = _small(
-            answers, f"SELECT sorting_key FROM system.tables WHERE {where.replace('table =', 'name =')}"
+            answers, f"SELECT sorting_key FROM system.tables WHERE {of_database} AND name = {table}"
         )
         if not named:
             raise Failure(f"{database} has no table {place.table}; see \"recorder query 'SHOW TABLES'\"")
@@ -69,13 +71,13 @@ class TableSource:
                 there = parts[0][0]
             raise Failure(f"{place.table} has no partition {place.partition}; it has: {there}")
         self.rows = sum(int(part[1]) for part in mine)
-        ids = ", ".join(_text(part[0]) for part in mine)
-        self._from = f"FROM {_name(database)}.{_name(place.table)} WHERE _partition_id IN ({ids})"
+        ids = ", ".join(quote_text(part[0]) for part in mine)
+        self._from = f"FROM {quote_name(database)}.{quote_name(place.table)} WHERE _partition_id IN ({ids})"
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """See `Source`."""
         order = ", ".join(part for part in (self.order_by, "_log", "_seq") if part)
-        columns = ", ".join(map(_name, self.columns))
+        columns = ", ".join(map(quote_name, self.columns))
         return self._arrow(f"SELECT {columns} {self._from} ORDER BY {order} SETTINGS {_SETTINGS}")
 
     def identities(self) -> Iterator[pa.RecordBatch]:
@@ -90,11 +92,3 @@ class TableSource:
 def _small(answers: Answers, sql: str) -> list[list[Any]]:
     """The rows of a small answer."""
     return [orjson.loads(line) for line in b"".join(answers.stream(sql, ROWS)).splitlines() if line]
-
-
-def _text(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def _name(name: str) -> str:
-    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"

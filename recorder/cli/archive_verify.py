@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from recorder.cli.archive import store_at, told
+from recorder.cli.archive import store_at, tables_at, told
 from recorder.cli.errors import Failure
 from recorder.cli.options import Invocation, pass_invocation
 from recorder.cli.output import counted, emit_json, note
@@ -13,13 +13,7 @@ from retention.archive import Checked, check, places
 
 
 @click.command()
-@click.argument("tables", nargs=-1)
-@click.option(
-    "--at",
-    "root",
-    metavar="ROOT",
-    help="A folder, or s3://bucket/prefix.  [default: archive in the data folder]",
-)
+@tables_at
 @pass_invocation
 def verify(invocation: Invocation, tables: tuple[str, ...], root: str | None) -> None:
     """Read archived partitions back, and say what is wrong where. Changes nothing; the database is not asked.

@@ -166,7 +166,7 @@ class _Asked:
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[Sequence[Any]]:
         """Rows of a statement; its parameters are texts."""
-        from schemas.render import quote_text
+        from schemas.quote import quote_text
 
         bound = _PARAMETER.sub(lambda found: quote_text(str((parameters or {})[found[1]])), sql)
         columns = [_plain(column.to_pylist()) for column in self.arrow(bound).columns]

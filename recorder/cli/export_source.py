@@ -19,7 +19,7 @@ from recorder.cli.wal_filter import TIME
 from recorder.packs import packs_of
 from recorder.settings_sources import did_you_mean
 from schemas.columns import Kind
-from schemas.render import quote_name, quote_text
+from schemas.quote import quote_moment, quote_name, quote_text
 
 if TYPE_CHECKING:
     from recorder.cli.reader import Reader
@@ -113,11 +113,7 @@ def _of_table(engine: Reader, asked: Asked, table: str, database: str, binary: f
 
 def _conditions(asked: Asked, table: str, types: Mapping[str, str]) -> list[str]:
     bounds = ((">=", asked.since_ns), ("<", asked.until_ns))
-    found = [
-        f"{TIME} {sign} fromUnixTimestamp64Nano({at_ns}, 'UTC')"
-        for sign, at_ns in bounds
-        if at_ns is not None
-    ]
+    found = [f"{TIME} {sign} {quote_moment(at_ns)}" for sign, at_ns in bounds if at_ns is not None]
     if found and not types.get(TIME, "").startswith("DateTime64"):
         raise Failure(f"{table} has no {TIME}; leave --since and --until out, or give SQL with a WHERE")
     return found

@@ -12,6 +12,7 @@ import click
 
 from recorder.cli.database import connect_quietly, error_code, folder_of, must_exist, plain_message
 from recorder.cli.errors import Failure
+from schemas.quote import quote_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,7 +59,7 @@ class Reader(abc.ABC):
         if not _OUTPUT_WORDS.search(sql):
             return
         try:
-            plain = self._text(f"SELECT formatQuerySingleLine({_quoted(sql)})")
+            plain = self._text(f"SELECT formatQuerySingleLine({quote_text(sql)})")
         except Exception as error:
             if _SEVERAL in str(error):
                 raise click.UsageError("give one statement at a time; here are several") from error
@@ -243,11 +244,6 @@ class EmbeddedReader(Reader):
                 answer.close()  # while there is a connection: without one, giving up an answer crashes the engine
         finally:
             self._connection.close()
-
-
-def _quoted(text: str) -> str:
-    """A text as a literal of SQL."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _header_lines(clickhouse_format: str) -> int | None:

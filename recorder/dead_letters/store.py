@@ -16,7 +16,7 @@ import pyarrow as pa
 from recorder.dead_letters.letter import COLUMNS, Identity, Letter, letters_of
 from recorder.dead_letters.origin import OfRow, origin_of
 from recorder.own_rows import DEAD_LETTERS
-from schemas.render import quote_name, quote_text
+from schemas.quote import quote_moment, quote_name, quote_text
 
 Ask = Callable[[str], Awaitable[pa.Table]]
 """Runs a statement and returns its answer."""
@@ -50,9 +50,9 @@ class Filter:
         if self.reason is not None:
             terms.append(f"reason = {quote_text(self.reason)}")
         if self.since_ns is not None:
-            terms.append(f"ts_local >= {_time(self.since_ns)}")
+            terms.append(f"ts_local >= {quote_moment(self.since_ns)}")
         if self.until_ns is not None:
-            terms.append(f"ts_local < {_time(self.until_ns)}")
+            terms.append(f"ts_local < {quote_moment(self.until_ns)}")
         if self.origin is not None:
             terms.append(f"position(origin, {quote_text(self.origin)}) > 0")
         if self.of_rows is not None:
@@ -101,9 +101,7 @@ class Store:
             if len(page) < PAGE_LETTERS:
                 return
             last = page[-1]
-            after = (
-                f" AND (ts_local, _log, _seq) {beyond} ({_time(last.ts_local)}, {last.id[0]}, {last.id[1]})"
-            )
+            after = f" AND (ts_local, _log, _seq) {beyond} ({quote_moment(last.ts_local)}, {last.id[0]}, {last.id[1]})"
 
     async def read(self, letters: Iterable[Letter]) -> AsyncIterator[list[Letter]]:
         """The letters with their payloads, some at a time, in the order given."""
@@ -111,7 +109,7 @@ class Store:
             first, last = (pick(letter.ts_local for letter in part) for pick in (min, max))
             answer = await self._ask(
                 f"SELECT {', '.join(COLUMNS)}, payload FROM {self._table(DEAD_LETTERS)} "
-                f"WHERE ts_local BETWEEN {_time(first)} AND {_time(last)} "
+                f"WHERE ts_local BETWEEN {quote_moment(first)} AND {quote_moment(last)} "
                 f"AND (_log, _seq) IN ({_tuples([letter.id for letter in part])})"
             )
             found = {letter.id: letter for letter in letters_of(answer)}
@@ -207,10 +205,6 @@ def _portions(letters: Iterable[Letter]) -> Iterator[list[Letter]]:
         size += letter.payload_bytes
     if part:
         yield part
-
-
-def _time(ns: int) -> str:
-    return f"fromUnixTimestamp64Nano(toInt64({ns}), 'UTC')"
 
 
 def _tuples(identities: Iterable[Identity]) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-import re
 import socket
 import urllib.parse
 from collections.abc import Iterator, Mapping
@@ -21,13 +20,13 @@ from typing import Any
 from recorder.devserver.errors import Code, StatementError
 from recorder.sink import engine_config, folder
 from recorder.sink.engine import configured
+from schemas.quote import quote_name, quote_text
 
 MARK = "send_logs_source_regexp"
 """A setting that does nothing here, and is to be seen in `system.processes`: it carries what tells a running statement
 from all others, because chDB gives query ids of its own."""
 SERVER_LIKE = {"implicit_select": "0", "allow_introspection_functions": "0"}
 """Settings that the embedded engine has otherwise than a server."""
-_IDENTIFIER = re.compile(r"[A-Za-z_]\w*\Z")
 _READ_ONLY_CLASS = "READ_ONLY"
 
 
@@ -129,12 +128,12 @@ class Connection:
     def set(self, settings: Mapping[str, str]) -> None:
         """Set settings of the connection."""
         if settings:
-            said = ", ".join(f"{name} = {quoted(value)}" for name, value in settings.items())
+            said = ", ".join(f"{name} = {quote_text(value)}" for name, value in settings.items())
             self.run(f"SET {said}".encode("utf-8", "surrogateescape"), "TSV")
 
     def use(self, database: str) -> None:
         """Make a database the current one."""
-        self.run(f"USE {identifier(database)}".encode("utf-8", "surrogateescape"), "TSV")
+        self.run(f"USE {quote_name(database)}".encode("utf-8", "surrogateescape"), "TSV")
 
     def close(self) -> None:
         """Close it. Idempotent."""
@@ -163,8 +162,8 @@ class Engine:
                 self._base = self._connect(f"?config-file={urllib.parse.quote(config, safe='')}")
             except RuntimeError as error:
                 raise folder.reason_after(self._path, error) from error
-        if not self._base.ask(f"SELECT 1 FROM system.databases WHERE name = {quoted(database)}"):
-            self._base.run(f"CREATE DATABASE IF NOT EXISTS {identifier(database)}".encode(), "TSV")
+        if not self._base.ask(f"SELECT 1 FROM system.databases WHERE name = {quote_text(database)}"):
+            self._base.run(f"CREATE DATABASE IF NOT EXISTS {quote_name(database)}".encode(), "TSV")
         version, timezone = self._base.ask("SELECT version(), timezone()")[0]
         rows: Any = self._base.ask(
             "SELECT name, value FROM system.settings WHERE name IN ('enable_http_compression', "
@@ -191,13 +190,13 @@ class Engine:
     def kill(self, mark: str) -> None:
         """Ask the statement with this mark to end; nothing where there is none."""
         with self.connection() as connection:
-            connection.run(f"KILL QUERY WHERE Settings['{MARK}'] = {quoted(mark)} ASYNC".encode(), "TSV")
+            connection.run(f"KILL QUERY WHERE Settings['{MARK}'] = {quote_text(mark)} ASYNC".encode(), "TSV")
 
     def own_query_id(self, mark: str) -> str | None:
         """What the engine calls the running statement with this mark."""
         with self.connection() as connection:
             found = connection.ask(
-                f"SELECT query_id FROM system.processes WHERE Settings['{MARK}'] = {quoted(mark)}"
+                f"SELECT query_id FROM system.processes WHERE Settings['{MARK}'] = {quote_text(mark)}"
             )
         return found[0][0] if found else None
 
@@ -212,13 +211,3 @@ class Engine:
 
         connect: Any = chdb.connect
         return Connection(connect(f"{self._path}{options}"))
-
-
-def quoted(text: str) -> str:
-    """A text as a literal of SQL."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def identifier(name: str) -> str:
-    """A name as SQL writes it."""
-    return name if _IDENTIFIER.match(name) else "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"

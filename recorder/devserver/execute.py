@@ -9,21 +9,13 @@ from dataclasses import dataclass
 
 from recorder.devserver import readers
 from recorder.devserver.body import Whole
-from recorder.devserver.engine import (
-    MARK,
-    SERVER_LIKE,
-    Connection,
-    Engine,
-    Judged,
-    Outcome,
-    identifier,
-    quoted,
-)
+from recorder.devserver.engine import MARK, SERVER_LIKE, Connection, Engine, Judged, Outcome
 from recorder.devserver.errors import Code, StatementError
 from recorder.devserver.request import Request, up_to
 from recorder.devserver.running import Run, Running
 from recorder.devserver.sessions import Session
 from recorder.devserver.statement import Query, query_of
+from schemas.quote import quote_name, quote_text
 
 _OF_PROCESS = frozenset(("python",))
 """Table functions of chDB that read objects of this very process."""
@@ -147,7 +139,7 @@ class Executor:
             return outcome
         finally:
             for table in job.whole.tables:
-                connection.run(f"DROP TEMPORARY TABLE IF EXISTS {identifier(table.name)}".encode(), "TSV")
+                connection.run(f"DROP TEMPORARY TABLE IF EXISTS {quote_name(table.name)}".encode(), "TSV")
             session.restore(settings, job.request.database, job.whole.text, job.query.first, failed=failed)
 
     def _fixed(self, asked: Mapping[str, str]) -> dict[str, str]:
@@ -170,9 +162,9 @@ class Executor:
                 raise StatementError.ours(
                     Code.READONLY, "This server only answers questions; it takes no tables along."
                 )
-            name = identifier(table.name)
+            name = quote_name(table.name)
             connection.run(f"CREATE TEMPORARY TABLE {name} ({table.structure})".encode(), "TSV")
-            source = f"INSERT INTO {name} FROM INFILE '{table.path}' FORMAT {identifier(table.format)}"
+            source = f"INSERT INTO {name} FROM INFILE '{table.path}' FORMAT {quote_name(table.format)}"
             connection.run(source.encode(), "TSV")
 
     def _readonly(self, request: Request, wanted: str) -> str:
@@ -253,7 +245,7 @@ class Executor:
             if run.mark not in known:
                 known[run.mark] = self._engine.own_query_id(run.mark)
             if (own := known[run.mark]) is not None:
-                pieces += (query.sql[at : token.start], quoted(own).encode())
+                pieces += (query.sql[at : token.start], quote_text(own).encode())
                 at = token.end
         return query_of(b"".join((*pieces, query.sql[at:]))) if pieces else query
 

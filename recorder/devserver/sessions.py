@@ -10,8 +10,9 @@ import re
 import time
 from collections.abc import Callable, Mapping
 
-from recorder.devserver.engine import Connection, quoted
+from recorder.devserver.engine import Connection
 from recorder.devserver.errors import Code, StatementError
+from schemas.quote import quote_text
 
 MAX_SESSIONS = 1_000
 """Each has a connection of about 100 kB."""
@@ -84,7 +85,7 @@ class Session:
         before = self._changed or {}
         for name in settings:
             if name.encode() not in said:
-                value = quoted(before[name]) if name in before else "DEFAULT"
+                value = quote_text(before[name]) if name in before else "DEFAULT"
                 with contextlib.suppress(StatementError):  # no such setting: the statement failed for it
                     self.connection.run(f"SET {name} = {value}".encode(), "TSV")
         if database and self._database and first != "USE" and database != self._database:

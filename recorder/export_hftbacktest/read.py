@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from recorder.export_hftbacktest.errors import NothingRecorded, SeveralSources
 from schemas.core.flags import MarketFlag
+from schemas.quote import quote_moment, quote_text
 
 Ask = Callable[[str], pa.Table]
 """Asks the recorder's database one SELECT. Its errors pass through."""
@@ -142,7 +143,7 @@ def shed_rows(ask: Ask, found: Found) -> int:
     """How many rows of market data the recorder shed in that time, of whatever symbol."""
     rows = ask(
         "SELECT sum(rows) AS shed FROM recorder_gaps WHERE table_name IN ('market_data', 'book_deltas') "
-        f"AND ts_last >= {_moment(found.first_ns)} AND ts_first <= {_moment(found.last_ns)}"
+        f"AND ts_last >= {quote_moment(found.first_ns)} AND ts_first <= {quote_moment(found.last_ns)}"
     )
     return int(rows["shed"][0].as_py() or 0)
 
@@ -155,19 +156,11 @@ def _slices(found: Found, count: int) -> Iterator[Sequence[int]]:
 
 
 def _of(wanted: Wanted) -> str:
-    parts = [f"symbol = {_text(wanted.symbol)}"]
+    parts = [f"symbol = {quote_text(wanted.symbol)}"]
     if wanted.source is not None:
-        parts.append(f"source = {_text(wanted.source)}")
+        parts.append(f"source = {quote_text(wanted.source)}")
     if wanted.since_ns is not None:
-        parts.append(f"ts_local >= {_moment(wanted.since_ns)}")
+        parts.append(f"ts_local >= {quote_moment(wanted.since_ns)}")
     if wanted.until_ns is not None:
-        parts.append(f"ts_local < {_moment(wanted.until_ns)}")
+        parts.append(f"ts_local < {quote_moment(wanted.until_ns)}")
     return " AND ".join(parts)
-
-
-def _moment(ns: int) -> str:
-    return f"fromUnixTimestamp64Nano(toInt64({ns}), 'UTC')"
-
-
-def _text(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

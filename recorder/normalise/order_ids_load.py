@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from recorder.log import get_logger
 from recorder.normalise.order_ids import CONTEXT, TIMES, OrderIdentity, OrderIds
 from recorder.sink.errors import SinkError
-from schemas.render import quote_name
+from schemas.quote import quote_name
 
 log = get_logger("recorder.order_ids")
 

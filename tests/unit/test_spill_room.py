@@ -7,12 +7,11 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 import pytest
+from harness.table_logs import table_log_of
 from harness.wal_log import OneThread
 
 from recorder import table_log
 from recorder.batch import Batch
-from recorder.pulse import Pulse
-from recorder.replay_memory import ReplayMemory
 from recorder.table_log import TableLog
 from schemas.core.tables import PACK
 from wal.options import LogOptions
@@ -21,10 +20,6 @@ from wal.writer import LogWriter
 TABLE = PACK.table("system_events")
 MOST = 4_194_304
 TRIES = 100
-
-
-async def nothing() -> None:
-    return
 
 
 @pytest.fixture
@@ -38,16 +33,7 @@ def log(tmp_path: pathlib.Path, commit: OneThread, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(table_log, "SPILL_BYTES", MOST // 4)
     options = LogOptions(pending_bytes_max=MOST)
     writer = LogWriter.open(tmp_path, TABLE.name, TABLE.schema, commit=commit, options=options)
-    yield TableLog(
-        TABLE,
-        writer,
-        tmp_path,
-        pulse=Pulse(),
-        letters_durable=nothing,
-        gaps_durable=nothing,
-        batch_rows=100,
-        memory=ReplayMemory(),
-    )
+    yield table_log_of(TABLE, writer, tmp_path)
     write(commit, writer)
     writer.close(5)
 

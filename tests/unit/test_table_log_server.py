@@ -7,9 +7,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from harness.table_logs import table_log_of
 
-from recorder.pulse import Pulse
-from recorder.replay_memory import ReplayMemory
 from recorder.sink.base import ServerInfo
 from recorder.table_log import TableLog
 from schemas.core.tables import PACK
@@ -22,24 +21,11 @@ FIRST, SECOND = ServerInfo("26", "a", 1_000), ServerInfo("26", "a", 2_000)
 NS_PER_S = 1_000_000_000
 
 
-async def nothing() -> None:
-    return
-
-
 @pytest.fixture
 def log(tmp_path: pathlib.Path) -> Iterator[TableLog]:
     commit = GroupCommit(group_ms=0)
     writer = LogWriter.open(tmp_path, TABLE.name, TABLE.schema, commit=commit)
-    yield TableLog(
-        TABLE,
-        writer,
-        tmp_path,
-        pulse=Pulse(),
-        letters_durable=nothing,
-        gaps_durable=nothing,
-        batch_rows=100,
-        memory=ReplayMemory(),
-    )
+    yield table_log_of(TABLE, writer, tmp_path)
     writer.close(5)
     commit.close(5)
 
