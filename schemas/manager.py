@@ -23,6 +23,7 @@ from schemas.lock import LEASE_S, MigrationLock
 from schemas.pack import Migration, Pack
 from schemas.quote import quote_name
 from schemas.render import RenderContext, render
+from schemas.rerun import was_done
 from schemas.statements import blank_comments
 from schemas.table import Table
 
@@ -256,30 +257,37 @@ class Manager:
         try:
             self._executor.command(step.sql)
         except Exception as error:
-            text = " ".join(str(error).split())[:1000]
-            migration = step.migration
-            if migration is None:
-                raise MigrationFailed(
-                    f"{step.label}: {step.sql} failed: {text}; mend the cause and run up again",
-                    pack="",
-                    number=0,
-                    statement=step.statement,
-                ) from error
-            unrecorded.append(Attempt(migration, step.statement, FAILED, text))
-            self._record(unrecorded)
-            raise MigrationFailed(
-                f"{step.label}: statement {step.statement} of {step.total} (line "
-                f"{migration.statements[step.statement - 1].line}) failed: {text}. Statements before it are applied "
-                "and recorded, it and those after it are not; mend the cause, or this statement if it was never "
-                "released, and run up again: it goes on from here",
-                pack=migration.pack,
-                number=migration.number,
-                statement=step.statement,
-            ) from error
+            if step.migration is None or not was_done(
+                step.migration.statements[step.statement - 1].text, error
+            ):
+                raise self._failed(step, error, unrecorded) from error
         if step.migration is not None:
             unrecorded.append(Attempt(step.migration, step.statement, DONE))
             if step.statement == step.total or self._monotonic() - began_s >= SLOW_S:
                 self._record(unrecorded)
+
+    def _failed(self, step: PlannedStatement, error: Exception, unrecorded: list[Attempt]) -> MigrationFailed:
+        """What to raise of a statement that failed, which is recorded."""
+        text = " ".join(str(error).split())[:1000]
+        migration = step.migration
+        if migration is None:
+            return MigrationFailed(
+                f"{step.label}: {step.sql} failed: {text}; mend the cause and run up again",
+                pack="",
+                number=0,
+                statement=step.statement,
+            )
+        unrecorded.append(Attempt(migration, step.statement, FAILED, text))
+        self._record(unrecorded)
+        return MigrationFailed(
+            f"{step.label}: statement {step.statement} of {step.total} (line "
+            f"{migration.statements[step.statement - 1].line}) failed: {text}. Statements before it are applied "
+            "and recorded, it and those after it are not; mend the cause, or this statement if it was never "
+            "released, and run up again: it goes on from here",
+            pack=migration.pack,
+            number=migration.number,
+            statement=step.statement,
+        )
 
     def _record(self, attempts: list[Attempt]) -> None:
         """Record attempts, and forget them."""

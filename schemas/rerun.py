@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from schemas.executor import error_code
 from schemas.statements import blank_comments, split_commas
 
 _Forms = Sequence[tuple[re.Pattern[str], str]]
@@ -35,17 +36,22 @@ _ACTIONS = _forms(
 """What follows `ALTER TABLE name`, parted by commas; a setting behind one (`MODIFY SETTING a = 1, b = 2`) is none."""
 
 _ALTER = re.compile(r"ALTER TABLE (?:IF EXISTS )?\S+ (?:\{\{on_cluster\}\} )?", re.IGNORECASE)
+_REMOVE = re.compile(r"MODIFY COLUMN (?:IF EXISTS )?\S+ REMOVE \w+", re.IGNORECASE)
 _SETTING = re.compile(r"\w+ ?=")
 _PLACEHOLDER = re.compile(r"\{\{ ?(\w+) ?\}\}")
+_BAD_ARGUMENTS = 36
+_NOTHING_TO_REMOVE = re.compile(r"doesn't have [\w ]+, cannot remove it")
 
 
 def why_not_twice(statement: str) -> str | None:
     """What in a statement keeps it from being run twice, and what to write; None where nothing does."""
-    text = _PLACEHOLDER.sub(r"{{\1}}", " ".join(blank_comments(statement).split()))
+    text = _plain(statement)
     alter = _ALTER.match(text)
     if alter is None:
         return _complaint(text, _STATEMENTS)
     actions = split_commas(text[alter.end() :])
+    if len(actions) > 1 and (remove := next(filter(_REMOVE.match, actions), None)):
+        return f"{remove!r} cannot be run twice beside other changes: write it as a statement of its own"
     for before, action in zip(["", *actions], actions, strict=False):
         if not (
             _SETTING.match(action) and (_SETTING.match(before) or before.upper().startswith("MODIFY SETTING"))
@@ -54,6 +60,23 @@ def why_not_twice(statement: str) -> str | None:
             if complaint is not None:
                 return complaint
     return None
+
+
+def was_done(statement: str, error: Exception) -> bool:
+    """Whether a statement failed because an earlier run of it did all there is to do: it had something to remove."""
+    text = _plain(statement)
+    alter = _ALTER.match(text)
+    return (
+        alter is not None
+        and _REMOVE.match(text, alter.end()) is not None
+        and error_code(error) == _BAD_ARGUMENTS
+        and _NOTHING_TO_REMOVE.search(str(error)) is not None
+    )
+
+
+def _plain(statement: str) -> str:
+    """A migration's statement without comments, and with its words one space apart."""
+    return _PLACEHOLDER.sub(r"{{\1}}", " ".join(blank_comments(statement).split()))
 
 
 def _complaint(text: str, forms: _Forms) -> str | None:

@@ -159,8 +159,9 @@ def test_what_is_wrong_with_a_folder_is_said(
         "DROP VIEW IF EXISTS {{ db }}.v",
         "ALTER TABLE {{db}}.t {{on_cluster}} ADD COLUMN IF NOT EXISTS a Enum8('x,y' = 1, 'z' = 2) AFTER b, "
         "DROP INDEX IF EXISTS i",
-        "ALTER TABLE {{db}}.t /* why, */ MODIFY COLUMN a Int16, RENAME COLUMN IF EXISTS b TO c",
+        "ALTER TABLE {{db}}.t /* why, */ MODIFY COLUMN a Int16 COMMENT 'REMOVE', RENAME COLUMN IF EXISTS b TO c",
         "ALTER TABLE {{db}}.t MODIFY SETTING a = 1, b = 'x, y', MODIFY COMMENT 'DROP COLUMN'",
+        "ALTER TABLE {{db}}.t MODIFY COLUMN a REMOVE DEFAULT",
         "SELECT 1",
     ],
 )
@@ -183,6 +184,7 @@ def test_what_bears_a_second_run_is_taken(tmp_path: pathlib.Path, sql: str) -> N
         "ALTER TABLE {{db}}.t MODIFY SETTING a = 1, DROP COLUMN b",
         "ALTER TABLE {{db}}.t UPDATE a = a + 1 WHERE 1",
         "ALTER TABLE {{db}}.t REMOVE TTL",
+        "ALTER TABLE {{db}}.t MODIFY SETTING a = 1, modify column IF EXISTS a REMOVE  DEFAULT",
         "ALTER TABLE {{db}}.t ADD CONSTRAINT c CHECK 1",
         "CREATE TABLE {{db}}.t (a String DEFAULT 'IF NOT EXISTS')",
     ],
