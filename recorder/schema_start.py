@@ -13,6 +13,7 @@ from typing import Any
 from recorder.log import get_logger
 from recorder.settings import Settings
 from recorder.sink.base import Sink
+from retention.live_holds import held_tables
 from schemas.check import Difference, compare
 from schemas.executor import SqlExecutor
 from schemas.live import LiveTable, read_tables
@@ -53,7 +54,7 @@ def manager_of(
     packs: Sequence[Pack],
     on_wait: Callable[[str], None] | None = None,
 ) -> Manager:
-    """The schema manager of these settings."""
+    """The schema manager of these settings; it gives no TTL to a table that a legal hold concerns."""
     keep_days = {table.name: settings.for_table(table).ttl_days for pack in packs for table in pack.tables}
     return Manager(
         executor,
@@ -61,6 +62,7 @@ def manager_of(
         settings.database,
         ttl=settings.ttl is not False,
         keep_days=keep_days,
+        held=lambda tables: held_tables(executor, settings.database, tables),
         on_wait=on_wait,
     )
 

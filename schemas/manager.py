@@ -11,7 +11,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from schemas.check import Difference, compare
@@ -29,6 +29,8 @@ from schemas.table import Table
 
 SLOW_S = 0.25
 """A statement that took so long is recorded at once: it should not have to be run again."""
+
+_REMOVE_TTL = "REMOVE TTL"
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ class Manager:
     """Brings a database to what its packs say.
 
     `ttl` counts only when the database is first made; then the database remembers it. `keep_days` overrides the
-    policies' retention (None keeps for ever). `on_wait` is told who holds the lock, about once a second.
+    policies' retention (None keeps for ever). `held` is asked, each time anew, which of the tables named to it must
+    carry no TTL whatever their policy says. `on_wait` is told who holds the lock, about once a second.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class Manager:
         cluster: str | None = None,
         ttl: bool = True,
         keep_days: Mapping[str, int | None] | None = None,
+        held: Callable[[Collection[str]], Collection[str]] = lambda _: (),
         lease_s: int = LEASE_S,
         lock_timeout_s: float = 120.0,
         monotonic: Callable[[], float] = time.monotonic,
@@ -110,6 +114,7 @@ class Manager:
         self._cluster = cluster
         self._ttl_at_creation = ttl
         self._keep_days = dict(keep_days or {})
+        self._held = held
         self._lock_timeout_s = lock_timeout_s
         self._on_wait = on_wait
         self._monotonic = monotonic
@@ -184,6 +189,28 @@ class Manager:
                 applied.append(step)
         return applied
 
+    def take_held_ttl(
+        self, on_progress: Callable[[PlannedStatement], None] | None = None
+    ) -> list[PlannedStatement]:
+        """Take the TTL from the tables that are held and still carry one; change nothing else. Returns what was run.
+
+        When it returns, no other manager that began before the tables were held can still give them one back.
+
+        Raises:
+            MigrationFailed: a statement failed; the tables before it have no TTL.
+            LockTimeout, LockLost: as `up`.
+        """
+        taken: list[PlannedStatement] = []
+        with self._lock.held(timeout_s=self._lock_timeout_s, on_wait=self._on_wait) as lease:
+            held = self._held(self.tables)
+            labels = {_policy_label(name) for name in held}
+            for step in self._policy_changes():
+                if step.label in labels and step.sql.endswith(_REMOVE_TTL):
+                    lease.renew(at_once=True)
+                    self._run(step, on_progress, [])
+                    taken.append(step)
+        return taken
+
     def status(self) -> list[PackStatus]:
         """Every migration of every pack, and those the database knows beyond. Raises nothing of its own."""
         history = self._history.read()
@@ -195,8 +222,9 @@ class Manager:
         return compare(list(self.tables.values()), live, self._context())
 
     def _context(self) -> RenderContext:
+        keep_days = self._keep_days | dict.fromkeys(self._held(self.tables), None)
         return RenderContext(
-            database=self._database, cluster=self._cluster, ttl=self.ttl_enabled(), keep_days=self._keep_days
+            database=self._database, cluster=self._cluster, ttl=self.ttl_enabled(), keep_days=keep_days
         )
 
     def _bootstrap(self) -> None:
@@ -236,7 +264,7 @@ class Manager:
                 name = f"{quote_name(self._database)}.{quote_name(table.name)}"
                 head = f"ALTER TABLE {name} {context.on_cluster}".rstrip()
                 steps += [
-                    PlannedStatement(f"policy of {table.name}", i, len(changes), f"{head} {change}")
+                    PlannedStatement(_policy_label(table.name), i, len(changes), f"{head} {change}")
                     for i, change in enumerate(changes, start=1)
                 ]
         return steps
@@ -294,6 +322,10 @@ class Manager:
         if attempts:
             self._history.record(attempts, self._owner)
             attempts.clear()
+
+
+def _policy_label(table: str) -> str:
+    return f"policy of {table}"
 
 
 def _creates(sql: str) -> bool:
@@ -368,7 +400,7 @@ def _alterations(table: Table, live: LiveTable, context: RenderContext) -> list[
     changes = []
     expected = context.ttl_expression(table)
     if expected != live.ttl:
-        changes.append(f"MODIFY TTL {expected}" if expected else "REMOVE TTL")
+        changes.append(f"MODIFY TTL {expected}" if expected else _REMOVE_TTL)
     settings = {
         name: value
         for name, value in context.table_settings(table).items()

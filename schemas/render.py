@@ -9,7 +9,8 @@
 | `{{ttl}}` | the `TTL` clause, nothing where rows are kept for ever or TTL is off |
 | `{{settings}}` | deduplication window, fsync and TTL settings of the table's durability |
 
-All but the first two speak of a table: the statement is then a `CREATE TABLE IF NOT EXISTS {{db}}.name`.
+The last three speak of a table of the pack: the statement is then its `CREATE TABLE IF NOT EXISTS {{db}}.name`. The
+engine may also be that of another table, which holds no recorded rows.
 """
 
 from __future__ import annotations
@@ -104,12 +105,13 @@ def render(statement: str, tables: Mapping[str, Table], context: RenderContext, 
     """
     values = {"db": quote_name(context.database), "on_cluster": context.on_cluster}
     name = created_table(statement)
+    if name is not None:
+        values["engine"] = context.engine
     if name is not None and name in tables:
         table = tables[name]
         expression = context.ttl_expression(table)
         settings = context.table_settings(table)
         values |= {
-            "engine": context.engine,
             "partition": partition_expression(table.policy),
             "ttl": f"TTL {expression}" if expression else "",
             "settings": ", ".join(f"{key} = {value}" for key, value in settings.items()),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from recorder.settings import Settings
     from retention.due import Action
     from retention.facts import TableFacts
+    from retention.holds import Hold
     from retention.policy import RetentionPolicy
     from schemas.executor import SqlExecutor
     from schemas.pack import Pack
@@ -26,9 +27,10 @@ COLUMNS = ("table", "partition", "rows", "bytes", "action", "why")
 
 
 class _Looked(NamedTuple):
-    """What was found: policies with the facts of their tables, tables that are not there yet, and whether TTL is on."""
+    """What was found: policies with the facts of their tables, holds, tables that are not there, whether TTL is on."""
 
     found: list[tuple[RetentionPolicy, TableFacts]]
+    holds: list[Hold]
     missing: list[str]
     ttl: bool
     now_ns: int
@@ -59,7 +61,9 @@ def plan(invocation: Invocation, tables: tuple[str, ...], at: int | None) -> Non
     wanted = _wanted(packs, tables)
     looked = _look(settings, packs, wanted, at)
     actions = [
-        action for policy, facts in looked.found for action in due(policy, facts, now_ns=looked.now_ns)
+        action
+        for policy, facts in looked.found
+        for action in due(policy, facts, now_ns=looked.now_ns, holds=looked.holds)
     ]
     if invocation.json:
         emit_json(_as_json(looked, actions))
@@ -90,6 +94,7 @@ def _look(settings: Settings, packs: Sequence[Pack], wanted: Sequence[Table], at
     from recorder.cli.retention_policies import policy_of, read_only
     from recorder.schema_start import manager_of
     from retention.live_facts import server_time_ns
+    from retention.live_holds import holds_of, read_holds
     from schemas.live import LiveTable, read_tables
     from schemas.policy import TablePolicy
 
@@ -108,9 +113,10 @@ def _look(settings: Settings, packs: Sequence[Pack], wanted: Sequence[Table], at
                 if each is not None and each.table in live:
                     policies.append(each)
                     sources.append((live[each.table], table.policy))
+        holds = holds_of(read_holds(executor, settings.database))
         facts = _facts(executor, settings.database, sources)
         now_ns = server_time_ns(executor) if at_ns is None else at_ns
-    return _Looked(list(zip(policies, facts, strict=True)), missing, ttl, now_ns)
+    return _Looked(list(zip(policies, facts, strict=True)), holds, missing, ttl, now_ns)
 
 
 def _facts(executor: SqlExecutor, database: str, sources: Sequence[Any]) -> list[TableFacts]:
@@ -162,6 +168,7 @@ def _as_json(looked: _Looked, actions: Sequence[Action]) -> dict[str, Any]:
         "at_ns": looked.now_ns,
         "ttl_enabled": looked.ttl,
         "actions": [dataclasses.asdict(action) for action in actions],
+        "holds": [dataclasses.asdict(hold) for hold in looked.holds],
         "tables": tables,
         "missing_tables": looked.missing,
         "summary": _summary(looked),

@@ -1,4 +1,4 @@
-"""From settings and packs to what retention asks of each table, and a database that is only read."""
+"""From settings and packs to what retention asks of each table, and a database in which no TTL acts meanwhile."""
 
 from __future__ import annotations
 
@@ -44,6 +44,18 @@ def read_only(settings: Settings) -> Iterator[SqlExecutor]:
     Raises:
         Failure, SinkError: there is none, or it cannot be opened; the message says why and what to do.
     """
+    with quiet(settings, writes=False) as executor:
+        yield executor
+
+
+@contextlib.contextmanager
+def quiet(settings: Settings, *, writes: bool = True) -> Iterator[SqlExecutor]:
+    """The same, to be changed. An embedded engine is opened without merges: with them, a TTL could take the very rows
+    that are to be held.
+
+    Raises:
+        Failure, SinkError: as `read_only`.
+    """
     if not settings.target.embedded:
         with server_client(settings) as client:
             yield ClientExecutor(client)
@@ -52,7 +64,8 @@ def read_only(settings: Settings) -> Iterator[SqlExecutor]:
     must_exist(folder)
     connection = connect_quietly(folder, settings)
     try:
-        connection.query("SET readonly = 2")
+        if not writes:
+            connection.query("SET readonly = 2")
         yield _Quiet(connection)
     finally:
         connection.close()
