@@ -1,4 +1,4 @@
-"""`recorder archive create|ls|verify`: partitions as Parquet files, in a folder or a bucket."""
+"""`recorder archive create|ls|verify|restore`: partitions as Parquet files, in a folder or a bucket."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ HOMES = {
     "verify": Home(
         "recorder.cli.archive_verify:verify", "Read archived partitions back, and say what is wrong."
     ),
+    "restore": Home(
+        "recorder.cli.archive_restore:restore", "Put an archived partition's rows back, each once."
+    ),
 }
 FOLDER = "archive"
 """Below the data folder, where nothing else is named."""
@@ -44,6 +47,7 @@ def archive() -> None:
         recorder archive create fills 2024-08
         recorder archive ls
         recorder archive verify fills
+        recorder archive restore fills 2024-08
     """
 
 

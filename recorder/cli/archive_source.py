@@ -17,12 +17,12 @@ from retention.archive.rowhash import LOG, SEQ
 from schemas.quote import quote_name, quote_text
 
 BLOCK_ROWS = 16_384
-_SETTINGS = (
+SETTINGS = (
     "output_format_arrow_string_as_string = 0, output_format_arrow_low_cardinality_as_dictionary = 0, "
     f"output_format_arrow_date_as_uint16 = 0, max_block_size = {BLOCK_ROWS}, optimize_read_in_order = 1"
 )
 """Strings as the bytes they are, and blocks that are read in the table's order instead of being sorted whole."""
-_DERIVED = ("ALIAS", "EPHEMERAL", "MATERIALIZED")
+DERIVED = ("ALIAS", "EPHEMERAL", "MATERIALIZED")
 ROWS = "JSONCompactEachRow"
 
 
@@ -51,7 +51,7 @@ class TableSource:
         self.order_by: str = named[0][0]
         columns = _small(
             answers,
-            f"SELECT name, type FROM system.columns WHERE {where} AND default_kind NOT IN {_DERIVED} ORDER BY position",
+            f"SELECT name, type FROM system.columns WHERE {where} AND default_kind NOT IN {DERIVED} ORDER BY position",
         )
         self.columns: Mapping[str, str] = dict(columns)
         if lacking := [name for name in (LOG, SEQ) if name not in self.columns]:
@@ -78,11 +78,11 @@ class TableSource:
         """See `Source`."""
         order = ", ".join(part for part in (self.order_by, "_log", "_seq") if part)
         columns = ", ".join(map(quote_name, self.columns))
-        return self._arrow(f"SELECT {columns} {self._from} ORDER BY {order} SETTINGS {_SETTINGS}")
+        return self._arrow(f"SELECT {columns} {self._from} ORDER BY {order} SETTINGS {SETTINGS}")
 
     def identities(self) -> Iterator[pa.RecordBatch]:
         """See `Source`."""
-        return self._arrow(f"SELECT _log, _seq {self._from} SETTINGS {_SETTINGS}")
+        return self._arrow(f"SELECT _log, _seq {self._from} SETTINGS {SETTINGS}")
 
     def _arrow(self, sql: str) -> Iterator[pa.RecordBatch]:
         # Asked when the first batch is wanted, not when the iterator is made.

@@ -60,7 +60,7 @@ def write_files(
     Raises:
         ArchiveError: the store fails, or rows cannot be hashed.
     """
-    groups = _groups(batches, limits)
+    groups = grouped(batches, limits)
     group = next(groups, None)
     if group is None:
         return None
@@ -165,7 +165,7 @@ def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     )
 
 
-def _groups(batches: Iterator[pa.RecordBatch], limits: Limits) -> Iterator[pa.Table]:
+def grouped(batches: Iterator[pa.RecordBatch], limits: Limits) -> Iterator[pa.Table]:
     """Row groups, cut at the same rows however the source sliced them by rows."""
     waiting: list[pa.RecordBatch] = []
     rows = nbytes = 0

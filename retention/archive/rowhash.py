@@ -128,9 +128,13 @@ def identities_of(rows: pa.RecordBatch) -> tuple[Words, Words]:
 
 def identity_sum_sql() -> str:
     """`rows, identity_sum` of a table as an expression of ClickHouse, to compare with those of manifests."""
+    return f"count() AS rows, sumWithOverflow({identity_hash_sql()}) AS identity_sum"
+
+
+def identity_hash_sql() -> str:
+    """`identity_hashes` as an expression of ClickHouse."""
     log = _mix_sql(f"(toUInt64({LOG}) + toUInt64({int(_GOLDEN)}))")
-    x = _mix_sql(f"({log} + toUInt64({SEQ}))")
-    return f"count() AS rows, sumWithOverflow({x}) AS identity_sum"
+    return _mix_sql(f"({log} + toUInt64({SEQ}))")
 
 
 def mix(words: Words) -> Words:
