@@ -55,6 +55,7 @@ class CheckpointFile:
         self.path = folder / CHECKPOINT
         self._files = files
         self._looked = False
+        self._closed = False
         self._keep_as: str | None = None
         """What stands in the file and cannot be read is given this name before another takes its place."""
 
@@ -90,11 +91,19 @@ class CheckpointFile:
             if self._keep_as is not None and self.path.exists():
                 self._files.rename(self.path, self.path.with_name(self._keep_as))
             self._keep_as = None
+            if self._closed:
+                raise OSError("the log was closed before its disk took this one")
             self._files.rename(unfinished, self.path)
         except OSError:
             self._clear(unfinished)
             raise
         self._files.sync_folder(self.path.parent)
+
+    def close(self) -> None:
+        """Put no other one in its place, nor one that a disk which hangs has not taken yet: when that is back the
+        folder may be somebody else's.
+        """
+        self._closed = True
 
     def _write_new(self, unfinished: Path, data: bytes) -> None:
         # A file of its own each time: a descriptor whose sync failed once is never trusted again.

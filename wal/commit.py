@@ -194,6 +194,11 @@ class GroupCommit:
                         self._set_due(member, again_s)
                     if (at_s := self._due.get(member)) is not None:
                         self._set_due(member, at_s)
+                if self._ended and member in self._due and member not in self._busy:
+                    # Nobody keeps time any more, and it hung: it is to let go of its log.
+                    del self._due[member]
+                    self._busy.add(member)
+                    self._jobs.append((member, None))
 
     def _do(self, member: Member, job: Job | None) -> float | None:
         try:
@@ -211,7 +216,8 @@ class GroupCommit:
     def close(self, timeout_s: float) -> bool:
         """Close the logs that are still open, all at once, and end the threads; whether all is on disk. Idempotent.
 
-        A thread that hangs in a call of the system is left behind, and does nothing more when it comes back.
+        A thread that hangs in a call of the system is left behind; when it comes back it lets go of its log, and does
+        nothing more.
         """
         if self._forked:
             return False

@@ -47,6 +47,8 @@ class Intake:
         self._written_stop = 0
         self.held_mark = 0
         """Everything with a mark up to it is on disk."""
+        self.held_s = 0.0
+        """Since when, of the monotonic clock."""
         self.synced_rows = 0
         """Rows with sequences below it are on disk."""
         self.rows = 0
@@ -201,6 +203,7 @@ class Intake:
             self.synced_rows = self._written_stop
             more = self._written_mark > self.held_mark
             self.held_mark = self._written_mark
+            self.held_s = time.monotonic()
             self._reached.notify_all()
             return more
 

@@ -22,6 +22,8 @@ class LogStats:
     unsynced_rows: int
     unsynced_age_s: float
     """How long ago the oldest of what is not synced was appended; 0 if there is none."""
+    still_s: float
+    """For how long something has waited and nothing got on disk: where no call fails, one hangs, or takes long."""
     segments: int
     """Those that were there when the log was opened, and those made since, without those that were removed."""
     suspects: tuple[int, ...]

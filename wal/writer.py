@@ -308,7 +308,7 @@ class LogWriter:
         intake, disk = self._intake, self._disk
         oldest_s = None if self._forked else intake.oldest_s()
         before, made = list(self._before.values()), list(disk.made.values())
-        synced = intake.synced_rows
+        synced, now_s = intake.synced_rows, time.monotonic()
         return LogStats(
             rows_appended=intake.rows,
             rows_written=intake.written_rows,
@@ -318,7 +318,8 @@ class LogWriter:
             bytes_synced=intake.bytes_synced,
             pending_bytes=intake.pending_bytes,
             unsynced_rows=max(0, intake.rows - synced),
-            unsynced_age_s=0.0 if oldest_s is None else time.monotonic() - oldest_s,
+            unsynced_age_s=0.0 if oldest_s is None else now_s - oldest_s,
+            still_s=0.0 if oldest_s is None else max(0.0, now_s - max(oldest_s, intake.held_s)),
             segments=len(before) + len(made),
             suspects=tuple(sorted(disk.suspects)),
             disk_bytes=sum(size for _, size in before) + sum(s.size for s in made) + disk.prepared_bytes,

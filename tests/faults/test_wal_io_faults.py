@@ -261,6 +261,7 @@ def test_a_hung_sync_holds_up_nobody_else(tmp_path: pathlib.Path) -> None:
     ]
     marks = [append(writer, 10).mark for writer in hung]
     assert hanging.hanging.wait(10)
+    append(hung[0], 10)  # what nobody writes any more keeps no lock, either
     flowing = LogWriter.open(tmp_path / "flowing", "f", SCHEMA, commit=commit, files=files)
     for _ in range(20):
         flowing.wait(append(flowing, 10).mark, 20)
