@@ -11,11 +11,13 @@ On the recorder's loop; disks are asked in another thread, since one that fails 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from recorder.aside import aside
 from recorder.log import get_logger
 from recorder.stats import LogDiskStats
 from recorder.table_log import TableLog
@@ -121,7 +123,7 @@ class LogDiskCare:
             return
         first_look = self._written_s is None
         self._see_rate()
-        await asyncio.to_thread(self._see)
+        await aside(self._see)
         before, self.level = self.level, min(disk.judged.level for disk in self.disks)
         if first_look:
             self._say_how_long()
@@ -236,8 +238,11 @@ class LogDiskCare:
             why=self.trouble(),
         )
 
-    def close(self) -> None:
-        """Give the reserve back, which nobody needs who does not write; where little is left the next run finds it."""
+    async def close(self, timeout_s: float = 1.0) -> None:
+        """Give the reserve back, which nobody needs who does not write; where little is left the next run finds it. So
+        it does where the disk hangs.
+        """
         reserve = self.disks[0].reserve
         if reserve is not None and self.level < Level.EMERGENCY:
-            reserve.free()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(aside(reserve.free), timeout_s)

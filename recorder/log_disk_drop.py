@@ -9,10 +9,10 @@ it is being sent.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterator, Mapping
 
+from recorder.aside import aside
 from recorder.log import get_logger
 from recorder.own_rows import GAPS
 from recorder.pipeline import TablePipeline
@@ -69,7 +69,7 @@ async def _drop(pipeline: TablePipeline, state: SegmentState) -> int:
     # Counted first: once the file is gone, nobody else would know of its rows.
     lost = pipeline.drop_logged(held, f"log segment {state.number}", time.monotonic_ns() - age_ns)
     await pipeline.wal.write_checkpoint()
-    removed, nbytes, error = await asyncio.to_thread(remove, [state])
+    removed, nbytes, error = await aside(remove, [state])
     pipeline.wal.writer.removed(one.path for one in removed)
     log.critical(
         "the disk is full: the oldest segment was dropped, as wal_emergency says",

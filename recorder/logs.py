@@ -9,18 +9,20 @@ data_dir/wal/RESERVE            see `recorder.log_disk_care`
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+from recorder.aside import aside
 from recorder.errors import LogInUse
 from recorder.log import get_logger
 from recorder.pulse import Pulse
 from recorder.replay_memory import REPLAY_BYTES, ReplayMemory
 from recorder.sink.base import Sink
 from recorder.sink.errors import SinkError
-from recorder.table_log import TableLog
+from recorder.table_log import HUNG_CLOSE_S, HUNG_S, TableLog
 from schemas.renames import Renames
 from schemas.table import Table
 from wal.commit import GroupCommit
@@ -101,6 +103,8 @@ class Logs:
             renames=renames,
             second=second,
             waits_for_sync=self._options.sync is Sync.ALWAYS,
+            synced_within_s=self._synced_within_s,
+            beside_hangs=self.hanging,
         )
         self.tables[table.name] = opened
         return opened
@@ -142,10 +146,20 @@ class Logs:
                 # By what the disk has: a recorder killed after the purge must not look for rows, to have them looked up
                 # again, that are gone.
                 written = table_log.written
-                purged = await asyncio.to_thread(purge, table_log.writer, table_log.folders, written)
+                purged = await aside(purge, table_log.writer, table_log.folders, written)
                 if purged.error:
                     log.warning("the log cannot be purged", table=name, error=purged.error)
                 table_log.forget(written.epochs - purged.checkpoint.epochs)
+
+    @property
+    def _synced_within_s(self) -> float:
+        """How long rows that are written may wait for their sync."""
+        sync = self._options.sync
+        return {Sync.ALWAYS: 0.0, Sync.INTERVAL: self._options.interval_ms / 1_000, Sync.OFF: math.inf}[sync]
+
+    def hanging(self) -> list[str]:
+        """The tables whose logs have got nothing on disk for so long that closing does not wait for them."""
+        return [name for name, table_log in self.tables.items() if table_log.still_s() >= HUNG_S]
 
     def abandon(self) -> None:
         """Let go of what was opened: the recorder does not start."""
@@ -155,7 +169,14 @@ class Logs:
 
     async def close(self) -> None:
         """End what they share; each was closed with its pipeline."""
-        await asyncio.to_thread(self._commit.close, 1.0)
+        hanging = self.hanging()
+        whole = await asyncio.to_thread(self._commit.close, HUNG_CLOSE_S if hanging else 1.0)
+        if hanging and not whole:
+            log.critical(
+                "the disk of the logs hangs: what waits in memory for it is given up, and the system may hold the "
+                "process until it is back",
+                tables=hanging,
+            )
 
 
 def _quietly(beat: Callable[[], object]) -> None:

@@ -52,6 +52,7 @@ from recorder.sink.errors import SinkError
 from recorder.stats import SourceCounts
 from recorder.status import Status, stats
 from recorder.supervised import Supervised
+from recorder.table_log import HUNG_CLOSE_S
 from recorder.version import run_row, version
 from schemas.pack import Pack
 from schemas.policy import Durability, Overflow
@@ -361,7 +362,8 @@ class Runtime:
         )
         self._housekeeping.report_gaps()
         # A table that hangs has used up the time, but it must not take the recorder's own rows with it.
-        own_s = OWN_ROWS_S if self.contact.made else 0.0
+        hanging = self.logs is not None and self.logs.hanging()  # then nothing of them is sealed, or gets in
+        own_s = OWN_ROWS_S if self.contact.made and not hanging else 0.0
         await self._unless_hurried(self._own_resolved(), max(deadline, self._loop.time() + own_s))
         await self.abort()
 
@@ -426,10 +428,11 @@ class Runtime:
             await care.close()
         await self.settling.close()
         await asyncio.gather(*(pipeline.close(SETTLE_S) for pipeline in self.pipelines.values()))
+        hanging = self.logs is not None and self.logs.hanging()
         if self.logs is not None:
             await self.logs.close()
         if self.log_disk is not None:
-            await asyncio.to_thread(self.log_disk.close)
+            await self.log_disk.close(HUNG_CLOSE_S if hanging else 1.0)
         self._observer.tell()
         self.board.tell()
         tell_lost(self.given_up(), lambda table: self.contact.why or self.pipelines[table].why_held)

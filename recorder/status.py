@@ -22,6 +22,7 @@ from recorder.reasons import as_sentences
 from recorder.recorded_table import RecordedTable, RecordedTables
 from recorder.settings import Settings
 from recorder.stats import BusCounts, RecorderStats, Sources, TableStats
+from recorder.table_log import STILL, STILL_S
 from recorder.version import version
 
 
@@ -83,11 +84,26 @@ class Status:
         ]
         if not self._contact.made:
             return [f"no contact with the database: {self._contact.why}", *buses]
-        return buses + [
-            sentence
-            for state in (WorkerState.HELD, WorkerState.RETRYING)
-            for sentence in as_sentences(state.value, self._stopped(state))
+        return [
+            *buses,
+            *(
+                sentence
+                for state in (WorkerState.HELD, WorkerState.RETRYING)
+                for sentence in as_sentences(state.value, self._stopped(state))
+            ),
+            *as_sentences("waiting", self._unsealed()),
         ]
+
+    def _unsealed(self) -> dict[str, str]:
+        """The tables whose rows wait for a log that gets nothing on disk: no batch goes before it is sealed there."""
+        return {
+            name: STILL
+            for name, recorded in self._tables.items()
+            if (wal := recorded.pipeline.wal) is not None
+            and wal.always
+            and wal.waits_for_sync
+            and wal.still_s() >= STILL_S
+        }
 
     def _stopped(self, state: WorkerState) -> dict[str, str]:
         """Why each table in a state is in it; of those that are on."""

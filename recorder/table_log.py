@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from recorder.aside import aside
 from recorder.batch import Batch
 from recorder.lane import Stand
 from recorder.log import get_logger
@@ -55,6 +56,13 @@ UNCOUNTED = frozenset({Harm.UNREADABLE, Harm.HEADER, Harm.MISSING_SEGMENT})
 """What may have cost durable rows, and nobody can know how many. An unfinished end is of rows that were not durable."""
 LETTERS_S = 0.2
 """What closing gives those who wait for others' rows to be durable, which takes a sync."""
+HUNG_S = 1.0
+"""A log that has got nothing on disk for so long gets no more time when it is closed than `HUNG_CLOSE_S`, nor do those
+beside it: there was time before, and there are many."""
+HUNG_CLOSE_S = 0.2
+STILL_S = 5.0
+"""When nothing has got on disk for so long that is told."""
+STILL = "the disk of the log takes nothing: it hangs, or does not keep up"
 LAST = 2**63
 """No epoch has so many rows."""
 REPLAY_ROWS = 100_000
@@ -102,9 +110,12 @@ class TableLog:
         renames: Renames = (),
         second: Path | None = None,
         waits_for_sync: bool = True,
+        synced_within_s: float = 0.0,
+        beside_hangs: Callable[[], object] = lambda: False,
     ):
         """`memory` is shared by all tables that have rows of earlier runs. `waits_for_sync`: a seal is on disk before
-        its batch is sent; else it may be lost with what it seals.
+        its batch is sent; else it may be lost with what it seals. `synced_within_s` is how long rows may wait for a
+        sync by the policy alone, `beside_hangs` says whether a log beside it hangs.
         """
         self.table = table
         self.folder = folder
@@ -150,6 +161,8 @@ class TableLog:
         if self._has_open_rows():
             memory.join(table.name)
         self.waits_for_sync = waits_for_sync
+        self._synced_within_s = synced_within_s
+        self._beside_hangs = beside_hangs
         self.always = table.policy.critical
         """Whether rows go to it as they are built; else those alone that are spilled."""
         self._places: list[Range] = []
@@ -356,8 +369,16 @@ class TableLog:
             self.refused_why, self._awaited_bytes = "", 0
         if self.no_room or self.refused_why:
             return self.no_room or self.refused_why
+        if (stats := self.writer.stats()).recovering:
+            return f"cannot write: {stats.last_error}"
+        return STILL if self.still_s() >= STILL_S else ""
+
+    def still_s(self) -> float:
+        """For how long nothing got on disk though something waits for it; 0 where that fails: a log that fails is told,
+        and sealed for no more.
+        """
         stats = self.writer.stats()
-        return f"cannot write: {stats.last_error}" if stats.recovering else ""
+        return 0.0 if stats.recovering else max(0.0, stats.still_s - self._synced_within_s)
 
     # -- what is in ---------------------------------------------------------------------------------------------
 
@@ -601,8 +622,14 @@ class TableLog:
         for task in self._confirming:
             task.cancel()
         await asyncio.gather(*self._confirming, return_exceptions=True)
-        await self.write_checkpoint()
-        whole = await asyncio.to_thread(self.writer.close, timeout_s)
+        if self._beside_hangs() or self.still_s() >= HUNG_S:
+            timeout_s = HUNG_CLOSE_S
+        try:
+            await asyncio.wait_for(self.write_checkpoint(), timeout_s)
+        except TimeoutError:  # what it would have said the next run looks up
+            self._file.close()
+            timeout_s = min(timeout_s, HUNG_CLOSE_S)
+        whole = await aside(self.writer.close, timeout_s)
         if self._cursor is not None:
             self._cursor.close()
         stats = self.writer.stats()
@@ -620,7 +647,7 @@ class TableLog:
         if self.checkpoint_changed:
             self.checkpoint_changed = False
             try:
-                await asyncio.to_thread(self._write_newest)
+                await aside(self._write_newest)
             except OSError as error:
                 self.checkpoint_changed = True
                 if self._checkpoint_why != str(error):  # told once, not at each try
