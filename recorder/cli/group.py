@@ -32,6 +32,7 @@ HOMES = {
         "recorder.cli.completion:completion", "Print the shell completion for bash, zsh or fish."
     ),
     "config": Home("recorder.cli.config:config", "Show every setting in force and where it came from."),
+    "copy": Home("recorder.cli.copy:copy", "Copy rows into another database, verified."),
     "dead-letters": Home(
         "recorder.cli.dead_letters:dead_letters", "What could not be inserted: list, show, retry."
     ),
