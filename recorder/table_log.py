@@ -56,7 +56,7 @@ UNCOUNTED = frozenset({Harm.UNREADABLE, Harm.HEADER, Harm.MISSING_SEGMENT})
 """What may have cost durable rows, and nobody can know how many. An unfinished end is of rows that were not durable."""
 LETTERS_S = 0.2
 """What closing gives those who wait for others' rows to be durable, which takes a sync."""
-HUNG_S = 1.0
+HUNG_S = 3.0
 """A log that has got nothing on disk for so long gets no more time when it is closed than `HUNG_CLOSE_S`, nor do those
 beside it: there was time before, and there are many."""
 HUNG_CLOSE_S = 0.2
