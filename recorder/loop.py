@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
+
+from recorder.aside import begun
 
 T = TypeVar("T")
 
@@ -19,16 +21,7 @@ class _Threads(concurrent.futures.ThreadPoolExecutor):
         try:
             return super().submit(fn, *args, **kwargs)
         except RuntimeError:
-            future: concurrent.futures.Future[T] = concurrent.futures.Future()
-
-            def work() -> None:
-                try:
-                    future.set_result(fn(*args, **kwargs))
-                except BaseException as error:  # noqa: BLE001 - it belongs to who waits for the future
-                    future.set_exception(error)
-
-            threading.Thread(target=work, daemon=True).start()
-            return future
+            return begun(partial(fn, *args, **kwargs))
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
