@@ -16,12 +16,14 @@ from retention.archive import Place
 from retention.archive.rowhash import LOG, SEQ
 from schemas.quote import quote_name, quote_text
 
-BLOCK_ROWS = 16_384
+BLOCK_ROWS, BLOCK_BYTES = 16_384, 16 * 2**20
 SETTINGS = (
     "output_format_arrow_string_as_string = 0, output_format_arrow_low_cardinality_as_dictionary = 0, "
-    f"output_format_arrow_date_as_uint16 = 0, max_block_size = {BLOCK_ROWS}, optimize_read_in_order = 1"
+    "output_format_arrow_date_as_uint16 = 0, output_format_arrow_compression_method = 'none', "
+    f"max_block_size = {BLOCK_ROWS}, preferred_block_size_bytes = {BLOCK_BYTES}, optimize_read_in_order = 1"
 )
-"""Strings as the bytes they are, and blocks that are read in the table's order instead of being sorted whole."""
+"""Strings as the bytes they are, not compressed for a way that ends here, and blocks that are read in the table's order
+instead of being sorted whole."""
 DERIVED = ("ALIAS", "EPHEMERAL", "MATERIALIZED")
 ROWS = "JSONCompactEachRow"
 
