@@ -99,8 +99,8 @@ def restore(
         from retention.archive import restore_partition
 
         if into is not None:
-            _make(opened.executor, settings.database, into, known, renames)
-        _see_ttl(opened.executor, settings.database, name, known, despite_ttl=despite_ttl)
+            make_table(opened.executor, settings.database, into, known, renames)
+        see_ttl(opened.executor, settings.database, name, known, despite_ttl=despite_ttl)
         target = TableTarget(
             opened.client,
             opened.sink,
@@ -193,7 +193,7 @@ def _alone(settings: Settings, executor: SqlExecutor) -> Iterator[Callable[[], N
         yield say
 
 
-def _make(executor: SqlExecutor, database: str, into: str, known: Partition, renames: Renames) -> None:
+def make_table(executor: SqlExecutor, database: str, into: str, known: Partition, renames: Renames) -> None:
     """Make the table that is to have the rows, if it is not there: as archived, and without a TTL."""
     from retention.archive.adapt import columns_of
     from schemas.quote import quote_name
@@ -215,9 +215,7 @@ def _make(executor: SqlExecutor, database: str, into: str, known: Partition, ren
     )
 
 
-def _see_ttl(
-    executor: SqlExecutor, database: str, table: str, known: Partition, *, despite_ttl: bool
-) -> None:
+def see_ttl(executor: SqlExecutor, database: str, table: str, known: Partition, *, despite_ttl: bool) -> None:
     """Refuse rows that the table would delete again.
 
     Raises:

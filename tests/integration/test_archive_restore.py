@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import os
 import pathlib
-import subprocess
-import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from harness.bucket import NAME, Bucket
 from harness.restoring import COLUMNS, DAY, NAMES, SMALL, Database, opened
 
+from recorder.cli.archive_restore import make_table, see_ttl
 from recorder.cli.archive_target import TableTarget
+from recorder.cli.errors import Failure
 from retention.archive import open_store, partition_of, restore_partition
 from retention.errors import ArchiveError, VerifyError
+from schemas.executor import ClientExecutor
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
-    from harness.backends import Backend, Place
+    from harness.backends import Backend
 
 
 @pytest.fixture(name="db")
@@ -199,37 +199,40 @@ def test_a_bucket_gives_rows_back_too(
     assert list((tmp_path / "spool").iterdir()) == []
 
 
-def recorder(place: Place, data: pathlib.Path, *arguments: str, code: int = 0) -> Any:
-    """What a command answers in JSON."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "recorder", "--data-dir", str(data), *arguments, "--json"],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, **place.variables, "RECORDER_LOG_LEVEL": "error"},
-    )
-    assert ended.returncode == code, ended.stderr + ended.stdout
-    return json.loads(ended.stdout or ended.stderr.splitlines()[-1])
+def test_rows_that_the_table_would_delete_again_are_refused(db: Database, tmp_path: pathlib.Path) -> None:
+    """A TTL that is over, or that speaks of more than the time; one that is not over yet, and none, are fine."""
+    db.fill(0, 10)
+    known = partition_of(db.archive(tmp_path), DAY)
+    executor = ClientExecutor(db.client)
+    ask = partial(see_ttl, executor, db.name, known=known)
+    for table, ttl, told in (
+        ("over", "toDateTime(ts_local) + toIntervalDay(90)", "is over for rows of trades 2024-08-08.*--into"),
+        ("other", "toDateTime(ts_local) + toIntervalDay(count)", "cannot be judged here.*--despite-ttl"),
+        ("fine", "toDateTime(ts_local) + toIntervalDay(20000)", ""),
+    ):
+        db.make(table)
+        db.client.command(f"ALTER TABLE {db.name}.{table} MODIFY TTL {ttl}")
+        if told:
+            with pytest.raises(Failure, match=told):
+                ask(table, despite_ttl=False)
+        else:
+            ask(table, despite_ttl=False)
+        ask(table, despite_ttl=True)
+    ask("trades", despite_ttl=False)
 
 
-def test_the_command_restores_into_the_table_and_into_another(place: Place, tmp_path: pathlib.Path) -> None:
-    """Nothing to do; into a table that it makes; what is not archived is told."""
-    data = tmp_path / "data"
-    recorder(place, data, "simulate", "--minutes", "0.2")
-    ((there),) = recorder(
-        place, data, "query", "SELECT _partition_id AS id, toUInt32(count()) AS rows FROM fills GROUP BY id"
-    )
-    recorder(place, data, "archive", "create", "fills", there["id"])
-    done = recorder(place, data, "archive", "restore", "fills", there["id"])
-    assert (done["rows"], done["inserted"], done["there"]) == (there["rows"], 0, there["rows"])
-    done = recorder(place, data, "archive", "restore", "fills", there["id"], "--into", "again")
-    assert (done["inserted"], done["into"]) == (there["rows"], "again")
-    differ = "SELECT toUInt32(count()) AS n FROM (SELECT * FROM fills EXCEPT SELECT * FROM again)"
-    assert recorder(place, data, "query", differ) == [{"n": 0}]
-    done = recorder(place, data, "archive", "restore", "fills", there["id"], "--into", "again")
-    assert (done["inserted"], done["there"]) == (0, there["rows"])
+def test_another_table_is_made_as_the_archive_has_it(db: Database, tmp_path: pathlib.Path) -> None:
+    """With its types, order and partitions, without a TTL, also where the table itself is gone; made once."""
+    db.fill(0, 100)
+    store = db.archive(tmp_path)
+    db.client.command(f"DROP TABLE {db.name}.trades SYNC")
+    for _ in range(2):
+        make_table(ClientExecutor(db.client), db.name, "odd `name", partition_of(store, DAY), ())
+    db.restore(store, "odd `name")
+    db.client.command(f"RENAME TABLE {db.name}.`odd \\`name` TO {db.name}.again")
+    assert db.differ(0, 100, "again") == 0
+    keys = "SELECT concat(partition_key, ' ', sorting_key) FROM system.tables"
     assert (
-        "nothing of it is archived"
-        in recorder(place, data, "archive", "restore", "orders", "2001-01", code=1)["error"]
+        db.ask(f"{keys} WHERE database = '{db.name}' AND name = 'again'")
+        == "toYYYYMMDD(ts_local) symbol, ts_local"
     )
