@@ -24,7 +24,7 @@ Views: `orders_current` is one row an order (with `submit_latency_ns` = `ts_ack`
 the final statuses that came after the one that stands); `fills_unique` one row an execution, by `venue`, `account_id`,
 `symbol`, `fill_id` and `side` (an account that trades with itself has a fill on either side, under one id); and
 `positions_intraday_current` and `account_state_current` the latest state. They read their table whole, so filter by
-their key columns.
+their key columns. `market_bars_1s` and `market_bars_1m` are bars of market data; see [bars](bars.md).
 """
 
 

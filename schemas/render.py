@@ -5,6 +5,7 @@
 | `{{db}}` | the database's name, quoted |
 | `{{on_cluster}}` | `ON CLUSTER 'name'` on a cluster, else nothing |
 | `{{engine}}` | `MergeTree`, on a cluster `ReplicatedMergeTree(…)` |
+| `{{versioned_engine}}` | the same for derived rows: of those with one key it keeps the greatest `_version` |
 | `{{partition}}` | the partition key: day or month of the policy's time |
 | `{{ttl}}` | the `TTL` clause, nothing where rows are kept for ever or TTL is off |
 | `{{settings}}` | deduplication window, fsync and TTL settings of the table's durability |
@@ -65,6 +66,14 @@ class RenderContext:
             return "ReplicatedMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}')"
         return "MergeTree"
 
+    @property
+    def versioned_engine(self) -> str:
+        """The engine clause of a table of derived rows, which are inserted again with a greater `_version`."""
+        if self.cluster:
+            path = "'/clickhouse/tables/{shard}/{database}/{table}'"
+            return f"ReplicatedReplacingMergeTree({path}, '{{replica}}', _version)"
+        return "ReplacingMergeTree(_version)"
+
     def ttl_expression(self, table: Table) -> str:
         """The TTL as the server writes it, empty for none."""
         days = self.keep_days.get(table.name, table.policy.keep_days)
@@ -106,7 +115,7 @@ def render(statement: str, tables: Mapping[str, Table], context: RenderContext, 
     values = {"db": quote_name(context.database), "on_cluster": context.on_cluster}
     name = created_table(statement)
     if name is not None:
-        values["engine"] = context.engine
+        values |= {"engine": context.engine, "versioned_engine": context.versioned_engine}
     if name is not None and name in tables:
         table = tables[name]
         expression = context.ttl_expression(table)

@@ -27,6 +27,7 @@ from recorder.cli.options import Invocation, global_options
 
 HOMES = {
     "archive": Home("recorder.cli.archive:archive", "Keep partitions as Parquet files, verified."),
+    "bars": Home("recorder.cli.bars:bars", "Bars of market data: compute those that are due, verify them."),
     "bench": Home("recorder.cli.bench:bench", "Measure this machine: load, ingest, hot path."),
     "completion": Home(
         "recorder.cli.completion:completion", "Print the shell completion for bash, zsh or fish."
