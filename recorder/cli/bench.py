@@ -15,6 +15,7 @@ HELP = {
     "ingest": "Rows/s against the limit of ready Arrow batches.",
     "service": "Rows over ZeroMQ, through the service, into a server.",
     "hotpath": "What record() costs its caller, and how late it makes a producer.",
+    "archive": "A partition to Parquet and back, beside INTO OUTFILE.",
     "wal": "The log alone, beside others that keep rows on disk.",
 }
 
