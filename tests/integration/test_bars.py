@@ -252,7 +252,7 @@ def sayings(draw: st.DrawFn) -> list[list[Said]]:
     """Rows in the portions in which they come in, of two feeds."""
     begin = ns("11:00:00")
     portions = []
-    for _ in range(draw(st.integers(1, 3))):
+    for _ in range(draw(st.integers(1, 2))):
         portion = []
         for _ in range(draw(st.integers(0, 8))):
             source = draw(st.sampled_from(["binance.spot", "binance.usdm"]))
@@ -267,7 +267,7 @@ def sayings(draw: st.DrawFn) -> list[list[Said]]:
     return portions
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @given(portions=sayings())
 def test_bars_of_rows_that_come_in_portions_are_those_of_all_rows(
     desk: Desk, portions: list[list[Said]]
