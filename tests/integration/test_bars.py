@@ -71,6 +71,16 @@ def test_a_quote_holds_until_the_next_and_weighs_in_every_window_that_has_rows(d
     assert minute["quoted_ns"] == 59_500_000_000
 
 
+def test_quotes_follow_each_other_by_venue_time(desk: Desk) -> None:
+    """One that was received late, by a slower path, holds from its venue time on until that of the next."""
+    at = ns("12:00:00")
+    desk.put([quote(at + S_NS // 2, 10.0, 13.0)])
+    desk.put([quote(at, 10.0, 11.0)], local_behind_ns=-2 * S_NS)
+    desk.build()
+    (bar,) = desk.bars().values()
+    assert (bar["spread_mean"], bar["quoted_ns"]) == (2.0, S_NS)
+
+
 def test_a_quote_holds_over_the_full_hour_and_for_an_hour_at_most(desk: Desk) -> None:
     """A bar of the next hour has the quote of the one before; an hour after it nobody knows the spread."""
     at = ns("12:59:59")
@@ -163,6 +173,21 @@ def test_a_second_build_changes_nothing(desk: Desk) -> None:
     again = desk.build()
     assert (again.new, again.late, again.current, again.rows) == (0, 0, 1, 0)
     assert desk.versions() == before
+
+
+def test_a_clock_that_was_ahead_keeps_no_bar_from_being_made_again(desk: Desk) -> None:
+    """Bars of a build by a clock of the future give way to those of the next one, whatever its clock says."""
+    at = ns("12:00:00")
+    desk.put([trade(at)])
+    desk.build()
+    stored = f"{desk.database}.{ONE_S.stored}"
+    desk.client.command(
+        f"INSERT INTO {stored} SELECT * REPLACE (_version * 2 AS _version) FROM {stored} FINAL"
+    )
+    desk.put([trade(at + 1)])
+    desk.build()
+    assert [bar["trade_count"] for bar in desk.bars().values()] == [2]
+    assert desk.build().late == 0
 
 
 def test_nothing_recorded_is_nothing_due(desk: Desk) -> None:

@@ -130,8 +130,10 @@ def test_a_database_from_before_the_side_was_in_the_key_is_migrated(
     assert [(fill["fill_id"], int(fill["copies"])) for fill in query(fills, before)] == [("77", 3)]
 
     [core] = run("migrate", "status", "--json", environment=after)
-    assert core["pending"] == 1
-    assert len(run("migrate", "up", "--json", environment=after)["applied"]) == 1
+    pending = PACK.migrations[5:]
+    assert core["pending"] == len(pending)
+    applied = run("migrate", "up", "--json", environment=after)["applied"]
+    assert len(applied) == sum(len(migration.statements) for migration in pending)
     assert run("migrate", "check", "--json", environment=after)["differences"] == []
     assert query(rows, after) == stored
     assert [(fill["side"], int(fill["copies"])) for fill in query(fills, after)] == [("buy", 1), ("sell", 2)]
