@@ -22,7 +22,7 @@ from recorder.cli.wal_filter import Moment
 from recorder.cli.wal_logs import mebibytes
 
 if TYPE_CHECKING:
-    from recorder.copying import Outcome, Part, Plan, Side, Span, Verified
+    from recorder.copying import Outcome, Part, Plan, Side, Span, Verified, Writer
     from recorder.settings import Settings
 
 FOLDER = "copy"
@@ -111,6 +111,7 @@ class _Run:
         self._again, self._patience_s = again, patience_s
         self._began_s: float | None = None
         self._plan: Plan | None = None
+        self._writer: Writer | None = None
 
     @contextlib.contextmanager
     def opened(self, names: tuple[str, ...], span: Span) -> Iterator[tuple[Side, Side, Plan]]:
@@ -133,7 +134,7 @@ class _Run:
         sink = open_sink(settings, [table.name for table in plan.tables])
         try:
             await sink.start()
-            writer = Writer(
+            writer = self._writer = Writer(
                 sink,
                 insert_timeout_s=max(settings.insert_timeout_s, INSERT_TIMEOUT_S),
                 patience_s=self._patience_s,
@@ -150,8 +151,10 @@ class _Run:
         if self._plan is None or self._began_s is None:
             return
         took_s = time.monotonic() - self._began_s
-        rows, copied, late, extra = (
-            sum(getattr(one, name) for one in self.outcomes) for name in ("rows", "copied", "late", "extra")
+        # Of the writer: a partition that was given up has no outcome, and rows that got in.
+        copied = self._writer.inserted if self._writer is not None else 0
+        rows, late, extra = (
+            sum(getattr(one, name) for one in self.outcomes) for name in ("rows", "late", "extra")
         )
         if self._json:
             emit_json(
@@ -172,8 +175,8 @@ class _Run:
             return
         rate = f", {copied / took_s:,.0f} rows/s" if copied and took_s > 0 else ""
         click.echo(
-            f"{counted(copied, 'row')} copied of {rows:,} in {len(self.outcomes):,} of "
-            f"{counted(len(self._plan.parts), 'partition')}, {took_s:,.1f} s{rate}"
+            f"{counted(copied, 'row')} copied, {sum(not one.problem for one in self.outcomes):,} of "
+            f"{counted(len(self._plan.parts), 'partition')} verified, {took_s:,.1f} s{rate}"
         )
         if late:
             note(

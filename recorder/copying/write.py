@@ -46,6 +46,8 @@ class Writer:
         self._insert_timeout_s = insert_timeout_s
         self._patience_s = patience_s
         self._waiting = waiting
+        self.inserted = 0
+        """Rows that got in, of all blocks so far."""
 
     async def put(self, table: str, rows: pa.RecordBatch) -> int:
         """Return when the target has all rows; how many of them it lacked before.
@@ -71,13 +73,14 @@ class Writer:
                 raise _refused(table, error) from error
             else:
                 if not again:
-                    return lacked
+                    break
             present = await self._asked(table, lambda: self._sink.look_up(batch))  # noqa: B023 - awaited here
             left = without(batch, present)
             if again and left is batch:
                 left, sent = batch.renamed(), False  # its token may be spent
             elif left is not batch:
                 sent = False
+        self.inserted += lacked
         return lacked
 
     async def _asked(self, table: str, ask: Callable[[], Awaitable[T]]) -> T:

@@ -94,6 +94,27 @@ def test_a_row_with_another_content_is_told_and_let_be(pair: Pair) -> None:
     assert [one.state for one in pair.copy()] == [State.FAULTY, State.THERE]
 
 
+def test_a_change_of_any_column_is_told(pair: Pair) -> None:
+    """Rows with one column each that has another value in the target, or a default for NULL: as many are told."""
+    changes = {
+        "ts_local": "ts_local + toIntervalNanosecond(1)", "ts_venue": "toDateTime64(0, 9, 'UTC')",
+        "symbol": "'other'", "note": "''", "payload": "unhex('00FF81')", "price": "price + toDecimal128('1e-18', 18)",
+        "size": "ifNull(size, 0) + 1", "bids": "arrayPushBack(bids, 0)", "labels": "mapUpdate(labels, map('k', 'v'))",
+        "live": "NOT live", "kind": "if(kind = 'buy', 'sell', 'buy')", "rate": "if(rate IS NULL, 0, NULL)",
+        "`all`": "`all` + 1",
+    }  # fmt: skip
+    pair.fill(0, 100)
+    columns = ", ".join(
+        f"if(_seq = {12 * (place % 8) + place // 8}, {change}, {name}) AS {name}_"
+        for place, (name, change) in enumerate(changes.items())
+    ).replace("`all`_", "all_")  # fmt: skip
+    pair.command(
+        f"INSERT INTO {pair.target.database}.trades SELECT {columns}, _log, _seq FROM {pair.source.database}.trades"
+    )
+    (outcome,) = pair.copy()
+    assert (outcome.state, outcome.copied, outcome.differing) == (State.FAULTY, 0, len(changes))
+
+
 def test_what_only_the_target_has_is_told_and_stays(pair: Pair) -> None:
     """Rows of another recorder between those that are copied, before and behind them: counted, and still there."""
     pair.fill(1_000, 2_000)
