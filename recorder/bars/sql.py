@@ -65,13 +65,17 @@ def oldest_local(database: str) -> str:
 
 
 def insert_hour(database: str, bars: Bars, verdict: Verdict, closed_ns: int) -> str:
-    """Compute the bars of an hour and insert them, in one part: all of them are there or none."""
+    """Compute the bars of an hour and insert them, in one part: all of them are there or none.
+
+    Nothing is inserted where rows went since they were counted: bars are not made again of fewer.
+    """
     columns = ", ".join(VALUES)
     # An hour has too few bars for two blocks. Equal bars are no duplicates to be left out: their version is new.
     return (
         f"INSERT INTO {_table(database, bars.stored)} ({columns}, _version) "
         f"SELECT {columns}, greatest(toUInt64(toUnixTimestamp64Nano(now64(9))), toUInt64({verdict.version})) "
-        f"FROM ({hour_of_bars(database, bars, verdict, closed_ns)}) "
+        f"FROM (SELECT *, sum(rows) OVER () AS present FROM ({hour_of_bars(database, bars, verdict, closed_ns)})) "
+        f"WHERE present >= {verdict.recorded.rows} "
         "SETTINGS max_threads = 1, max_insert_threads = 1, insert_deduplicate = 0, async_insert = 0"
     )
 

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recorder.bars.errors import CannotBuild
-from recorder.bars.survey import Scope, require_tables
+from recorder.bars.sql import insert_hour
+from recorder.bars.survey import Scope, require_tables, survey
 from recorder.bars.windows import ALL_BARS
 from schemas.core.flags import MarketFlag as F
 
@@ -225,6 +226,20 @@ def test_rows_that_are_gone_keep_their_hour_as_it_is(desk: Desk) -> None:
     assert (result.kept, result.late, result.new) == (1, 0, 0)
     assert desk.every_value() == bars
     assert (desk.verify().kept, desk.verify().faults) == (1, ())
+
+
+def test_rows_that_go_while_a_build_runs_take_no_bar_with_them(desk: Desk) -> None:
+    """Between counting an hour's rows and computing of them some are dropped: its bars stay as they were."""
+    at = ns("23:59:59")
+    desk.put([trade(at, 100.0), trade(at + 1, 101.0)])
+    desk.build()
+    bars = desk.every_value()
+    desk.put([trade(at + 2, 102.0)], local_behind_ns=-2 * S_NS)
+    found = survey(desk.executor, desk.database, ONE_S, Scope())
+    (late,) = found.due
+    desk.client.command(f"ALTER TABLE {desk.database}.market_data DROP PARTITION 20240808")
+    desk.executor.command(insert_hour(desk.database, ONE_S, late, found.closed_ns))
+    assert desk.every_value() == bars
 
 
 def test_verify_finds_a_bar_that_is_not_what_the_rows_make(desk: Desk) -> None:
