@@ -1,4 +1,4 @@
-"""`recorder archive create|ls|verify|restore`: partitions as Parquet files, in a folder or a bucket."""
+"""`recorder archive create|ls|verify|restore|attach`: partitions as Parquet files, in a folder or a bucket."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ HOMES = {
     "restore": Home(
         "recorder.cli.archive_restore:restore", "Put an archived partition's rows back, each once."
     ),
+    "attach": Home("recorder.cli.archive_attach:attach", "Read live and archived rows through one view."),
 }
 FOLDER = "archive"
 """Below the data folder, where nothing else is named."""
@@ -48,6 +49,7 @@ def archive() -> None:
         recorder archive ls
         recorder archive verify fills
         recorder archive restore fills 2024-08
+        recorder archive attach fills
     """
 
 

@@ -82,9 +82,9 @@ class Database:
         self.archive_to(store)
         return store
 
-    def archive_to(self, store: Store) -> None:
-        """Have a store hold the rows that there are."""
-        source = TableSource(Asked(self.client), self.name, DAY)
+    def archive_to(self, store: Store, day: str = DAY.partition) -> None:
+        """Have a store hold the rows that there are of a day."""
+        source = TableSource(Asked(self.client), self.name, Place(DAY.table, day))
         write_partition(source, store, recorder_version="1.2.3", limits=FILES)
 
     def drop(self) -> None:

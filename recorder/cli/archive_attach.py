@@ -1,0 +1,136 @@
+"""`recorder archive attach`: one view over a table's live rows and its archived ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from recorder.cli.archive import store_at
+from recorder.cli.errors import Failure
+from recorder.cli.options import Invocation, pass_invocation
+from recorder.cli.output import counted, emit_json, note
+
+if TYPE_CHECKING:
+    from retention.archive import Partition, Store
+    from schemas.renames import Renames
+
+VIEW_BYTES = 64 << 20
+"""Of the statement: it names every file."""
+
+
+@click.command()
+@click.argument("table")
+@click.option("--at", "root", metavar="ROOT", help="A folder.  [default: archive in the data folder]")
+@pass_invocation
+def attach(invocation: Invocation, table: str, root: str | None) -> None:
+    """Make a view TABLE_with_archive over live rows and archived ones. A row that is both counts once.
+
+    The view names the files of all pieces that have a receipt; run it again after "archive create". It stays right when
+    partitions are dropped or restored. The archive must be a folder that the database itself can read: always one
+    of this machine for the embedded engine, one below its user_files_path for a server.
+
+    \b
+    Exit codes: 0 the view is there and answers, 1 it is not, and why.
+
+    \b
+    Example:
+        recorder archive attach fills
+        recorder query "SELECT symbol, count() FROM fills_with_archive GROUP BY symbol"
+    """
+    from recorder.cli.database import client_of, folder_of, must_exist
+    from recorder.packs import packs_of
+    from retention.archive import partitions
+    from retention.archive.view import SUFFIX
+
+    settings = invocation.settings()
+    renames = next((pack.renames[table] for pack in packs_of(settings) if table in pack.renames), ())
+    store = store_at(settings, root)
+    known = list(partitions(store, table))
+    if settings.target.embedded:
+        must_exist(folder_of(settings))
+    with client_of(settings, create=False) as client:
+        pieces, unverified = make_view(client, settings.database, table, known, store, renames)
+    name = table + SUFFIX
+    if invocation.json:
+        emit_json({"view": name, "pieces": pieces, "without_receipt": unverified, "root": str(store)})
+        return
+    click.echo(f"{name}: {table} and {counted(pieces, 'archived piece')} at {store}")
+    if unverified:
+        note(
+            f'{counted(unverified, "piece")} without a receipt left out; "recorder archive create" completes them'
+        )
+
+
+def make_view(
+    client: Any, database: str, table: str, known: Sequence[Partition], store: Store, renames: Renames
+) -> tuple[int, int]:
+    """Make the view, and ask it once; how many pieces are in it, and how many are not, for want of a receipt.
+
+    Raises:
+        Failure: there is nothing to attach, or the database cannot read the files.
+    """
+    from recorder.cli.database import plain_message
+    from retention.archive.view import FOLDERS, SUFFIX, Shown, view_sql
+    from schemas.executor import ClientExecutor
+    from schemas.quote import quote_name
+
+    pieces = [piece for one in known for piece in one.pieces]
+    verified = sum(piece.receipt is not None for piece in pieces)
+    if not verified:
+        raise Failure(f'nothing of {table} is archived with a receipt at {store}; see "recorder archive ls"')
+    columns = [
+        Shown(*row)
+        for row in ClientExecutor(client).query(
+            "SELECT name, type, default_expression FROM system.columns WHERE database = {db:String} "
+            "AND table = {table:String} AND default_kind IN ('', 'DEFAULT') ORDER BY position",
+            {"db": database, "table": table},
+        )
+    ]
+    if not columns:
+        raise Failure(f"{database} has no table {table}; see \"recorder query 'SHOW TABLES'\"")
+    folders = {*FOLDERS, *(part.partition("=")[0] for part in str(store).split("/") if "=" in part)}
+    for piece in pieces:
+        if taken := [name for name in piece.manifest.schema.names if name in folders]:
+            raise Failure(
+                f"{piece.manifest.place}: has a column {taken[0]}, for which ClickHouse would read the folder's name; "
+                "it cannot be attached: restore it (archive restore)"
+            )
+    sql = view_sql(database, table, columns, known, files_of(store), renames)
+    name = f"{quote_name(database)}.{quote_name(table + SUFFIX)}"
+    try:
+        client.command(sql, settings={"max_query_size": VIEW_BYTES})
+        client.command(f"SELECT count() FROM (SELECT * FROM {name} LIMIT 1)")
+    except Exception as error:
+        raise Failure(
+            f"{table}{SUFFIX}: the database does not take the view, or cannot read the files at {store} "
+            f"({plain_message(error)}); a server reads below its user_files_path only"
+        ) from error
+    return verified, len(pieces) - verified
+
+
+def files_of(store: Store) -> Callable[[Sequence[str], str], str]:
+    """How a database reads files of a store.
+
+    Raises:
+        Failure: it is none that can be read without writing credentials into a view.
+    """
+    from retention.archive import FolderStore
+    from schemas.quote import quote_text
+
+    if not isinstance(store, FolderStore):
+        raise Failure(
+            f"{store}: only a folder can be attached; a bucket's files are restored, or read with s3()"
+        )
+    folder = str(store.root.absolute())
+    if any(sign in folder for sign in "*?{}"):
+        raise Failure(
+            f"{folder}: its name has one of * ? {{ }}, which ClickHouse takes for a pattern; rename it"
+        )
+
+    def files(names: Sequence[str], structure: str) -> str:
+        listed = f"{{{','.join(names)}}}" if len(names) > 1 else names[0]
+        return f"file({quote_text(f'{folder}/{listed}')}, 'Parquet', {quote_text(structure)})"
+
+    return files
