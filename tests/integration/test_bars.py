@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness.backends import Backend
 from harness.bars_desk import ONE_M, ONE_S, Desk, ns
 from harness.bars_plain import HOUR_NS, Said, differences, plain_bars
+from harness.waiting import PATIENCE_S
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -189,6 +193,37 @@ def test_a_clock_that_was_ahead_keeps_no_bar_from_being_made_again(desk: Desk) -
     desk.build()
     assert [bar["trade_count"] for bar in desk.bars().values()] == [2]
     assert desk.build().late == 0
+
+
+def test_a_reader_sees_the_bars_of_one_build_at_every_moment(backend: Backend, desk: Desk) -> None:
+    """While an hour is built again and again, whoever reads finds every bar once, and all of the same build."""
+    at, windows, builds = ns("12:00:00"), 200, 6
+    began, done = threading.Event(), threading.Event()
+    seen: list[tuple[int, ...]] = []
+
+    def read() -> None:
+        with contextlib.closing(backend.open_client()) as client:
+            sql = f"SELECT count(), uniqExact(ts), sum(rows), uniqExact(basis) FROM {desk.database}.{ONE_S.name}"
+            last = False
+            while not last:
+                last = done.is_set()  # and once more
+                seen.append(tuple(map(int, client.query(sql).result_rows[0])))
+                began.set()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        assert began.wait(PATIENCE_S)
+        for number in range(builds):
+            desk.put([trade(at + window * S_NS + number) for window in range(windows)])
+            desk.build()
+    finally:
+        done.set()
+        reader.join()
+    whole = {(windows, windows, windows * number, 1) for number in range(1, builds + 1)}
+    assert set(seen) <= whole | {(0, 0, 0, 0)}
+    assert [rows for _, _, rows, _ in seen] == sorted(rows for _, _, rows, _ in seen)
+    assert (seen[0], seen[-1]) == ((0, 0, 0, 0), (windows, windows, windows * builds, 1))
 
 
 def test_nothing_recorded_is_nothing_due(desk: Desk) -> None:
