@@ -11,7 +11,8 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from schemas.check import Difference, compare
@@ -19,7 +20,7 @@ from schemas.errors import ChecksumChanged, HistoryGap, MigrationFailed
 from schemas.executor import SqlExecutor
 from schemas.history import DONE, FAILED, TTL_SETTING, Applied, Attempt, History, bootstrap_statements
 from schemas.live import LiveTable, read_tables
-from schemas.lock import LEASE_S, MigrationLock
+from schemas.lock import LEASE_S, Lease, MigrationLock
 from schemas.pack import Migration, Pack
 from schemas.quote import quote_name
 from schemas.render import RenderContext, render
@@ -30,6 +31,7 @@ from schemas.table import Table
 SLOW_S = 0.25
 """A statement that took so long is recorded at once: it should not have to be run again."""
 
+_MODIFY_TTL = "MODIFY TTL "
 _REMOVE_TTL = "REMOVE TTL"
 
 
@@ -200,16 +202,23 @@ class Manager:
             MigrationFailed: a statement failed; the tables before it have no TTL.
             LockTimeout, LockLost: as `up`.
         """
-        taken: list[PlannedStatement] = []
+        return self._alter_ttl(lambda: self._held(self.tables), on_progress)
+
+    def apply_ttl(
+        self, tables: Collection[str], on_progress: Callable[[PlannedStatement], None] | None = None
+    ) -> list[PlannedStatement]:
+        """Give these tables the TTL that policy and holds say; change nothing else. Raises as `take_held_ttl`."""
+        return self._alter_ttl(lambda: tables, on_progress)
+
+    @contextmanager
+    def alone(self) -> Iterator[Lease]:
+        """Hold the lock for a block, for what no migration and no new hold may come between.
+
+        Raises:
+            LockTimeout: as `up`.
+        """
         with self._lock.held(timeout_s=self._lock_timeout_s, on_wait=self._on_wait) as lease:
-            held = self._held(self.tables)
-            labels = {_policy_label(name) for name in held}
-            for step in self._policy_changes():
-                if step.label in labels and step.sql.endswith(_REMOVE_TTL):
-                    lease.renew(at_once=True)
-                    self._run(step, on_progress, [])
-                    taken.append(step)
-        return taken
+            yield lease
 
     def status(self) -> list[PackStatus]:
         """Every migration of every pack, and those the database knows beyond. Raises nothing of its own."""
@@ -268,6 +277,21 @@ class Manager:
                     for i, change in enumerate(changes, start=1)
                 ]
         return steps
+
+    def _alter_ttl(
+        self,
+        tables: Callable[[], Collection[str]],
+        on_progress: Callable[[PlannedStatement], None] | None,
+    ) -> list[PlannedStatement]:
+        altered: list[PlannedStatement] = []
+        with self.alone() as lease:
+            labels = {_policy_label(name) for name in tables()}
+            for step in self._policy_changes():
+                if step.label in labels and (step.sql.endswith(_REMOVE_TTL) or _MODIFY_TTL in step.sql):
+                    lease.renew(at_once=True)
+                    self._run(step, on_progress, [])
+                    altered.append(step)
+        return altered
 
     def _run(
         self,
@@ -400,7 +424,7 @@ def _alterations(table: Table, live: LiveTable, context: RenderContext) -> list[
     changes = []
     expected = context.ttl_expression(table)
     if expected != live.ttl:
-        changes.append(f"MODIFY TTL {expected}" if expected else _REMOVE_TTL)
+        changes.append(f"{_MODIFY_TTL}{expected}" if expected else _REMOVE_TTL)
     settings = {
         name: value
         for name, value in context.table_settings(table).items()

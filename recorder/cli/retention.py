@@ -7,6 +7,7 @@ import click
 from recorder.cli.lazy import Home, LazyGroup
 
 HOMES = {
+    "apply": Home("recorder.cli.retention_apply:apply", "Carry out what is due; without --yes, show it."),
     "hold": Home(
         "recorder.cli.retention_hold:hold", "Let nothing drop a table, or a time of it, until it is lifted."
     ),
@@ -24,5 +25,6 @@ def retention() -> None:
     Example:
         recorder retention plan
         recorder retention plan market_data --at 2027-01-01
+        recorder retention apply --yes
         recorder retention hold case-17 --table orders --table fills --reason "letter of 3 May"
     """

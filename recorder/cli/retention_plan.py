@@ -58,7 +58,7 @@ def plan(invocation: Invocation, tables: tuple[str, ...], at: int | None) -> Non
 
     settings = invocation.settings()
     packs = packs_of(settings)
-    wanted = _wanted(packs, tables)
+    wanted = tables_of(packs, tables)
     looked = _look(settings, packs, wanted, at)
     actions = [
         action
@@ -68,14 +68,14 @@ def plan(invocation: Invocation, tables: tuple[str, ...], at: int | None) -> Non
     if invocation.json:
         emit_json(_as_json(looked, actions))
     elif actions:
-        emit_table(COLUMNS, [_row(action) for action in actions], right=("rows", "bytes"))
+        emit_table(COLUMNS, [row_of(action) for action in actions], right=("rows", "bytes"))
     else:
         note("nothing is due")
     if not invocation.json:
         _tell(looked)
 
 
-def _wanted(packs: Sequence[Pack], names: Sequence[str]) -> list[Table]:
+def tables_of(packs: Sequence[Pack], names: Sequence[str]) -> list[Table]:
     """The tables of these names, each once and in the packs' order; all where none is named.
 
     Raises:
@@ -131,7 +131,8 @@ def _facts(executor: SqlExecutor, database: str, sources: Sequence[Any]) -> list
         return read_facts(executor, database, sources, at_table)
 
 
-def _row(action: Action) -> tuple[Any, ...]:
+def row_of(action: Action) -> tuple[Any, ...]:
+    """An action as a row of `COLUMNS`."""
     about_table = not action.partition
     after = f" after {', '.join(action.after)}" if action.after else ""
     return (
@@ -203,5 +204,7 @@ def _tell(looked: _Looked) -> None:
     if not looked.ttl:
         note('TTL is off in this database ("migrate up --no-ttl"): rows are kept until someone deletes them')
     if any(policy.proof_first for policy, _ in looked.found):
-        note("receipts of an archive and verified bars are not read yet: all partitions are shown as without")
-    note("nothing of this is done yet by itself; see docs/retention.md")
+        note(
+            'the archive is not read here: all partitions are shown as without; "retention apply" shows what it has'
+        )
+    note('nothing of this is done by itself; "recorder retention apply --yes" does it')

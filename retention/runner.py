@@ -1,0 +1,350 @@
+"""Carries out what is due: reads the facts, does the first action, reads the facts again, until nothing is due.
+
+Rows go by the names of the parts that were looked at (`retention.live_parts`), under the lock of migrations and holds:
+a row that comes late is in another part and stays. Where an archive is due, these very parts were read and every
+identity in them found in pieces with a receipt, in this run; that the pieces are still there is looked at again right
+before. So a run may be killed anywhere, and two may run at once: the next one finds what is left and goes on.
+
+Bars are neither built nor verified and partitions are not moved: a partition that waits for that stays.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import pyarrow as pa
+
+from retention.archive import Place, Source, Store, partition_of, place_of, write_partition
+from retention.archive.pieces import Partition
+from retention.due import Action, Kind, Limits, due, next_due
+from retention.errors import ManifestError, RetentionError, StoreError
+from retention.facts import PartitionFacts, Proof, TableFacts
+from retention.holds import Hold, holding
+from retention.live_facts import read_facts, server_time_ns
+from retention.live_holds import holds_of, read_holds
+from retention.live_parts import LivePart, active_parts, drop_part, sums_of_parts
+from retention.partitions import span_of
+from retention.policy import RetentionPolicy, older_than
+from schemas.executor import SqlExecutor
+from schemas.live import read_tables
+from schemas.policy import TablePolicy
+from schemas.quote import quote_name, quote_text
+
+
+class State(enum.StrEnum):
+    """What became of an action."""
+
+    DONE = "done"
+    LEFT = "left"
+    """Not done, and why; nothing is wrong."""
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """An action, what became of it, and what is to be said of that."""
+
+    action: Action
+    state: State
+    told: str
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A table: what is asked of it, and how it is kept."""
+
+    policy: RetentionPolicy
+    kept: TablePolicy
+
+
+@dataclass(frozen=True)
+class _Proved:
+    """Each row of these parts is in pieces with a receipt."""
+
+    parts: tuple[LivePart, ...]
+    rows: int
+
+
+class Renewing(Protocol):
+    """A lock that is held, and says so before each step."""
+
+    def renew(self) -> None:
+        """Raises where another holds it by now."""
+
+
+class Runner:
+    """One run over some tables, in one thread.
+
+    `source_of` gives the rows of parts of a partition, by their names. `alter_ttl` gives a table the TTL that it should
+    have. `lock` keeps holds and migrations out. `merges` False: the engine merges nothing now. `now_ns` is the
+    server's clock unless given.
+    """
+
+    def __init__(
+        self,
+        executor: SqlExecutor,
+        database: str,
+        *,
+        store: Store,
+        source_of: Callable[[Place, Sequence[str]], Source],
+        alter_ttl: Callable[[str], object],
+        lock: Callable[[], AbstractContextManager[Renewing]],
+        recorder_version: str,
+        merges: bool = True,
+        limits: Limits | None = None,
+        now_ns: Callable[[], int] | None = None,
+    ):
+        self._executor, self._database, self._store = executor, database, store
+        self._source_of, self._alter_ttl, self._lock = source_of, alter_ttl, lock
+        self._version, self._merges, self._limits = recorder_version, merges, limits or Limits()
+        self._now_ns = now_ns or (lambda: server_time_ns(executor))
+        self._proved: dict[tuple[str, str], _Proved] = {}
+        self._archived: dict[Place, Partition] = {}  # until this run writes there
+
+    def plan(self, subject: Subject) -> list[Action]:
+        """What is due for a table now, with the receipts that the archive has. Nothing where the table is not there.
+
+        Raises:
+            RetentionError: the archive or the holds cannot be read.
+        """
+        facts = self._facts(subject)
+        if facts is None:
+            return []
+        holds = holds_of(read_holds(self._executor, self._database))
+        now_ns = self._now_ns()
+        proofs = [proof for part in facts.partitions for proof in self._proofs(subject.policy, part, now_ns)]
+        return due(subject.policy, facts, now_ns=now_ns, holds=holds, archived=proofs, limits=self._limits)
+
+    def run(self, subject: Subject) -> Iterator[Outcome]:
+        """Do what is due for a table, each action at most once; then tell what is left of it.
+
+        Raises:
+            RetentionError: the holds cannot be read. What goes wrong with the archive, or with one action, is told as
+                its outcome.
+        """
+        tried: list[Action] = []
+        while True:
+            try:
+                actions = self.plan(subject)
+            except StoreError as error:
+                unread = Action(
+                    kind=Kind.REPORT, table=subject.policy.table, why="its archive cannot be read"
+                )
+                yield Outcome(unread, State.FAILED, str(error))
+                return
+            action = next_due(actions, tried)
+            if action is None:
+                break
+            tried.append(action)
+            yield self._outcome(subject, action)
+        for action in actions:
+            if action.kind is Kind.HELD:
+                yield Outcome(action, State.LEFT, action.why)
+            elif action.kind.is_work and action.after and action not in tried:
+                waits = ", ".join(kind.replace("_", " ") for kind in action.after)
+                yield Outcome(action, State.LEFT, f"{action.why}, but not before: {waits}")
+
+    # -- facts --
+
+    def _facts(self, subject: Subject) -> TableFacts | None:
+        live = read_tables(self._executor, self._database).get(subject.policy.table)
+        if live is None:
+            return None
+        (facts,) = read_facts(self._executor, self._database, [(live, subject.kept)])
+        partitions = tuple(self._with_hash(facts.table, part) for part in facts.partitions)
+        return replace(facts, partitions=partitions)
+
+    def _with_hash(self, table: str, part: PartitionFacts) -> PartitionFacts:
+        """A partition with the name of its proof, where it consists of the parts that were proven."""
+        proved = self._proved.get((table, part.id))
+        if proved is None or proved.parts != active_parts(self._executor, self._database, table, part.id):
+            return part
+        return replace(part, sum_hash=_name_of(proved))
+
+    def _proofs(self, policy: RetentionPolicy, part: PartitionFacts, now_ns: int) -> Iterator[Proof]:
+        """What is proven: by this run, or, short of the hash, by receipts of as many rows."""
+        span = span_of(part.id, policy.partition)
+        if span is None or not older_than(part.max_ns, policy.archive_after_days, now_ns):
+            return
+        known = Proof(
+            table=policy.logical, partition=part.id, rows=0, sum_hash="", max_ns=part.max_ns, checked_ns=0
+        )
+        if (proved := self._proved.get((policy.table, part.id))) is not None:
+            yield replace(known, rows=proved.rows, sum_hash=_name_of(proved))
+        place = _place(policy, part.id)
+        try:
+            archived = self._archived.get(place) or partition_of(self._store, place)
+        except ManifestError:
+            return  # archiving it says what is wrong
+        self._archived[place] = archived
+        if archived.verified:
+            # Their own times are of another clock than the parts', so that they never prove alone.
+            yield replace(known, rows=archived.sums.rows, sum_hash="receipts")
+
+    # -- actions --
+
+    def _outcome(self, subject: Subject, action: Action) -> Outcome:
+        try:
+            return self._do(subject, action)
+        except Exception as error:  # noqa: BLE001 - one partition's trouble must not keep the others
+            return Outcome(action, State.FAILED, " ".join(str(error).split()) or type(error).__name__)
+
+    def _do(self, subject: Subject, action: Action) -> Outcome:
+        match action.kind:
+            case Kind.DROP_TTL | Kind.MODIFY_TTL:
+                self._alter_ttl(action.table)
+                return Outcome(action, State.DONE, action.why)
+            case Kind.MERGE:
+                return self._merge(action)
+            case Kind.ARCHIVE | Kind.VERIFY_ARCHIVE:
+                return self._prove(subject, action)
+            case Kind.DROP:
+                return self._drop(subject, action)
+        return Outcome(
+            action, State.LEFT, f"{action.why}; this version does not {action.kind.replace('_', ' ')}"
+        )
+
+    def _merge(self, action: Action) -> Outcome:
+        if not self._merges:
+            return Outcome(
+                action,
+                State.LEFT,
+                f"{action.why}; the embedded engine merges while a recorder has it open",
+            )
+        self._executor.command(
+            f"OPTIMIZE TABLE {self._name(action.table)} PARTITION ID {quote_text(action.partition)} FINAL "
+            "SETTINGS optimize_throw_if_noop = 1"
+        )
+        return Outcome(action, State.DONE, action.why)
+
+    def _prove(self, subject: Subject, action: Action) -> Outcome:
+        """Have the archive hold every row of the parts that are there now; archives what it lacks."""
+        parts = active_parts(self._executor, self._database, action.table, action.partition)
+        live = sums_of_parts(
+            self._executor,
+            self._database,
+            action.table,
+            parts,
+            time_column=subject.kept.partition_column,
+            identity=True,
+        )
+        if live.rows != action.rows:
+            return Outcome(action, State.LEFT, "its rows changed meanwhile; the next run looks again")
+        place = _place(subject.policy, action.partition)
+        self._archived.pop(place, None)
+        known = partition_of(self._store, place)
+        added = 0
+        if (known.sums.rows, known.sums.identity_sum) != (live.rows, live.identity_sum) or not self._whole(
+            known
+        ):
+            source = _Counted(self._source_of(place, [part.name for part in parts]))
+            done = write_partition(source, self._store, recorder_version=self._version)
+            # A merge meanwhile, or a replica that lags, gives fewer rows: these parts are then not proven.
+            if set(source.counts) != {live.rows}:
+                return Outcome(action, State.LEFT, "its parts changed meanwhile; the next run looks again")
+            added = sum(receipt.sums.rows for receipt in done.new)
+        self._proved[action.table, action.partition] = _Proved(parts, live.rows)
+        return Outcome(
+            action,
+            State.DONE,
+            f"{live.rows:,} rows are in the archive, {added:,} of them new, read back and verified",
+        )
+
+    def _drop(self, subject: Subject, action: Action) -> Outcome:
+        policy = subject.policy
+        if policy.archive_after_days is not None:
+            parts = self._proven_parts(policy, action)
+        else:
+            parts = active_parts(self._executor, self._database, action.table, action.partition)
+        live = sums_of_parts(
+            self._executor,
+            self._database,
+            action.table,
+            parts,
+            time_column=subject.kept.partition_column,
+        )
+        if live.rows != action.rows or not older_than(live.newest_ns, policy.keep_days, self._now_ns()):
+            return Outcome(action, State.LEFT, "its rows changed meanwhile; the next run looks again")
+        with self._lock() as lock:
+            # Whoever holds writes first and then takes this lock: no hold can come between this look and the drops.
+            if (hold := self._hold(policy, action)) is not None:
+                return Outcome(action, State.LEFT, f"held by {hold.name} meanwhile")
+            there = set(active_parts(self._executor, self._database, action.table, action.partition))
+            dropped = 0
+            for part in parts:
+                lock.renew()
+                if part in there:
+                    dropped += drop_part(self._executor, self._database, action.table, part)
+        if dropped < len(parts):
+            return Outcome(
+                action,
+                State.LEFT,
+                f"{dropped} of {len(parts)} parts dropped, the others were merged meanwhile",
+            )
+        return Outcome(action, State.DONE, f"{live.rows:,} rows in {dropped} parts dropped: {action.why}")
+
+    def _proven_parts(self, policy: RetentionPolicy, action: Action) -> tuple[LivePart, ...]:
+        """The parts that this run has proven, after another look at what it was proven by."""
+        proved = self._proved.get((action.table, action.partition))
+        known = partition_of(self._store, _place(policy, action.partition))
+        if proved is None or not self._whole(known) or known.sums.rows < proved.rows:
+            raise RetentionError(
+                f"{action.table} {action.partition}: nothing is dropped without its archive: expected verified pieces "
+                f"of {action.rows:,} rows, found {known.sums.rows:,}; see recorder archive verify"
+            )
+        return proved.parts
+
+    def _whole(self, known: Partition) -> bool:
+        """Whether each piece has its receipt and its files, by name and size."""
+        sizes = {entry.name: entry.nbytes for entry in self._store.files(known.place.folder)}
+        return known.verified and all(
+            sizes.get(f"{known.place.folder}/{file.name}") == file.nbytes
+            for piece in known.pieces
+            for file in piece.manifest.files
+        )
+
+    def _hold(self, policy: RetentionPolicy, action: Action) -> Hold | None:
+        span = span_of(action.partition, policy.partition)
+        if span is None:
+            raise RetentionError(f"{action.table}: {action.partition!r} is the id of no day and no month")
+        return holding(holds_of(read_holds(self._executor, self._database)), policy.logical, span)
+
+    def _name(self, table: str) -> str:
+        return f"{quote_name(self._database)}.{quote_name(table)}"
+
+
+class _Counted:
+    """A source that counts the rows of each time it was read to the end."""
+
+    def __init__(self, source: Source):
+        self.database, self.place = source.database, source.place
+        self.order_by, self.columns = source.order_by, source.columns
+        self.counts: list[int] = []
+        self._source = source
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """As the source."""
+        return self._counting(self._source.batches())
+
+    def identities(self) -> Iterator[pa.RecordBatch]:
+        """As the source."""
+        return self._counting(self._source.identities())
+
+    def _counting(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        rows = 0
+        for batch in batches:
+            rows += batch.num_rows
+            yield batch
+        self.counts.append(rows)
+
+
+def _place(policy: RetentionPolicy, partition: str) -> Place:
+    return place_of(policy.logical, partition.partition("-")[0])
+
+
+def _name_of(proved: _Proved) -> str:
+    return " ".join(f"{part.name}:{part.content}" for part in proved.parts)
