@@ -157,12 +157,12 @@ def _opened(settings: Settings, table: str) -> Iterator[_Open]:
         sink = open_sink(settings, [table])
         stack.callback(lambda: runner.run(sink.close()))
         runner.run(sink.start())
-        say = stack.enter_context(_alone(settings, executor))
+        say = stack.enter_context(alone(settings, executor))
         yield _Open(client, executor, sink, runner, say)
 
 
 @contextlib.contextmanager
-def _alone(settings: Settings, executor: SqlExecutor) -> Iterator[Callable[[], None]]:
+def alone(settings: Settings, executor: SqlExecutor) -> Iterator[Callable[[], None]]:
     """No other restore works on a server meanwhile; an embedded database has one process."""
     from schemas.errors import LockLost, LockTimeout
     from schemas.lock import MigrationLock
@@ -233,7 +233,8 @@ def see_ttl(executor: SqlExecutor, database: str, table: str, known: Partition, 
     if not ttl or despite_ttl or oldest_ns is None:
         return
     remedy = (
-        "restore into another table with --into, or, where the TTL was changed or stopped, with --despite-ttl"
+        "put a hold on it first (recorder retention hold), which takes the TTL away; or restore into another table "
+        "with --into; or, where the TTL was stopped, with --despite-ttl"
     )
     try:
         ((over,),) = executor.query(

@@ -14,6 +14,12 @@ import pytest
 from harness.restoring import NAMES, VALUES, opened
 from harness.waiting import until
 
+from recorder.cli import archive_restore
+from recorder.cli.archive_restore import LOCK_TABLE, alone
+from recorder.cli.errors import Failure
+from recorder.settings import Settings
+from schemas.executor import ClientExecutor
+
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
     from harness.backends import Backend, Place
@@ -99,3 +105,28 @@ def test_an_insert_that_outlived_its_run_is_waited_for(
             other.close()
         assert (done.inserted, done.there) == (0, 100)
         assert db.differ(0, 100) == 0
+
+
+def test_on_a_server_one_restore_works_at_a_time(
+    backend: Backend, client: Client, database: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second one is told who is at work; one whose lock was taken over sends no more."""
+    if backend.embedded:
+        pytest.skip("it has one process")
+    monkeypatch.setattr(archive_restore, "LOCK_WAIT_S", 0.0)
+    settings = Settings(target=backend.target, database=database, data_dir=tmp_path)
+    executor = ClientExecutor(client)
+    with alone(settings, executor) as say:
+        say()
+        with (
+            pytest.raises(Failure, match=r"another restore is at work \(.+:\d+:.*run again"),
+            alone(settings, executor),
+        ):
+            pytest.fail("both are inside")
+        successor = f"{LOCK_TABLE}_{10:06}"
+        client.command(f"CREATE TABLE {database}.{successor} (unused UInt8) ENGINE = Null")
+        with pytest.raises(Failure, match="another restore took over"):
+            say()
+        client.command(f"DROP TABLE {database}.{successor} SYNC")
+    with alone(settings, executor):
+        pass
