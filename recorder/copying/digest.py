@@ -1,7 +1,7 @@
 """How a partition is summed up where it lies: rows and an order-free sum of hashes, for each slice of time.
 
 Both sides compute the same expression over all columns, so equal sums mean equal rows but for accidents of 64 bits.
-Slices that differ are put together to runs of about a block; only those are looked at row by row, or copied.
+Slices that differ are put together to runs of a few blocks; only those are looked at row by row, or copied.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from schemas.quote import quote_name, quote_text
 SLICES_MAX = 1_440
 SLICE_ROWS = 16_384
 """A slice is of about so many rows, unless there would be more slices than `SLICES_MAX`."""
-RUN_ROWS = 65_536
+RUN_ROWS = 262_144
 
 
 @dataclass(frozen=True)

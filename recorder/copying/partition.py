@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import dataclasses
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,8 +113,7 @@ class PartitionCopy:
                 return self._outcome(found, _gone(self._table, lacking, len(gone)))
             before = found.compared.missing_ids
             if number < ROUNDS - 1:
-                for run in found.runs:
-                    await self._copy(run)
+                await self._copy(found.runs)
         return self._outcome(found, _faults(found.compared), late=lacking)
 
     def _compare(self, *, first: bool) -> _Found:
@@ -147,10 +146,9 @@ class PartitionCopy:
                 self._advance(run.source_rows)
         return _Found(total, tuple(lacking), rows, prints)
 
-    async def _copy(self, run: Run) -> None:
-        """Copy a run; the next block is read while one is written."""
-        blocks = blocks_of(self._source, self._table, self._where(run))
-        with contextlib.closing(blocks):  # type: ignore[type-var]  # a generator
+    async def _copy(self, runs: Iterable[Run]) -> None:
+        """Copy runs; the next block is read while one is written."""
+        with contextlib.closing(self._blocks(runs)) as blocks:
             block = await asyncio.to_thread(_next, blocks)
             while block is not None:
                 ahead = asyncio.ensure_future(asyncio.to_thread(_next, blocks))
@@ -160,6 +158,10 @@ class PartitionCopy:
                 finally:
                     await asyncio.wait({ahead})  # nobody may close what a thread reads
                 block = ahead.result()
+
+    def _blocks(self, runs: Iterable[Run]) -> Generator[pa.RecordBatch]:
+        for run in runs:
+            yield from blocks_of(self._source, self._table, self._where(run))
 
     def _where(self, run: Run) -> str:
         return self._part.where(self._span.within(run.span))
