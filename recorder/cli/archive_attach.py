@@ -14,8 +14,10 @@ from recorder.cli.output import counted, emit_json, note
 
 if TYPE_CHECKING:
     from retention.archive import Partition, Store
+    from schemas.executor import SqlExecutor
     from schemas.renames import Renames
 
+BY_DAY, BY_MONTH = ("toYYYYMMDD(", "toDate("), ("toYYYYMM(",)
 VIEW_BYTES = 64 << 20
 """Of the statement: it names every file."""
 
@@ -80,9 +82,10 @@ def make_view(
     verified = sum(piece.receipt is not None for piece in pieces)
     if not verified:
         raise Failure(f'nothing of {table} is archived with a receipt at {store}; see "recorder archive ls"')
+    executor = ClientExecutor(client)
     columns = [
         Shown(*row)
-        for row in ClientExecutor(client).query(
+        for row in executor.query(
             "SELECT name, type, default_expression FROM system.columns WHERE database = {db:String} "
             "AND table = {table:String} AND default_kind IN ('', 'DEFAULT') ORDER BY position",
             {"db": database, "table": table},
@@ -90,6 +93,7 @@ def make_view(
     ]
     if not columns:
         raise Failure(f"{database} has no table {table}; see \"recorder query 'SHOW TABLES'\"")
+    _see_partitions(executor, database, table, known)
     folders = {*FOLDERS, *(part.partition("=")[0] for part in str(store).split("/") if "=" in part)}
     for piece in pieces:
         if taken := [name for name in piece.manifest.schema.names if name in folders]:
@@ -108,6 +112,26 @@ def make_view(
             f"({plain_message(error)}); a server reads below its user_files_path only"
         ) from error
     return verified, len(pieces) - verified
+
+
+def _see_partitions(executor: SqlExecutor, database: str, table: str, known: Sequence[Partition]) -> None:
+    """Refuse a table that is partitioned by something else than its archive: what is live could not be told by it.
+
+    Raises:
+        Failure: it is.
+    """
+    found = executor.query(
+        "SELECT partition_key FROM system.tables WHERE database = {db:String} AND name = {table:String}",
+        {"db": database, "table": table},
+    )
+    key = str(found[0][0]).removeprefix("(")
+    for one in known:
+        by = BY_DAY if len(one.place.id) == 8 else BY_MONTH
+        if one.pieces and not key.startswith(by):
+            raise Failure(
+                f"{one.place}: {table} is partitioned by {found[0][0] or 'nothing'}, expected {by[0]}…) as when it was "
+                "archived; it cannot be attached: restore it (archive restore)"
+            )
 
 
 def files_of(store: Store) -> Callable[[Sequence[str], str], str]:

@@ -66,9 +66,9 @@ class Database:
     def __init__(self, client: Client, sink: Sink, runner: asyncio.Runner, name: str):
         self.client, self.sink, self.runner, self.name = client, sink, runner, name
 
-    def make(self, table: str = "trades", columns: str = COLUMNS) -> None:
+    def make(self, table: str = "trades", columns: str = COLUMNS, keys: str = KEYS) -> None:
         """A table of all the types."""
-        self.client.command(f"CREATE TABLE {self.name}.{table} ({columns}) {KEYS}")
+        self.client.command(f"CREATE TABLE {self.name}.{table} ({columns}) {keys}")
 
     def fill(self, start: int, stop: int, table: str = "trades") -> None:
         """Rows number `start` to before `stop`."""
