@@ -66,6 +66,52 @@ def test_partitions_are_told_apart(db: Database, tmp_path: pathlib.Path) -> None
         assert (db.rows(VIEW), db.ask(f"SELECT uniqExact(_seq) FROM {db.name}.{VIEW}")) == (60, 60)
 
 
+def test_rows_of_an_older_schema_are_shown_as_the_table_is(db: Database, tmp_path: pathlib.Path) -> None:
+    """A new column has its default, a renamed one its values, a wider one its numbers."""
+    db.fill(0, 100)
+    db.archive(tmp_path)
+    trades = f"{db.name}.trades"
+    db.client.command(f"ALTER TABLE {trades} DROP COLUMN twice")
+    db.client.command(f"ALTER TABLE {trades} ADD COLUMN fee Float64 DEFAULT 0.25, ADD COLUMN tag String")
+    db.client.command(f"ALTER TABLE {trades} RENAME COLUMN note TO remark, MODIFY COLUMN count UInt64")
+    db.client.command(
+        f"INSERT INTO {trades} SELECT * REPLACE (7000 + _seq AS _seq, 0.5 AS fee) FROM {trades} LIMIT 5"
+    )
+    store = db.archive(tmp_path)
+    assert attach(db, store, [("note", "remark")]) == (2, 0)
+    db.drop()
+    assert (db.rows(VIEW), db.ask(f"SELECT sum(fee) FROM {db.name}.{VIEW}")) == (105, 27.5)
+    for where, rows in (
+        ("fee > 0.3", 5),
+        ("tag = ''", 105),
+        ("remark = 'n' AND fee < 0.3 AND _seq < 7000", 75),
+    ):
+        assert db.ask(f"SELECT count() FROM {db.name}.{VIEW} WHERE {where}") == rows
+    old = f"(SELECT * FROM {db.name}.{VIEW} WHERE _seq < 7000)"
+    db.client.command(f"CREATE VIEW {db.name}.old AS SELECT * FROM {old}")
+    assert db.differ(0, 100, "old", names=NAMES.replace("note", "remark")) == 0
+
+
+def test_files_without_a_receipt_are_left_out(db: Database, tmp_path: pathlib.Path) -> None:
+    """Of an interrupted run, and of a piece that nobody verified; attached again later, they are in."""
+    db.fill(0, 50)
+    db.archive(tmp_path)
+    db.fill(50, 60)
+    store = db.archive(tmp_path)
+    folder = tmp_path / DAY.folder
+    (folder / "part-0009-0123abcd-000.parquet").write_bytes(b"half")
+    receipt = folder / "receipt-0001.json"
+    content = receipt.read_bytes()
+    receipt.unlink()
+    assert attach(db, store) == (1, 1)
+    assert db.differ(0, 60, VIEW) == 0
+    db.drop()
+    assert db.rows(VIEW) == 50
+    receipt.write_bytes(content)
+    assert attach(db, store) == (2, 0)
+    assert db.differ(0, 60, VIEW) == 0
+
+
 def test_a_table_of_more_than_one_partition_a_day_is_told_apart(db: Database, tmp_path: pathlib.Path) -> None:
     """By day and a group of symbols, as ClickHouse calls its partitions: dropped in part, each row counts once."""
     db.client.command(f"DROP TABLE {db.name}.trades SYNC")
