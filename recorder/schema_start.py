@@ -13,6 +13,7 @@ from typing import Any
 from recorder.log import get_logger
 from recorder.settings import Settings
 from recorder.sink.base import Sink
+from retention.errors import HoldsLost
 from retention.live_holds import held_tables
 from schemas.check import Difference, compare
 from schemas.executor import SqlExecutor
@@ -85,9 +86,17 @@ class SchemaStart:
     async def run(self) -> None:
         """Migrate if the settings say so, and warn of what differs without breaking.
 
+        Where legal holds are lost nothing is migrated, that is said, and recording goes on: it drops nothing.
+
         Raises:
             SchemaError: a migration failed; what is applied is recorded, and the next start goes on from there.
         """
+        try:
+            await self._migrate()
+        except HoldsLost as error:
+            log.error("nothing was migrated", why=str(error), database=self._settings.database)
+
+    async def _migrate(self) -> None:
         if self._settings.migrates_on_start:
             applied = await asyncio.to_thread(self._manager.up)
             if applied:

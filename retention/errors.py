@@ -2,6 +2,7 @@
 
 RetentionError
 ├── PolicyError            what is asked of a table contradicts itself
+├── HoldsLost              legal holds were kept and are gone; also a schemas.errors.MigrationError
 └── ArchiveError           an archive cannot be written, read or believed
     ├── StoreError         the folder or store does not answer, or refuses
     ├── ManifestError      a manifest is no manifest, or of a newer version
@@ -12,6 +13,8 @@ Every message says what, where, observed, expected and what to do.
 
 from __future__ import annotations
 
+from schemas.errors import MigrationError
+
 
 class RetentionError(Exception):
     """Base of all errors of this package."""
@@ -19,6 +22,10 @@ class RetentionError(Exception):
 
 class PolicyError(RetentionError):
     """What is asked of a table contradicts itself."""
+
+
+class HoldsLost(RetentionError, MigrationError):  # noqa: N818 - says what happened
+    """Legal holds were kept and are gone: nobody knows what may be dropped, or carry a TTL."""
 
 
 class ArchiveError(RetentionError):

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from retention.errors import RetentionError
+from retention.errors import HoldsLost
 from retention.holds import Hold
 from schemas.executor import SqlExecutor
 from schemas.history import DONE, MIGRATIONS_TABLE
@@ -85,7 +85,7 @@ def is_there(executor: SqlExecutor, database: str) -> bool:
     """Whether the database has the table of holds.
 
     Raises:
-        RetentionError: it was made once and is gone.
+        HoldsLost: it was made once and is gone.
     """
     rows = executor.query(
         "SELECT name FROM system.tables WHERE database = {db:String} AND name IN ({a:String}, {b:String})",
@@ -102,7 +102,7 @@ def is_there(executor: SqlExecutor, database: str) -> bool:
             {"pack": pack, "name": name, "done": DONE},
         )
         if int(made[0][0]):
-            raise RetentionError(
+            raise HoldsLost(
                 f"database {database}: the table {HOLDS_TABLE} was made and is gone, so nobody knows what is held; "
                 f"expected it beside {MIGRATIONS_TABLE}. Put it back (UNDROP TABLE, or a backup) before anything is "
                 "migrated or dropped"
@@ -114,7 +114,7 @@ def read_holds(executor: SqlExecutor, database: str) -> list[HoldRow]:
     """Every row of holding and lifting, oldest first; none where the database was never told to keep them.
 
     Raises:
-        RetentionError: they were kept and are gone.
+        HoldsLost: they were kept and are gone.
     """
     if not is_there(executor, database):
         return []
@@ -142,7 +142,7 @@ def held_tables(executor: SqlExecutor, database: str, tables: Collection[str]) -
     """Which of these tables a hold in force concerns, at any time: they carry no TTL.
 
     Raises:
-        RetentionError: as `read_holds`.
+        HoldsLost: as `read_holds`.
     """
     holds = holds_of(read_holds(executor, database))
     return frozenset(table for table in tables if any(hold.concerns(table) for hold in holds))

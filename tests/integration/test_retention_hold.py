@@ -18,7 +18,9 @@ from harness.backends import Backend, Place
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retention.errors import PolicyError, RetentionError
+from recorder.schema_start import SchemaStart
+from recorder.settings import Settings
+from retention.errors import HoldsLost, PolicyError
 from retention.live_holds import LIFT, HoldRow, append, held_tables, holds_of, in_force, read_holds
 from retention.policy import DAY_NS
 from schemas.core.tables import PACK
@@ -195,8 +197,27 @@ def test_a_table_of_holds_that_is_gone_is_no_absence_of_holds(client: Client, da
     manager.up()
     client.command(f"DROP TABLE {database}.retention_holds SYNC")
     for look in (manager.plan, manager.up, manager.check, lambda: read_holds(executor, database)):
-        with pytest.raises(RetentionError, match="was made and is gone"):
+        with pytest.raises(HoldsLost, match="was made and is gone"):
             look()
+
+
+async def test_recording_goes_on_without_the_table_of_holds(
+    client: Client, backend: Backend, database: str, tmp_path: pathlib.Path
+) -> None:
+    """A recorder whose database lost its holds starts: it migrates nothing, gives no TTL, and its tables are fit."""
+    _manager(client, database).up()
+    client.command(f"DROP TABLE {database}.retention_holds SYNC")
+    client.command(f"ALTER TABLE {database}.orders REMOVE TTL")
+    sink = backend.sink(database)
+    await sink.start()
+    try:
+        settings = Settings(data_dir=tmp_path, database=database, migrate_on_start=True)
+        start = SchemaStart(sink, settings, [PACK])
+        await start.run()
+        assert set((await start.unfit(PACK.tables)).values()) == {None}
+    finally:
+        await sink.close()
+    assert _ttl(client, database, "orders") == ""
 
 
 def test_what_is_written_is_what_is_read(client: Client, database: str) -> None:
