@@ -103,7 +103,9 @@ def survey(
         sums[hour] = (int(row[7]), float(row[9]), int(row[8]), float(row[10]), int(row[11]))
     built: dict[Hour, Built] = {}
     built_sums: dict[Hour, Sums] = {}
-    for row in executor.query(sql.built_hours(database, bars, first_ns, last_ns)):
+    # Bars are kept for longer than rows: those without any are not asked for.
+    needed_ns = min((hour.begin_ns for hour in recorded), default=last_ns) - HOUR_NS
+    for row in executor.query(sql.built_hours(database, bars, needed_ns, last_ns)):
         hour = Hour(row[0], row[1], int(row[2]))
         least, greatest = int(row[5]), int(row[6])
         built[hour] = Built(
