@@ -74,8 +74,11 @@ def _print(side: Side, part: Part) -> str:
     uuid = side.rows(
         f"SELECT toString(uuid) FROM system.tables WHERE {of} AND name = {quote_text(part.table)}"
     )
+    # A lightweight update leaves the parts as they are, and lays another over them.
+    laid_over = f"startsWith(partition_id, 'patch-') AND endsWith(partition_id, {quote_text('-' + part.id)})"
     found = side.rows(
         "SELECT count(), toString(sumWithOverflow(cityHash64(name, rows, hash_of_all_files))) FROM system.parts "
-        f"WHERE active AND {of} AND table = {quote_text(part.table)} AND partition_id = {quote_text(part.id)}"
+        f"WHERE active AND {of} AND table = {quote_text(part.table)} "
+        f"AND (partition_id = {quote_text(part.id)} OR {laid_over})"
     )
     return "-".join(map(str, (*uuid[0], *found[0]))) if uuid else ""

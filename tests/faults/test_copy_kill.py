@@ -192,6 +192,7 @@ def test_a_target_that_goes_is_told_and_the_next_run_goes_on(
     world.server.release()
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, out + err
+    assert "partitions verified" in out
     assert world.server.told().insert_faults == 6
     assert rows_of(world, "four") == whole
 

@@ -201,6 +201,17 @@ def test_a_table_that_goes_meanwhile_ends_the_copy(pair: Pair) -> None:
         pair.copy(plan=plan)
 
 
+def test_an_update_laid_over_a_verified_partition_is_seen(pair: Pair) -> None:
+    """A lightweight update changes no part, and is seen all the same."""
+    pair.make(table="updated", end="SETTINGS enable_block_number_column = 1, enable_block_offset_column = 1")
+    pair.fill(0, 100)
+    pair.command(f"INSERT INTO {pair.source.database}.updated SELECT * FROM {pair.source.database}.trades")
+    assert counts(pair.copy(plan=pair.plan("updated")), "copied") == [(100,)]
+    pair.command(f"UPDATE {pair.target.database}.updated SET rate = 7 WHERE _seq = 3 "
+                 "SETTINGS allow_experimental_lightweight_update = 1")  # fmt: skip
+    assert counts(pair.copy(plan=pair.plan("updated")), "state", "differing") == [(State.FAULTY, 1)]
+
+
 def test_a_verified_partition_is_read_again_when_it_changed(pair: Pair, tmp_path: pathlib.Path) -> None:
     """What is remembered outlives the process and holds for parts that are the same: a row more or another content, on
     either side, is seen. A broken file is as none."""
