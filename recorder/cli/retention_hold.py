@@ -96,7 +96,8 @@ def hold(
 @click.option("--reason", default="", metavar="TEXT", help="Why, for auditors.")
 @pass_invocation
 def lift(invocation: Invocation, name: str, reason: str) -> None:
-    """End a hold. Nothing is dropped by that: tables get their TTL back by the next "recorder migrate up".
+    """End a hold. Nothing is dropped by that: tables get their TTL back by the next "recorder migrate up" or "recorder
+    retention apply --yes".
 
     \b
     Example:
@@ -127,7 +128,7 @@ def lift(invocation: Invocation, name: str, reason: str) -> None:
         emit_json({"name": name, "was_in_force": was})
     else:
         note(
-            f'{name} is lifted; "recorder migrate up" gives tables their TTL back'
+            f'{name} is lifted; the next "recorder migrate up" gives tables their TTL back'
             if was
             else f"{name} was lifted"
         )
