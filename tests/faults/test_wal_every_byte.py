@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from harness.wal_making import NAME, UNSYNCED, Made, Piece, make_segment, read_ranges, snapshot
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.harness.wal_making import NAME, UNSYNCED, Made, Piece, make_segment, read_ranges, snapshot
 from wal import verify as verify_module
 from wal.damage import Damage, Harm
 from wal.format import Kind

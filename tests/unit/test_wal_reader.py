@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from harness.wal_making import EPOCH, NAME, Made, make_segment, read_ranges, rows_of
 
-from tests.harness.wal_making import EPOCH, NAME, Made, make_segment, read_ranges, rows_of
 from wal.damage import Damage, Harm
 from wal.errors import FormatError
 from wal.format import PREAMBLE_BYTES_MAX, Kind

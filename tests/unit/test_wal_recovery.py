@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.wal_making import NAME, UNSYNCED, Made, Unsynced, make_segment, read_ranges, snapshot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.harness.wal_making import NAME, UNSYNCED, Made, Unsynced, make_segment, read_ranges, snapshot
 from wal import segment as segment_module
 from wal.damage import Harm
 from wal.format import SEGMENT_MAGIC, Kind
