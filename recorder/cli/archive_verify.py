@@ -7,7 +7,7 @@ import click
 from recorder.cli.archive import store_at, tables_at, told
 from recorder.cli.errors import Failure
 from recorder.cli.options import Invocation, pass_invocation
-from recorder.cli.output import counted, emit_json, note
+from recorder.cli.output import counted, emit_json
 from recorder.cli.wal_logs import mebibytes
 from retention.archive import Checked, check, places
 
@@ -21,7 +21,7 @@ def verify(invocation: Invocation, tables: tuple[str, ...], root: str | None) ->
     A piece without a receipt is one whose run was interrupted: "archive create" completes it.
 
     \b
-    Exit codes: 0 all is what the database gave, 1 something is not.
+    Exit codes: 0 all is what the database gave, 1 something is not, or nothing is there.
 
     \b
     Example:
@@ -40,11 +40,12 @@ def verify(invocation: Invocation, tables: tuple[str, ...], root: str | None) ->
             found.append(checked)
             if not invocation.json:
                 _show(checked)
+    if not found:
+        # No answer to a mistyped root, or to a disk that is not mounted.
+        raise Failure(f'nothing is archived at {store}; see --at, or "recorder archive create"')
     wrong = any(checked.faults for checked in found)
     if invocation.json:
         emit_json({"whole": not wrong, "partitions": [_json(checked) for checked in found]})
-    elif not found:
-        note(f'nothing is archived at {store}; "recorder archive create" does it')
     if wrong:
         click.get_current_context().exit(1)
 

@@ -6,7 +6,7 @@ and the source is asked once for each.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,13 @@ class IdentitySet:
                 found[mine] = known[places] == seqs[mine]
         return found
 
+    def twice(self) -> tuple[int, int] | None:
+        """One `_log` and `_seq` that was added more than once; None where each was added once."""
+        for log in sorted({*self._added, *self._sorted}):
+            if (known := self._of(log)) is not None and (same := known[1:] == known[:-1]).any():
+                return log, int(known[1:][same][0])
+        return None
+
     def _of(self, log: int) -> Words | None:
         if log in self._added:
             parts = self._added.pop(log)
@@ -48,6 +55,33 @@ class IdentitySet:
                 parts.append(self._sorted[log])
             self._sorted[log] = np.sort(np.concatenate(parts))
         return self._sorted.get(log)
+
+
+class Passing:
+    """Identities of rows that go by, held up to a number of rows, so as to tell whether one went by twice."""
+
+    def __init__(self, at_most: int):
+        self._seen: IdentitySet | None = IdentitySet()
+        self._at_most = at_most
+
+    def watched(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """The same batches."""
+        for batch in batches:
+            if self._seen is not None:
+                self._seen.add(*identities_of(batch))
+                if self._seen.rows > self._at_most:
+                    self._seen = None
+            yield batch
+
+    def twice(self, again: Callable[[], Iterable[pa.RecordBatch]], rows: int) -> tuple[int, int] | None:
+        """One identity that is there twice; where more than may be held went by, `again` gives those of a portion."""
+        if self._seen is not None:
+            return self._seen.twice()
+        of = 1 + rows // self._at_most
+        for number in range(of):
+            if found := missing(again(), IdentitySet(), number, of, at_most=2**63).twice():
+                return found
+        return None
 
 
 def portion(logs: Words, seqs: Words, number: int, of: int) -> Mask:

@@ -63,6 +63,11 @@ def check(store: Store, place: Place, progress: Progress | None = None) -> Check
     except ManifestError as error:
         return Checked(place, 0, 0, 0, 0, (str(error),))
     faults = []
+    if not known.pieces:
+        faults.append(
+            f"{place.folder}: has files and no manifest; a run is at work there or was interrupted "
+            '("recorder archive create" completes it), or the manifest is lost: bring it back from a copy'
+        )
     for piece in known.pieces:
         try:
             read_back(piece.manifest, store, progress)

@@ -20,9 +20,9 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from retention.archive.identities import IdentitySet, missing, only, portion
+from retention.archive.identities import IdentitySet, Passing, missing, only, portion
 from retention.archive.layout import manifest_name, new_attempt, receipt_name
-from retention.archive.manifest import Manifest, Receipt, receipt_for
+from retention.archive.manifest import FileEntry, Manifest, Receipt, receipt_for
 from retention.archive.parquet import Limits, metadata_of, namer, read_files, write_files
 from retention.archive.pieces import Partition, Piece, partition_of
 from retention.archive.rowhash import LOG, SEQ, Sums, identities_of, identity_hashes
@@ -30,6 +30,11 @@ from retention.archive.source import Source
 from retention.archive.store import Store
 from retention.archive.verify import Progress, read_back
 from retention.errors import ArchiveError, ManifestError, StoreError, VerifyError
+
+ONE_OF_TWO = (
+    "OPTIMIZE TABLE … PARTITION ID … FINAL DEDUPLICATE leaves one of rows that are alike in every column; "
+    "of others, delete the wrong one"
+)
 
 
 @dataclass(frozen=True)
@@ -141,8 +146,7 @@ class _Run:
                 ) from error
             # The manifest goes first, so that none is ever there whose files were taken away.
             self._store.drop(manifest_name(piece.manifest.place, piece.manifest.piece))
-            for file in piece.manifest.files:
-                self._store.drop(f"{piece.manifest.place.folder}/{file.name}")
+            self._drop(piece.manifest.files)
             return None
 
     def _unvouched(self, known: Partition) -> int:
@@ -171,21 +175,36 @@ class _Run:
             self._version,
             self._now_ns(),
         )
+        passing = Passing(self._limits.known_rows)
         written = write_files(
-            self._counted(batches), self._store, namer(draft, new_attempt()), metadata_of(draft), self._limits
+            self._counted(passing.watched(batches)),
+            self._store,
+            namer(draft, new_attempt()),
+            metadata_of(draft),
+            self._limits,
         )
         if written is None:
             return None
+        if twice := passing.twice(self._source.identities, written.sums.rows):
+            # With both in a receipt, no later run and no restore could tell that one is too many.
+            self._drop(written.files)
+            raise VerifyError(
+                f"{self._source.place}: {LOG} {twice[0]}, {SEQ} {twice[1]} is in the table twice, and nothing of this "
+                f"run was archived; {ONE_OF_TWO}"
+            )
         manifest = replace(draft, sums=written.sums, schema=written.schema, files=written.files)
         content = manifest.to_json()
         if not self._store.create(manifest_name(manifest.place, number), content):
-            for file in written.files:
-                self._store.drop(f"{manifest.place.folder}/{file.name}")
+            self._drop(written.files)
             raise StoreError(
                 f"{manifest_name(manifest.place, number)}: another process wrote this partition meanwhile; "
                 "run again, one at a time"
             )
         return Piece(manifest, content, self._receipt(manifest, content))
+
+    def _drop(self, files: tuple[FileEntry, ...]) -> None:
+        for file in files:
+            self._store.drop(f"{self._source.place.folder}/{file.name}")
 
     def _receipt(self, manifest: Manifest, content: bytes) -> Receipt:
         """Read a piece back, and only then give its receipt."""
@@ -215,7 +234,7 @@ class _Run:
             # Every identity is archived, and still the table has more rows than there are.
             raise VerifyError(
                 f"{self._source.place}: the table has {rows} rows, and the archive {_identities(pieces)[0]} with all "
-                f"their identities; some are in the table twice, look for them by {LOG}, {SEQ}"
+                f"their identities; some are in the table twice, look for them by {LOG}, {SEQ}; {ONE_OF_TWO}"
             )
 
     def _at_source(self) -> tuple[int, int]:

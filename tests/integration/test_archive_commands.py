@@ -164,6 +164,7 @@ def test_the_commands_archive_list_and_verify(place: Database, tmp_path: pathlib
     """create, create again, ls, verify; then a flipped bit makes verify end with 1 and name the file."""
     data = tmp_path / "data"
     recorder(place, data, "simulate", "--minutes", "0.2")
+    assert "nothing is archived" in recorder(place, data, "archive", "verify", code=1)["error"]
     sql = "SELECT _partition_id AS id, toUInt32(count()) AS rows FROM fills GROUP BY id"
     (there,) = recorder(place, data, "query", sql)
     made = recorder(place, data, "archive", "create", "fills", there["id"])

@@ -12,7 +12,7 @@ import sys
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from harness.archives import DAY, Rows, Stopped, Stopping, archived, in_order, receipts, rows
+from harness.archives import DAY, SCHEMA, Rows, Stopped, Stopping, archived, in_order, receipts, rows
 
 from retention.archive import (
     Archived,
@@ -110,6 +110,28 @@ def test_a_row_that_the_table_has_twice_is_told(store: FolderStore) -> None:
     with pytest.raises(VerifyError, match=r"101 rows.*twice"):
         run(source, store)
     assert archived(store).equals(rows(0, 100))
+
+
+@pytest.mark.parametrize("archived_before", [0, 100], ids=["first", "addendum"])
+@pytest.mark.parametrize("many", [120, 700], ids=["held", "in portions"])
+def test_a_row_that_comes_twice_is_in_no_receipt(store: FolderStore, archived_before: int, many: int) -> None:
+    """In the first piece and in an addendum, also with other values and far apart: told by its identity, not kept."""
+    if archived_before:
+        run(Rows(rows(0, archived_before)), store)
+    before = names(store)
+    good = rows(0, archived_before + many)
+    other = good.slice(good.num_rows - 5, 1).set_column(1, SCHEMA.field("symbol"), pa.array([b"ZZZ"]))
+    source = Rows(pa.concat_tables([good, other]))
+    # Of many late rows the first addenda are whole, and stay.
+    with pytest.raises(VerifyError, match=rf"_seq {good.num_rows - 5} is in the table twice.*DEDUPLICATE"):
+        run(source, store)
+    held = archived(store) if archived_before else rows(0, 0)
+    assert good.num_rows - 5 not in held["_seq"].to_pylist()
+    assert archived_before or [name for name in names(store) if not name.endswith(".lock")] == before
+    source.table = good
+    run(source, store)
+    assert archived(store).equals(in_order(good))
+    assert check(store, DAY).faults == ()
 
 
 def test_nothing_is_archived_of_an_empty_partition(store: FolderStore) -> None:
@@ -356,6 +378,15 @@ def test_a_name_that_leads_nowhere_is_no_file(store: FolderStore) -> None:
     assert f"{path.name}: is missing" in fault
     with pytest.raises(VerifyError, match=f"{path.name}: is missing"):
         run(Rows(rows(0, 300)), store)
+
+
+def test_files_whose_papers_are_lost_are_not_whole(store: FolderStore) -> None:
+    """Without manifest and receipt nothing says what the files should be: a fault, and not no rows that are fine."""
+    run(Rows(rows(0, 300)), store)
+    for papers in store.root.rglob("*.json"):
+        papers.unlink()
+    (fault,) = check(store, DAY).faults
+    assert "no manifest" in fault
 
 
 def test_copies_that_lie_beside_an_archive_are_let_be(store: FolderStore) -> None:
