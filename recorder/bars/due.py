@@ -50,6 +50,7 @@ class Built:
     basis: int | None
     version: int
     first_local_ns: int
+    last_local_ns: int
 
 
 class State(enum.StrEnum):
@@ -109,7 +110,7 @@ def verdicts(
         there = built.get(hour)
         yield Verdict(
             hour=hour,
-            state=_state(mine, basis, there, built.get(hour.moved(-1)), oldest_local_ns),
+            state=_state(mine, before, basis, there, built.get(hour.moved(-1)), oldest_local_ns),
             recorded=mine,
             basis=basis,
             aggregates=aggregates,
@@ -137,13 +138,30 @@ def basis_of(mine: Recorded, before: Recorded | None, *, aggregates: bool) -> in
 
 
 def _state(
-    mine: Recorded, basis: int, there: Built | None, before: Built | None, oldest_local_ns: int
+    mine: Recorded,
+    before: Recorded | None,
+    basis: int,
+    there: Built | None,
+    before_there: Built | None,
+    oldest_local_ns: int,
 ) -> State:
     if there is None:
         return State.NEW
     if there.basis == basis and there.rows == mine.rows:
         return State.CURRENT
-    gone = any(each.first_local_ns < oldest_local_ns for each in (there, before) if each is not None)
-    if gone or mine.rows < there.rows:
+    if _lacks(mine, there, oldest_local_ns):
+        return State.KEPT
+    # The hour before gives the quote that this one begins with.
+    if before_there is not None and _lacks(before, before_there, oldest_local_ns):
         return State.KEPT
     return State.LATE
+
+
+def _lacks(recorded: Recorded | None, built: Built, oldest_local_ns: int) -> bool:
+    """Whether rows that bars were made of are gone, as far as counts and times tell.
+
+    The oldest row of all does not tell: an older partition may be there still, since it is held.
+    """
+    if recorded is None or recorded.rows < built.rows or built.first_local_ns < oldest_local_ns:
+        return True
+    return built.first_local_ns < recorded.first_local_ns or recorded.last_local_ns < built.last_local_ns

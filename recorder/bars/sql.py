@@ -48,12 +48,13 @@ def recorded_hours(database: str, begin_ns: int, end_ns: int) -> str:
 
 
 def built_hours(database: str, bars: Bars, begin_ns: int, end_ns: int) -> str:
-    """Bars by hour: hour, then bars, rows, least and greatest basis, version, first local time, then sums of trades,
-    volume and quotes to verify by."""
+    """Bars by hour: hour, then bars, rows, least and greatest basis, version, first and last local time, then sums
+    of trades, volume and quotes to verify by."""
     return (
         "SELECT toString(source), toString(symbol), toUnixTimestamp64Nano(ts) - "
         f"positiveModulo(toUnixTimestamp64Nano(ts), {HOUR_NS}) AS hour, count(), sum(rows), min(basis), max(basis), "
-        "max(_version), toUnixTimestamp64Nano(min(ts_local_first)), sum(trade_count), sum(volume), sum(quote_count) "
+        "max(_version), toUnixTimestamp64Nano(min(ts_local_first)), toUnixTimestamp64Nano(max(ts_local_last)), "
+        "sum(trade_count), sum(volume), sum(quote_count) "
         f"FROM {_table(database, bars.name)} "
         f"WHERE ts >= {quote_moment(begin_ns)} AND ts < {quote_moment(end_ns)} GROUP BY 1, 2, 3"
     )

@@ -114,8 +114,9 @@ def survey(
             basis=least if least == greatest else None,
             version=int(row[7]),
             first_local_ns=int(row[8]),
+            last_local_ns=int(row[9]),
         )
-        built_sums[hour] = Sums(trades=int(row[9]), volume=float(row[10]), quotes=int(row[11]))
+        built_sums[hour] = Sums(trades=int(row[10]), volume=float(row[11]), quotes=int(row[12]))
     oldest_local_ns = int(executor.query(sql.oldest_local(database))[0][0])
     found = tuple(
         verdicts(recorded, built, oldest_local_ns=oldest_local_ns, begin_ns=begin_ns, end_ns=end_ns)

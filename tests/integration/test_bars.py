@@ -273,6 +273,19 @@ def test_rows_that_are_gone_keep_their_hour_as_it_is(desk: Desk) -> None:
     assert (desk.verify().kept, desk.verify().faults) == (1, ())
 
 
+def test_a_day_that_goes_while_an_older_one_stays_takes_no_spread_with_it(desk: Desk) -> None:
+    """The next day's first hour begins with a quote of the day that went; that an older day is held changes nothing."""
+    midnight = ns("00:00:00") + 24 * HOUR_NS
+    desk.put([trade(midnight - 40 * HOUR_NS), quote(midnight - 5 * S_NS, 10.0, 12.0), trade(midnight + S_NS)])
+    desk.build()
+    bars = desk.every_value()
+    assert desk.bars()[(*FEED, midnight + S_NS)]["spread_mean"] == 2.0
+    desk.client.command(f"ALTER TABLE {desk.database}.market_data DROP PARTITION 20240808")
+    result = desk.build()
+    assert (result.kept, result.late) == (1, 0)
+    assert desk.every_value() == bars
+
+
 def test_rows_that_go_while_a_build_runs_take_no_bar_with_them(desk: Desk) -> None:
     """Between counting an hour's rows and computing of them some are dropped: its bars stay as they were."""
     at = ns("23:59:59")

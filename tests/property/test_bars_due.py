@@ -69,6 +69,7 @@ class World:
             basis=verdict.basis,
             version=verdict.version,
             first_local_ns=verdict.recorded.first_local_ns,
+            last_local_ns=verdict.recorded.last_local_ns,
         )
 
 
@@ -147,7 +148,12 @@ def test_bars_that_are_not_complete_are_made_again() -> None:
     hour, whole = verdict.hour, world.built[verdict.hour]
     for rows, basis in ((1, whole.basis), (2, None), (2, 0)):
         world.built[hour] = Built(
-            bars=1, rows=rows, basis=basis, version=5, first_local_ns=whole.first_local_ns
+            bars=1,
+            rows=rows,
+            basis=basis,
+            version=5,
+            first_local_ns=whole.first_local_ns,
+            last_local_ns=whole.last_local_ns,
         )
         (again,) = world.judged()
         assert (again.state, again.version) == (State.LATE, 6)
