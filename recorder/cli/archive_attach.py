@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 BY_DAY, BY_MONTH = ("toYYYYMMDD(", "toDate("), ("toYYYYMM(",)
 VIEW_BYTES = 64 << 20
 """Of the statement: it names every file."""
+REACH = 'see "recorder archive verify"; a server reads its own disk, below its user_files_path only'
 
 
 @click.command()
@@ -101,7 +102,9 @@ def make_view(
                 f"{piece.manifest.place}: has a column {taken[0]}, for which ClickHouse would read the folder's name; "
                 "it cannot be attached: restore it (archive restore)"
             )
-    sql = view_sql(database, table, columns, known, files_of(store), renames)
+    read = files_of(store)
+    _see_files(executor, known, read, store)
+    sql = view_sql(database, table, columns, known, read, renames)
     name = f"{quote_name(database)}.{quote_name(table + SUFFIX)}"
     try:
         client.command(sql, settings={"max_query_size": VIEW_BYTES})
@@ -109,7 +112,7 @@ def make_view(
     except Exception as error:
         raise Failure(
             f"{table}{SUFFIX}: the database does not take the view, or cannot read the files at {store} "
-            f"({plain_message(error)}); a server reads below its user_files_path only"
+            f"({plain_message(error)}); {REACH}"
         ) from error
     return verified, len(pieces) - verified
 
@@ -131,6 +134,34 @@ def _see_partitions(executor: SqlExecutor, database: str, table: str, known: Seq
             raise Failure(
                 f"{one.place}: {table} is partitioned by {found[0][0] or 'nothing'}, expected {by[0]}…) as when it was "
                 "archived; it cannot be attached: restore it (archive restore)"
+            )
+
+
+def _see_files(
+    executor: SqlExecutor, known: Sequence[Partition], read: Callable[[Sequence[str], str], str], store: Store
+) -> None:
+    """Refuse an archive of which the database sees fewer rows: of several files it passes over those that it lacks.
+
+    Raises:
+        Failure: it does.
+    """
+    from recorder.cli.database import plain_message
+    from retention.archive.rowhash import LOG
+
+    for one in known:
+        pieces = [piece.manifest for piece in one.pieces if piece.receipt is not None]
+        if not pieces:
+            continue
+        files = [f"{one.place.folder}/{file.name}" for manifest in pieces for file in manifest.files]
+        try:
+            ((rows,),) = executor.query(f"SELECT count() FROM {read(files, f'{LOG} UInt64')}")
+        except Exception as error:
+            raise Failure(
+                f"{one.place}: the database cannot read its files at {store} ({plain_message(error)}); {REACH}"
+            ) from error
+        if int(rows) != (expected := sum(manifest.sums.rows for manifest in pieces)):
+            raise Failure(
+                f"{one.place}: the database sees {int(rows)} rows in its files at {store}, expected {expected}; {REACH}"
             )
 
 

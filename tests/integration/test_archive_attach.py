@@ -128,8 +128,35 @@ def test_a_table_of_more_than_one_partition_a_day_is_told_apart(db: Database, tm
     assert db.differ(0, 100) == db.differ(0, 100, VIEW) == 0
 
 
+def test_files_that_are_gone_are_told_and_the_view_stays_as_it_was(
+    db: Database, tmp_path: pathlib.Path
+) -> None:
+    """One of several, or all: the engine passes over them, and a view without their rows would look whole."""
+    db.fill(0, 200)
+    store = db.archive(tmp_path)
+    attach(db, store)
+    db.drop()
+    files = sorted((tmp_path / DAY.folder).glob("*.parquet"))
+    assert len(files) > 1
+    before = db.ask(
+        f"SELECT create_table_query FROM system.tables WHERE database = '{db.name}' AND name = '{VIEW}'"
+    )
+    for gone in (files[:1], files):
+        contents = {file: file.read_bytes() for file in gone}
+        for file in gone:
+            file.unlink()
+        with pytest.raises(Failure, match=r"2024-08-08: the database .*archive verify"):
+            attach(db, store)
+        for file, content in contents.items():
+            file.write_bytes(content)
+    assert before == db.ask(
+        f"SELECT create_table_query FROM system.tables WHERE database = '{db.name}' AND name = '{VIEW}'"
+    )
+    assert db.differ(0, 200, VIEW) == 0
+
+
 def test_what_cannot_be_attached_is_told(db: Database, tmp_path: pathlib.Path) -> None:
-    """Nothing archived, no such table, a bucket, a folder whose name is a pattern, files that are gone."""
+    """Nothing archived, no such table, a bucket, a folder whose name is a pattern."""
     with pytest.raises(Failure, match="nothing of trades is archived with a receipt"):
         attach(db, FolderStore(tmp_path))
     db.fill(0, 10)
