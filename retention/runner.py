@@ -111,13 +111,27 @@ class Runner:
         Raises:
             RetentionError: the archive or the holds cannot be read.
         """
+        looked = self.look(subject)
+        return [] if looked is None else looked[1]
+
+    def look(self, subject: Subject) -> tuple[TableFacts, list[Action]] | None:
+        """The facts of a table with what is due for it; None where the table is not there. Raises as `plan`."""
         facts = self._facts(subject)
         if facts is None:
-            return []
-        holds = holds_of(read_holds(self._executor, self._database))
+            return None
         now_ns = self._now_ns()
         proofs = [proof for part in facts.partitions for proof in self._proofs(subject.policy, part, now_ns)]
-        return due(subject.policy, facts, now_ns=now_ns, holds=holds, archived=proofs, limits=self._limits)
+        actions = due(
+            subject.policy, facts, now_ns=now_ns, holds=self.holds(), archived=proofs, limits=self._limits
+        )
+        return facts, [self._possible(action) for action in actions]
+
+    def _possible(self, action: Action) -> Action:
+        """An action, as waiting where this run could not do it."""
+        if action.kind is not Kind.MERGE or self._merges:
+            return action
+        why = f"{action.why}; the embedded engine merges while a recorder has it open"
+        return replace(action, kind=Kind.WAIT, why=why)
 
     def run(self, subject: Subject) -> Iterator[Outcome]:
         """Do what is due for a table, each action at most once; then tell what is left of it.
@@ -147,6 +161,14 @@ class Runner:
             elif action.kind.is_work and action.after and action not in tried:
                 waits = ", ".join(kind.replace("_", " ") for kind in action.after)
                 yield Outcome(action, State.LEFT, f"{action.why}, but not before: {waits}")
+
+    def holds(self) -> list[Hold]:
+        """The holds in force. Raises as `plan`."""
+        return holds_of(read_holds(self._executor, self._database))
+
+    def now_ns(self) -> int:
+        """The time that this run goes by, nanoseconds since 1970."""
+        return self._now_ns()
 
     # -- facts --
 
@@ -209,12 +231,6 @@ class Runner:
         )
 
     def _merge(self, action: Action) -> Outcome:
-        if not self._merges:
-            return Outcome(
-                action,
-                State.LEFT,
-                f"{action.why}; the embedded engine merges while a recorder has it open",
-            )
         self._executor.command(
             f"OPTIMIZE TABLE {self._name(action.table)} PARTITION ID {quote_text(action.partition)} FINAL "
             "SETTINGS optimize_throw_if_noop = 1"
@@ -311,7 +327,7 @@ class Runner:
         span = span_of(action.partition, policy.partition)
         if span is None:
             raise RetentionError(f"{action.table}: {action.partition!r} is the id of no day and no month")
-        return holding(holds_of(read_holds(self._executor, self._database)), policy.logical, span)
+        return holding(self.holds(), policy.logical, span)
 
     def _name(self, table: str) -> str:
         return f"{quote_name(self._database)}.{quote_name(table)}"

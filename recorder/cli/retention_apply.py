@@ -60,7 +60,7 @@ def apply(
     settings = invocation.settings()
     packs = packs_of(settings)
     wanted = tables_of(packs, tables)
-    with _runner(settings, packs, root, writes=yes) as (runner, ttl):
+    with runner_of(settings, packs, root, writes=yes) as (runner, ttl):
         subjects = _subjects(settings, wanted, ttl)
         if not yes:
             _show(invocation, runner, subjects)
@@ -110,10 +110,12 @@ def _subjects(settings: Settings, wanted: Sequence[Table], ttl: bool) -> list[Su
 
 
 @contextlib.contextmanager
-def _runner(
-    settings: Settings, packs: Sequence[Pack], root: str | None, *, writes: bool
+def runner_of(
+    settings: Settings, packs: Sequence[Pack], root: str | None, *, writes: bool, at_ns: int | None = None
 ) -> Iterator[tuple[Runner, bool]]:
-    """A runner on the database of the settings, and whether tables of that database carry a TTL."""
+    """A runner on the database of the settings, and whether tables of that database carry a TTL; `at_ns` as if it were
+    this time.
+    """
     from recorder.cli.archive import store_at
     from recorder.cli.reader import open_reader
     from recorder.cli.retention_policies import quiet
@@ -134,6 +136,7 @@ def _runner(
                 lock=manager.alone,
                 recorder_version=version(),
                 merges=not settings.target.embedded,
+                now_ns=None if at_ns is None else lambda: at_ns,
             ),
             manager.ttl_enabled(),
         )

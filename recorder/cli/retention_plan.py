@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from recorder.cli.archive import FOLDER
 from recorder.cli.options import Invocation, pass_invocation
 from recorder.cli.output import counted, emit_json, emit_table, note, progress
 from recorder.cli.wal_filter import Moment
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from retention.facts import TableFacts
     from retention.holds import Hold
     from retention.policy import RetentionPolicy
-    from schemas.executor import SqlExecutor
     from schemas.pack import Pack
     from schemas.table import Table
 
@@ -27,9 +27,12 @@ COLUMNS = ("table", "partition", "rows", "bytes", "action", "why")
 
 
 class _Looked(NamedTuple):
-    """What was found: policies with the facts of their tables, holds, tables that are not there, whether TTL is on."""
+    """What was found: policies with the facts of their tables, what is due, holds, tables that are not there, whether
+    TTL is on.
+    """
 
     found: list[tuple[RetentionPolicy, TableFacts]]
+    actions: list[Action]
     holds: list[Hold]
     missing: list[str]
     ttl: bool
@@ -41,9 +44,15 @@ class _Looked(NamedTuple):
 @click.option(
     "--at", type=Moment(), metavar="TIME", help="As if it were this time; default: the server's clock."
 )
+@click.option(
+    "--to",
+    "root",
+    metavar="ROOT",
+    help="The archive that has the receipts, as of apply.  [default: archive in the data folder]",
+)
 @pass_invocation
-def plan(invocation: Invocation, tables: tuple[str, ...], at: int | None) -> None:
-    """Show what is due for every partition, or for those of the given tables, and why. Changes nothing.
+def plan(invocation: Invocation, tables: tuple[str, ...], at: int | None, root: str | None) -> None:
+    """Show what "recorder retention apply" would find due, for all tables or for those given, and why. Changes nothing.
 
     A time is ISO (UTC where it names no zone) or nanoseconds since 1970.
 
@@ -52,19 +61,15 @@ def plan(invocation: Invocation, tables: tuple[str, ...], at: int | None) -> Non
         recorder retention plan
         recorder retention plan market_data fills
         recorder retention plan --at 2027-01-01 --json
+        recorder retention plan --to s3://my-bucket/trading
     """
     from recorder.packs import packs_of
-    from retention.due import due
 
     settings = invocation.settings()
     packs = packs_of(settings)
     wanted = tables_of(packs, tables)
-    looked = _look(settings, packs, wanted, at)
-    actions = [
-        action
-        for policy, facts in looked.found
-        for action in due(policy, facts, now_ns=looked.now_ns, holds=looked.holds)
-    ]
+    looked = _look(settings, packs, wanted, root, at)
+    actions = looked.actions
     if invocation.json:
         emit_json(_as_json(looked, actions))
     elif actions:
@@ -72,7 +77,7 @@ def plan(invocation: Invocation, tables: tuple[str, ...], at: int | None) -> Non
     else:
         note("nothing is due")
     if not invocation.json:
-        _tell(looked)
+        _tell(looked, root or str(settings.data_dir / FOLDER))
 
 
 def tables_of(packs: Sequence[Pack], names: Sequence[str]) -> list[Table]:
@@ -90,45 +95,31 @@ def tables_of(packs: Sequence[Pack], names: Sequence[str]) -> list[Table]:
     return [table for name, table in known.items() if not names or name in names]
 
 
-def _look(settings: Settings, packs: Sequence[Pack], wanted: Sequence[Table], at_ns: int | None) -> _Looked:
-    from recorder.cli.retention_policies import policy_of, read_only
-    from recorder.schema_start import manager_of
-    from retention.live_facts import server_time_ns
-    from retention.live_holds import holds_of, read_holds
-    from schemas.live import LiveTable, read_tables
-    from schemas.policy import TablePolicy
+def _look(
+    settings: Settings, packs: Sequence[Pack], wanted: Sequence[Table], root: str | None, at_ns: int | None
+) -> _Looked:
+    from recorder.cli.retention_apply import runner_of
+    from recorder.cli.retention_policies import policy_of
+    from retention.runner import Subject
 
-    with read_only(settings) as executor:
-        ttl = manager_of(executor, settings, packs).ttl_enabled()
-        live = read_tables(executor, settings.database)
-        policies: list[RetentionPolicy] = []
-        sources: list[tuple[LiveTable, TablePolicy]] = []
-        missing = []
-        for table in wanted:
-            policy = policy_of(settings, table, ttl=ttl)
-            tier = policy.of_tier()
-            if table.name not in live:
-                missing.append(table.name)
-            for each in (policy, tier):
-                if each is not None and each.table in live:
-                    policies.append(each)
-                    sources.append((live[each.table], table.policy))
-        holds = holds_of(read_holds(executor, settings.database))
-        facts = _facts(executor, settings.database, sources)
-        now_ns = server_time_ns(executor) if at_ns is None else at_ns
-    return _Looked(list(zip(policies, facts, strict=True)), holds, missing, ttl, now_ns)
-
-
-def _facts(executor: SqlExecutor, database: str, sources: Sequence[Any]) -> list[TableFacts]:
-    from retention.live_facts import read_facts
-
-    with progress(unit="tables", transient=True) as bar:
-        task = bar.add_task("looking", total=len(sources))
-
-        def at_table(name: str) -> None:
-            bar.update(task, description=name, advance=1)
-
-        return read_facts(executor, database, sources, at_table)
+    found: list[tuple[RetentionPolicy, TableFacts]] = []
+    actions: list[Action] = []
+    missing = []
+    with runner_of(settings, packs, root, writes=False, at_ns=at_ns) as (runner, ttl):
+        with progress(unit="tables", transient=True) as bar:
+            task = bar.add_task("looking", total=len(wanted))
+            for table in wanted:
+                bar.update(task, description=table.name)
+                policy = policy_of(settings, table, ttl=ttl)
+                for each in filter(None, (policy, policy.of_tier())):
+                    looked = runner.look(Subject(each, table.policy))
+                    if looked is not None:
+                        found.append((each, looked[0]))
+                        actions += looked[1]
+                    elif each is policy:
+                        missing.append(table.name)
+                bar.advance(task)
+        return _Looked(found, actions, runner.holds(), missing, ttl, runner.now_ns())
 
 
 def row_of(action: Action) -> tuple[Any, ...]:
@@ -189,7 +180,7 @@ def _summary(looked: _Looked) -> dict[str, Any]:
     }
 
 
-def _tell(looked: _Looked) -> None:
+def _tell(looked: _Looked, root: str) -> None:
     """One line of counts, and what a reader must know who takes the plan for the whole truth."""
     told = _summary(looked)
     for_ever = told["tables_kept_for_ever"]
@@ -203,8 +194,6 @@ def _tell(looked: _Looked) -> None:
         note(f'not in the database yet: {", ".join(looked.missing)}; "recorder migrate up" makes them')
     if not looked.ttl:
         note('TTL is off in this database ("migrate up --no-ttl"): rows are kept until someone deletes them')
-    if any(policy.proof_first for policy, _ in looked.found):
-        note(
-            'the archive is not read here: all partitions are shown as without; "retention apply" shows what it has'
-        )
+    if any(policy.archive_after_days is not None for policy, _ in looked.found):
+        note(f"receipts are those of the archive at {root}; another one is named by --to")
     note('nothing of this is done by itself; "recorder retention apply --yes" does it')

@@ -413,7 +413,7 @@ class Made:
 def test_a_killed_command_is_completed_by_the_next(
     embedded: None, place: DatabasePlace, tmp_path: pathlib.Path
 ) -> None:
-    """kill -9 behind the archive and amid the drops: shown, not done, without --yes; done once, by the last run."""
+    """kill -9 behind the archive and amid the drops: the plan shows, with its receipts, what is left; done once."""
     made = Made(tmp_path, place)
     assert made.run("migrate", "up").returncode == 0
     for number in range(2):
@@ -422,11 +422,18 @@ def test_a_killed_command_is_completed_by_the_next(
         done = made.run("ingest", "--table", "market_data", str(tmp_path / f"{number}.ndjson"))
         assert done.returncode == 0, done.stderr
     apply = ("retention", "apply", "market_data")
-    shown = made.run(*apply, "--json", step="never")
-    assert [action["kind"] for action in json.loads(shown.stdout)["actions"]] == ["archive", "drop"], (
-        shown.stderr
-    )
+
+    def shown() -> list[str]:
+        """The plan, which is what apply shows without --yes."""
+        plan = made.run("retention", "plan", "market_data", "--json", step="never")
+        assert plan.returncode == 0, plan.stderr
+        actions = json.loads(plan.stdout)["actions"]
+        assert json.loads(made.run(*apply, "--json", step="never").stdout)["actions"] == actions
+        return [action["kind"] for action in actions]
+
+    assert shown() == ["archive", "drop"]
     assert made.run(*apply, "--yes", step="archived").returncode == -9
+    assert shown() == ["verify_archive", "drop"]
     assert made.run(*apply, "--yes", step="dropped").returncode == -9
     with (tmp_path / "retention.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
