@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import os
 import pathlib
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from recorder.settings import Settings
 
 FOLDER = "copy"
-"""Below the data folder: what is remembered of verified partitions, and the locks."""
+"""Below the data folder: what is remembered of verified partitions."""
 PLAIN_EVERY_S = 10.0
 INSERT_TIMEOUT_S = 60.0
 SHOWN = 5
@@ -74,6 +73,7 @@ def copy(
         recorder copy --from chdb:///srv/recorder/db --to http://clickhouse:8123/trading
         recorder copy --from http://old:8123 --to http://new:8123 --tables fills,orders --since 2026-01-01
     """
+    from recorder.cli.copy_alone import alone
     from recorder.copying import Span
 
     if since is not None and until is not None and since >= until:
@@ -89,8 +89,8 @@ def copy(
             _show_plan(invocation, plan)
         return
     try:
-        with _alone(of_target), run.opened(names, span) as (source_side, target_side, plan):
-            asyncio.run(run.run(source_side, target_side, plan))
+        with run.opened(names, span) as (source_side, target_side, plan), alone(of_target) as check:
+            asyncio.run(run.run(source_side, target_side, plan, check))
     finally:
         run.tell()
     if faulty := [one for one in run.outcomes if one.problem]:
@@ -124,8 +124,8 @@ class _Run:
         with source_side(self._source) as source, target_side(self._target) as target:
             yield source, target, look(source, target, packs, names, span)
 
-    async def run(self, source: Side, target: Side, plan: Plan) -> None:
-        """Copy."""
+    async def run(self, source: Side, target: Side, plan: Plan, check: Callable[[], None]) -> None:
+        """Copy; `check` is called before each insert, and raises where it may not be."""
         from recorder.copying import Writer, run
         from recorder.sink.open import open_sink
 
@@ -139,6 +139,7 @@ class _Run:
                 insert_timeout_s=max(settings.insert_timeout_s, INSERT_TIMEOUT_S),
                 patience_s=self._patience_s,
                 waiting=_Waiting(),
+                check=check,
             )
             with _progress(self._json, plan.rows) as advance:
                 async for outcome in run(plan, source, target, writer, self._verified(), advance):
@@ -252,22 +253,6 @@ def _folder(settings: Settings) -> pathlib.Path:
     folder = settings.data_dir / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-@contextlib.contextmanager
-def _alone(target: Settings) -> Iterator[None]:
-    """One copy into a database at a time, on this machine: two could both find a row lacking.
-
-    Raises:
-        Failure: another one runs.
-    """
-    path = _folder(target) / f"{hashlib.sha256(_place(target).encode()).hexdigest()[:16]}.lock"
-    with path.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Failure(f"another copy into {target.target} is running; wait until it has ended") from None
-        yield
 
 
 # -- what is shown ----------------------------------------------------------------------------------------------------

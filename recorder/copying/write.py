@@ -32,6 +32,7 @@ class Writer:
     """Puts blocks into the target behind a sink that was started.
 
     A call that fails for a reason that passes is repeated for `patience_s` in a row; `waiting` is told why.
+    `check` is called before each insert, and raises where there must be none.
     """
 
     def __init__(
@@ -41,11 +42,13 @@ class Writer:
         insert_timeout_s: float,
         patience_s: float,
         waiting: Callable[[str], None] = lambda _: None,
+        check: Callable[[], None] = lambda: None,
     ):
         self._sink = sink
         self._insert_timeout_s = insert_timeout_s
         self._patience_s = patience_s
         self._waiting = waiting
+        self._check = check
         self.inserted = 0
         """Rows that got in, of all blocks so far."""
 
@@ -65,6 +68,7 @@ class Writer:
             batch, again = left, sent
             sent = True
             try:
+                self._check()
                 await self._sink.insert(batch, timeout_s=self._insert_timeout_s)
             except Retryable as error:
                 await self._wait(table, error, since_s, attempt)

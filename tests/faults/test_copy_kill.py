@@ -169,7 +169,8 @@ def test_a_target_that_goes_is_told_and_the_next_run_goes_on(
     world: World, whole: dict[str, tuple[Any, ...]]
 ) -> None:
     """The server is killed in the middle of an insert: an error that names table and remedy. It is back: the rest gets
-    in, once, although answers are lost. A second copy into a database that one is copied into is refused."""
+    in, once, although answers are lost. A second copy into a database that one is copied into is refused, under another
+    spelling of its URL and with another data folder too."""
     target = world.made("four")
     arguments = ("copy", "--from", world.embedded, "--to", target)
     world.server.arm(Fault("middle", "kill", table="market_data", count=1))
@@ -186,8 +187,10 @@ def test_a_target_that_goes_is_told_and_the_next_run_goes_on(
     )
     process = child(world, "never", 0, *arguments)
     world.server.wait_until(hanging=1)
+    again = target.replace("127.0.0.1", "localhost")
+    assert again != target
     assert "another copy into" in command(
-        world.data, "copy", "--from", world.url("one"), "--to", target, code=1
+        world.data / "other", "copy", "--from", world.url("one"), "--to", again, code=1
     )
     world.server.release()
     out, err = process.communicate(timeout=120)

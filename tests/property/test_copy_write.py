@@ -86,3 +86,20 @@ def test_what_the_target_refuses_ends_the_copy() -> None:
     deaf = Writer(Server([], ["deaf"]), insert_timeout_s=1.0, patience_s=0.0)  # type: ignore[arg-type]
     with pytest.raises(CopyStopped, match="took no rows for 0 s: no answer"):
         asyncio.run(deaf.put("fills", rows([1])))
+
+
+def test_nothing_is_sent_where_the_check_forbids_it() -> None:
+    """A check that says "not now" is asked again like a target that does not answer; one that says "stop" ends the
+    copy. Neither time is a row sent."""
+    answers: list[Exception] = [Retryable("not now"), CopyStopped("another took over")]
+    server = Server([], [])
+
+    def check() -> None:
+        raise answers.pop(0)
+
+    writer = Writer(server, insert_timeout_s=1.0, patience_s=60.0, check=check)  # type: ignore[arg-type]
+    with pytest.raises(CopyStopped, match="another took over"):
+        asyncio.run(writer.put("fills", rows([1, 2])))
+    assert not answers
+    assert not server.rows
+    assert writer.inserted == 0
