@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from retention.facts import PartitionFacts, Proof, Proven, TableFacts, proven
 from retention.holds import Hold, holding
@@ -53,7 +53,7 @@ class Kind(enum.StrEnum):
 class Action:
     """One thing to do, or to tell. `partition` is empty where it is about the table.
 
-    `after` are the kinds that must be done for this partition before; empty: it may be done now.
+    `after` are the kinds that must be done for this partition, or its table, before; empty: it may be done now.
     """
 
     kind: Kind
@@ -98,8 +98,13 @@ def due(
     `archived` and `barred` are the proofs of archive and bars, of any tables.
     """
     actions = list(_of_table(policy, facts, holds, limits))
+    # A merge deletes by the TTL that is there: rows that are held, not archived yet, or to be kept for longer now.
+    ttl = tuple(action.kind for action in actions if action.kind in (Kind.DROP_TTL, Kind.MODIFY_TTL))
     for part in sorted(facts.partitions, key=lambda part: part.id):
-        actions += _Partition(policy, facts, part, now_ns, limits).due(holds, archived, barred)
+        actions += (
+            replace(action, after=ttl) if action.kind is Kind.MERGE else action
+            for action in _Partition(policy, facts, part, now_ns, limits).due(holds, archived, barred)
+        )
     return actions
 
 

@@ -8,9 +8,10 @@ dropped, and neither is what it was merged into.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from retention.archive.rowhash import identity_sum_sql
+from retention.errors import RetentionError
 from schemas.executor import SqlExecutor, error_code
 from schemas.quote import quote_name, quote_text
 
@@ -19,10 +20,13 @@ _NO_SUCH_PART = 232
 
 @dataclass(frozen=True, order=True)
 class LivePart:
-    """An active part: its name, and the server's hash of its files."""
+    """An active part: its name, and the server's hash of its files. `rows` are those that it has, whoever asks; 0 where
+    some of them were deleted, which are in that number still.
+    """
 
     name: str
     content: str
+    rows: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,11 @@ class PartsSums:
 def active_parts(executor: SqlExecutor, database: str, table: str, partition: str) -> tuple[LivePart, ...]:
     """The active parts of a partition, named by its id, in order of their names."""
     rows = executor.query(
-        "SELECT name, hash_of_all_files FROM system.parts WHERE database = {db:String} AND table = {table:String} "
-        "AND partition_id = {id:String} AND active",
+        "SELECT name, hash_of_all_files, if(has_lightweight_delete, 0, rows) FROM system.parts "
+        "WHERE database = {db:String} AND table = {table:String} AND partition_id = {id:String} AND active",
         {"db": database, "table": table, "id": partition},
     )
-    return tuple(sorted(LivePart(str(name), str(content)) for name, content in rows))
+    return tuple(sorted(LivePart(str(name), str(content), int(count)) for name, content, count in rows))
 
 
 def sums_of_parts(
@@ -61,6 +65,20 @@ def sums_of_parts(
     )
     count, identity_sum, newest_ns = rows[0]
     return PartsSums(int(count), int(newest_ns), int(identity_sum) if identity else None)
+
+
+def must_see_all(table: str, parts: Iterable[LivePart], seen: PartsSums) -> None:
+    """Nothing is proven of rows that are not shown: a row policy, or settings of the database user, hide some.
+
+    Raises:
+        RetentionError: the parts have more rows.
+    """
+    there = sum(part.rows for part in parts)
+    if there > seen.rows:
+        raise RetentionError(
+            f"{table}: its parts have {there:,} rows, this database user is shown {seen.rows:,}, so nothing is "
+            "archived or dropped; is there a row policy, or a filter in the user's settings? Let it see all rows"
+        )
 
 
 def parts_filter(names: Iterable[str]) -> str:

@@ -26,7 +26,7 @@ from retention.facts import PartitionFacts, Proof, TableFacts
 from retention.holds import Hold, holding
 from retention.live_facts import read_facts, server_time_ns
 from retention.live_holds import holds_of, read_holds
-from retention.live_parts import LivePart, active_parts, drop_part, sums_of_parts
+from retention.live_parts import LivePart, active_parts, drop_part, must_see_all, sums_of_parts
 from retention.partitions import span_of
 from retention.policy import RetentionPolicy, older_than
 from schemas.executor import SqlExecutor
@@ -136,19 +136,16 @@ class Runner:
     def run(self, subject: Subject) -> Iterator[Outcome]:
         """Do what is due for a table, each action at most once; then tell what is left of it.
 
-        Raises:
-            RetentionError: the holds cannot be read. What goes wrong with the archive, or with one action, is told as
-                its outcome.
+        Raises nothing: what goes wrong with the facts, the holds, the archive or one action is told as an outcome.
         """
         tried: list[Action] = []
         while True:
             try:
                 actions = self.plan(subject)
-            except StoreError as error:
-                unread = Action(
-                    kind=Kind.REPORT, table=subject.policy.table, why="its archive cannot be read"
-                )
-                yield Outcome(unread, State.FAILED, str(error))
+            except Exception as error:  # noqa: BLE001 - one table's trouble must not keep the others
+                what = "its archive" if isinstance(error, StoreError) else "what is due for it"
+                unread = Action(kind=Kind.REPORT, table=subject.policy.table, why=f"{what} cannot be read")
+                yield Outcome(unread, State.FAILED, _text(error))
                 return
             action = next_due(actions, tried)
             if action is None:
@@ -213,7 +210,7 @@ class Runner:
         try:
             return self._do(subject, action)
         except Exception as error:  # noqa: BLE001 - one partition's trouble must not keep the others
-            return Outcome(action, State.FAILED, " ".join(str(error).split()) or type(error).__name__)
+            return Outcome(action, State.FAILED, _text(error))
 
     def _do(self, subject: Subject, action: Action) -> Outcome:
         match action.kind:
@@ -250,6 +247,7 @@ class Runner:
         )
         if live.rows != action.rows:
             return Outcome(action, State.LEFT, "its rows changed meanwhile; the next run looks again")
+        must_see_all(action.table, parts, live)
         place = _place(subject.policy, action.partition)
         self._archived.pop(place, None)
         known = partition_of(self._store, place)
@@ -285,6 +283,7 @@ class Runner:
         )
         if live.rows != action.rows or not older_than(live.newest_ns, policy.keep_days, self._now_ns()):
             return Outcome(action, State.LEFT, "its rows changed meanwhile; the next run looks again")
+        must_see_all(action.table, parts, live)
         with self._lock() as lock:
             # Whoever holds writes first and then takes this lock: no hold can come between this look and the drops.
             if (hold := self._hold(policy, action)) is not None:
@@ -356,6 +355,10 @@ class _Counted:
             rows += batch.num_rows
             yield batch
         self.counts.append(rows)
+
+
+def _text(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _place(policy: RetentionPolicy, partition: str) -> Place:

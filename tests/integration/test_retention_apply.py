@@ -11,7 +11,7 @@ import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -281,6 +281,52 @@ def test_nothing_goes_that_cannot_be_archived(things: Things) -> None:
     full = Failing(things.store)
     assert _told(things.run(store=full)) == [(Kind.ARCHIVE, State.FAILED), (Kind.DROP, State.LEFT)]
     assert things.seqs() == [1]
+
+
+@pytest.mark.parametrize("policy", [ARCHIVED, ONLY_KEPT])
+def test_rows_that_nobody_is_shown_stay(things: Things, policy: RetentionPolicy) -> None:
+    """Where the database shows this user some of the rows alone, the parts that have the others too are not dropped."""
+
+    class Blind(ClientExecutor):
+        def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[Sequence[Any]]:
+            hidden = f" SETTINGS additional_table_filters = {{'{things.database}.things': '_seq != 2'}}"
+            return super().query(sql + hidden * (".things" in sql), parameters)
+
+    things.insert(1, 2)
+    outcomes = things.run(policy, executor=Blind(things.client))
+    assert outcomes
+    assert "2 rows, this database user is shown 1" in outcomes[0].told
+    assert {outcome.state for outcome in outcomes} <= {State.FAILED, State.LEFT}
+    assert things.seqs() == [1, 2]
+
+
+def test_a_table_that_cannot_be_looked_at_is_told_and_keeps_no_other(things: Things) -> None:
+    """What fails before anything is due is an outcome too: the run goes on with the next table."""
+    things.insert(1)
+    things.client.command(f"CREATE TABLE {things.database}.odd (n UInt8) ENGINE = MergeTree ORDER BY n")
+    odd = RetentionPolicy(table="odd", partition=Partition.DAY, keep_days=7)
+    runner = things.runner()
+    assert _told(list(runner.run(Subject(odd, KEPT)))) == [(Kind.REPORT, State.FAILED)]
+    assert _told(list(runner.run(Subject(ONLY_KEPT, KEPT)))) == [DROP_DONE]
+
+
+def test_a_ttl_that_could_not_be_taken_keeps_parts_from_being_merged(things: Things) -> None:
+    """A merge would delete by the TTL what is to be archived, held or kept for longer now."""
+
+    def refuse(table: str) -> None:
+        raise RuntimeError("no grant")
+
+    things.client.command(
+        f"ALTER TABLE {things.database}.things MODIFY TTL toDateTime(ts_local) + toIntervalDay(36500) "
+        "SETTINGS materialize_ttl_after_modify = 0"
+    )
+    for seq in range(3):
+        things.insert(seq)
+    forever = RetentionPolicy(table="things", partition=Partition.DAY)
+    runner = things.runner()
+    runner._alter_ttl = refuse
+    expected = [(Kind.DROP_TTL, State.FAILED), (Kind.MERGE, State.LEFT)]
+    assert _told(list(runner.run(Subject(forever, KEPT)))) == expected
 
 
 def test_bars_that_nobody_built_keep_their_rows(things: Things) -> None:
