@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-import pathlib
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -193,10 +192,10 @@ class _Run:
         from recorder.copying import Verified
 
         pair = f"{_place(self._source)} {_place(self._target)}"
-        path = _folder(self._target) / f"{hashlib.sha256(pair.encode()).hexdigest()[:16]}.json"
+        path = self._target.data_dir / FOLDER / f"{hashlib.sha256(pair.encode()).hexdigest()[:16]}.jsonl"
         if self._again:
             path.unlink(missing_ok=True)
-        return Verified(path)
+        return Verified(path, lambda why: note(f"{why}; the next run compares all partitions again"))
 
 
 class _Waiting:
@@ -247,12 +246,6 @@ def _require_two(source: Settings, target: Settings) -> None:
             "--from and --to are both embedded, and a process can open one; serve one of them meanwhile: "
             f'recorder devserver --path "{target.target.path}", and give its http:// URL here'
         )
-
-
-def _folder(settings: Settings) -> pathlib.Path:
-    folder = settings.data_dir / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 # -- what is shown ----------------------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ import dataclasses
 import enum
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
@@ -24,7 +23,7 @@ from recorder.copying.digest import Run, differing_runs, digests, slices_of
 from recorder.copying.ends import Side, full_name
 from recorder.copying.partitions import Part, Span
 from recorder.copying.tables import CopyTable
-from recorder.copying.verified import Prints, Verified, prints_of
+from recorder.copying.verified import KEPT, Prints, Verified, prints_of
 from recorder.copying.write import Writer
 
 ROUNDS = 6
@@ -198,8 +197,8 @@ def _next(blocks: Iterator[pa.RecordBatch]) -> pa.RecordBatch | None:
     return next(blocks, None)
 
 
-def _kept(outcome: Outcome) -> dict[str, Any]:
-    return {name: getattr(outcome, name) for name in ("rows", "extra", "source_doubled")}
+def _kept(outcome: Outcome) -> dict[str, int]:
+    return {name: getattr(outcome, name) for name in KEPT}
 
 
 def _faults(compared: Compared) -> str:
