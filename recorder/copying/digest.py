@@ -72,14 +72,17 @@ def row_hash_sql(columns: Mapping[str, str]) -> str:
     terms = []
     for name, kind in columns.items():
         column = quote_name(name)
-        inner = kind.removeprefix("LowCardinality(")
-        if inner.startswith("Nullable("):
-            plain = inner.removeprefix("Nullable(").rstrip(")")
-            plain += ")" * (plain.count("(") - plain.count(")"))
+        inner = _within("LowCardinality", kind) or kind
+        if plain := _within("Nullable", inner):
             terms += [f"isNull({column})", f"ifNull({column}, defaultValueOfTypeName({quote_text(plain)}))"]
         else:
             terms.append(column)
     return f"cityHash64({', '.join(terms)})"
+
+
+def _within(outer: str, kind: str) -> str:
+    """What type is in `outer(…)`, empty if this is not one. Names of an Enum may have any bracket."""
+    return kind[len(outer) + 1 : -1] if kind.startswith(f"{outer}(") else ""
 
 
 def digests(side: Side, table: CopyTable, where: str, slices: Slices) -> dict[int, Digest]:

@@ -97,8 +97,6 @@ class PartitionCopy:
         if known is not None:
             self._advance(self._part.rows)
             return Outcome(self._part.table, self._part.id, State.THERE, **known)
-        if expired := self._expired():
-            return self._outcome(None, _would_expire(self._table, expired))
         before: frozenset[Identity] = frozenset()
         for number in range(ROUNDS):
             found = self._compare(first=number == 0)
@@ -108,6 +106,8 @@ class PartitionCopy:
                 if outcome.state is not State.FAULTY:
                     verified.keep(self._part, self._span, found.prints, _kept(outcome))
                 return outcome
+            if not number and (expired := self._expired(found.runs)):
+                return self._outcome(found, _would_expire(self._table, expired))
             if gone := before & found.compared.missing_ids:
                 return self._outcome(found, _gone(self._table, lacking, len(gone)))
             before = found.compared.missing_ids
@@ -165,22 +165,24 @@ class PartitionCopy:
     def _where(self, run: Run) -> str:
         return self._part.where(self._span.within(run.span))
 
-    def _expired(self) -> int:
-        """How many rows the target would delete at once."""
+    def _expired(self, runs: Iterable[Run]) -> int:
+        """How many rows of runs the target would delete at once."""
         if not self._table.ttl or any(mark in self._table.ttl for mark in (",", " WHERE ", " TO ")):
             return 0
         ttl = self._table.ttl.removesuffix(" DELETE")
-        found = self._source.rows(
-            f"SELECT count() FROM {full_name(self._source, self._table.name)} "
-            f"WHERE {self._part.where(self._span)} AND ({ttl}) <= now('UTC')"
+        name = full_name(self._source, self._table.name)
+        return sum(
+            int(
+                self._source.rows(
+                    f"SELECT count() FROM {name} WHERE {self._where(run)} AND ({ttl}) <= now('UTC')"
+                )[0][0]
+            )
+            for run in runs
         )
-        return int(found[0][0])
 
-    def _outcome(self, found: _Found | None, problem: str, *, late: int = 0) -> Outcome:
+    def _outcome(self, found: _Found, problem: str, *, late: int = 0) -> Outcome:
         state = State.FAULTY if problem else State.COPIED if self._copied else State.THERE
         outcome = Outcome(self._part.table, self._part.id, state, copied=self._copied, problem=problem)
-        if found is None:
-            return dataclasses.replace(outcome, rows=self._part.rows)
         compared = found.compared
         return dataclasses.replace(
             outcome,

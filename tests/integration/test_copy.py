@@ -187,6 +187,40 @@ def test_what_the_target_would_delete_at_once_is_not_copied(pair: Pair) -> None:
     assert "after they were inserted" in outcome.problem
 
 
+def test_what_the_target_still_has_is_no_error_however_old(pair: Pair) -> None:
+    """Rows older than the target's TTL that it has all the same, as those of a part that expires as a whole, are
+    verified; and one that lacks among them is told."""
+    pair.fill(0, 1_000)
+    pair.command(f"SYSTEM STOP TTL MERGES {pair.target.database}.trades")
+    pair.copy()
+    pair.command(
+        f"ALTER TABLE {pair.target.database}.trades MODIFY TTL toDateTime(ts_local) + toIntervalDay(30) "
+        "SETTINGS materialize_ttl_after_modify = 0"
+    )
+    pair.verified = Verified()
+    assert counts(pair.copy(), "state", "rows", "problem") == [(State.THERE, 1_000, "")]
+    pair.fill(1_000, 1_001)
+    (outcome,) = pair.copy()
+    assert (outcome.state, outcome.copied) == (State.FAULTY, 0)
+    assert "older than the target keeps them" in outcome.problem
+
+
+def test_brackets_in_names_of_an_enum(pair: Pair) -> None:
+    """A nullable type is taken out of its brackets whatever the names in it are: NULL is not the default."""
+    pair.make(columns="ts_local DateTime64(9, 'UTC'), symbol String, kind Nullable(Enum8('a (b' = 0, 'c)' = 1)), "
+                      "_log UInt64, _seq UInt64", table="enums")  # fmt: skip
+    pair.fill(0, 4)
+    pair.command(f"INSERT INTO {pair.source.database}.enums "
+                 "SELECT ts_local, symbol, if(_seq = 0, NULL, 'c)'), _log, _seq "
+                 f"FROM {pair.source.database}.trades")  # fmt: skip
+    plan = pair.plan("enums")
+    assert counts(pair.copy(plan=plan), "copied", "problem") == [(4, "")]
+    pair.command(f"TRUNCATE TABLE {pair.target.database}.enums")
+    pair.command(f"INSERT INTO {pair.target.database}.enums SELECT * REPLACE (ifNull(kind, 'a (b') AS kind) "
+                 f"FROM {pair.source.database}.enums")  # fmt: skip
+    assert counts(pair.copy(plan=plan), "copied", "differing") == [(0, 1)]
+
+
 def test_a_table_that_goes_meanwhile_ends_the_copy(pair: Pair) -> None:
     """The target's table is dropped after the plan: the error names it and says how to go on."""
     pair.fill(0, 1_000)
