@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from recorder.cli.database import connect_quietly, folder_of, must_exist, server_client
+from recorder.cli.errors import Failure
 from retention.policy import RetentionPolicy
 from schemas.executor import ClientExecutor, SqlExecutor
 from schemas.render import RenderContext
@@ -54,11 +55,14 @@ def quiet(settings: Settings, *, writes: bool = True) -> Iterator[SqlExecutor]:
     that are to be held.
 
     Raises:
-        Failure, SinkError: as `read_only`.
+        Failure, SinkError: as `read_only`; or it is to be changed, and is a server that only answers questions.
     """
     if not settings.target.embedded:
         with server_client(settings) as client:
-            yield ClientExecutor(client)
+            executor = ClientExecutor(client)
+            if writes:
+                must_take_changes(executor, settings)
+            yield executor
         return
     folder = folder_of(settings)
     must_exist(folder)
@@ -69,6 +73,17 @@ def quiet(settings: Settings, *, writes: bool = True) -> Iterator[SqlExecutor]:
         yield _Quiet(connection)
     finally:
         connection.close()
+
+
+def must_take_changes(executor: SqlExecutor, settings: Settings) -> None:
+    """Refuse before anything is begun, as the first thing that fails would be a question about the archive."""
+    readonly = int(executor.query("SELECT toInt64(getSetting('readonly'))")[0][0])
+    if readonly:
+        raise Failure(
+            f"database {settings.database}: the server only answers questions (readonly {readonly}, expected 0); if a "
+            "recorder serves it, stop that one and name its folder with --data-dir or --target; else use a database "
+            "user that may change it"
+        )
 
 
 class _Quiet:

@@ -18,6 +18,8 @@ from harness.backends import Backend, Place
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recorder.cli.errors import Failure
+from recorder.cli.retention_policies import must_take_changes
 from recorder.schema_start import SchemaStart
 from recorder.settings import Settings
 from retention.errors import HoldsLost, PolicyError
@@ -365,6 +367,21 @@ def test_what_would_hold_nothing_or_something_else_is_refused(made: Made) -> Non
         assert (done.returncode > 0, done.stdout) == (True, ""), words
         assert expected in done.stderr
     assert [row["name"] for row in made.json("retention", "holds")] == ["two"]
+
+
+def test_a_server_that_only_answers_is_refused_at_once(
+    client: Client, database: str, tmp_path: pathlib.Path
+) -> None:
+    """As the one in a recorder: the error says so, before anything is begun, and how to go on."""
+
+    class ReadOnly(ClientExecutor):
+        def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[Sequence[Any]]:
+            return super().query(f"{sql} SETTINGS readonly = 1", parameters)
+
+    settings = Settings(data_dir=tmp_path, database=database)
+    must_take_changes(ClientExecutor(client), settings)
+    with pytest.raises(Failure, match="only answers questions"):
+        must_take_changes(ReadOnly(client), settings)
 
 
 def test_an_empty_time_holds_nothing() -> None:
