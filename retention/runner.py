@@ -5,7 +5,9 @@ a row that comes late is in another part and stays. Where an archive is due, the
 identity in them found in pieces with a receipt, in this run; that the pieces are still there is looked at again right
 before. So a run may be killed anywhere, and two may run at once: the next one finds what is left and goes on.
 
-Bars are neither built nor verified and partitions are not moved: a partition that waits for that stays.
+Where bars come first, they were built and verified of these very parts, in this run (`retention.bars_first`).
+
+Partitions are not moved: one that waits for that stays.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ import pyarrow as pa
 
 from retention.archive import Place, Source, Store, partition_of, place_of, write_partition
 from retention.archive.pieces import Partition
+from retention.barred import Barring
+from retention.bars_first import BarsFirst, name_of_parts
 from retention.due import Action, Kind, Limits, due, next_due
 from retention.errors import ManifestError, RetentionError, StoreError
 from retention.facts import PartitionFacts, Proof, TableFacts
@@ -81,7 +85,7 @@ class Runner:
 
     `source_of` gives the rows of parts of a partition, by their names. `alter_ttl` gives a table the TTL that it should
     have. `lock` keeps holds and migrations out. `merges` False: the engine merges nothing now. `now_ns` is the
-    server's clock unless given.
+    server's clock unless given. `barring` makes bars.
     """
 
     def __init__(
@@ -97,12 +101,14 @@ class Runner:
         merges: bool = True,
         limits: Limits | None = None,
         now_ns: Callable[[], int] | None = None,
+        barring: Barring | None = None,
     ):
         self._executor, self._database, self._store = executor, database, store
         self._source_of, self._alter_ttl, self._lock = source_of, alter_ttl, lock
         self._version, self._merges, self._limits = recorder_version, merges, limits or Limits()
         self._now_ns = now_ns or (lambda: server_time_ns(executor))
         self._proved: dict[tuple[str, str], _Proved] = {}
+        self._bars = BarsFirst(executor, database, store, barring)
         self._archived: dict[Place, Partition] = {}  # until this run writes there
 
     def plan(self, subject: Subject) -> list[Action]:
@@ -121,8 +127,17 @@ class Runner:
             return None
         now_ns = self._now_ns()
         proofs = [proof for part in facts.partitions for proof in self._proofs(subject.policy, part, now_ns)]
+        barred = [
+            proof for part in facts.partitions for proof in self._bars.proofs(subject.policy, part, now_ns)
+        ]
         actions = due(
-            subject.policy, facts, now_ns=now_ns, holds=self.holds(), archived=proofs, limits=self._limits
+            subject.policy,
+            facts,
+            now_ns=now_ns,
+            holds=self.holds(),
+            archived=proofs,
+            barred=barred,
+            limits=self._limits,
         )
         return facts, [self._possible(action) for action in actions]
 
@@ -180,9 +195,10 @@ class Runner:
     def _with_hash(self, table: str, part: PartitionFacts) -> PartitionFacts:
         """A partition with the name of its proof, where it consists of the parts that were proven."""
         proved = self._proved.get((table, part.id))
-        if proved is None or proved.parts != active_parts(self._executor, self._database, table, part.id):
+        known = {parts for parts in (proved and proved.parts, self._bars.parts(table, part.id)) if parts}
+        if not known or (active := active_parts(self._executor, self._database, table, part.id)) not in known:
             return part
-        return replace(part, sum_hash=_name_of(proved))
+        return replace(part, sum_hash=name_of_parts(active))
 
     def _proofs(self, policy: RetentionPolicy, part: PartitionFacts, now_ns: int) -> Iterator[Proof]:
         """What is proven: by this run, or, short of the hash, by receipts of as many rows."""
@@ -193,7 +209,7 @@ class Runner:
             table=policy.logical, partition=part.id, rows=0, sum_hash="", max_ns=part.max_ns, checked_ns=0
         )
         if (proved := self._proved.get((policy.table, part.id))) is not None:
-            yield replace(known, rows=proved.rows, sum_hash=_name_of(proved))
+            yield replace(known, rows=proved.rows, sum_hash=name_of_parts(proved.parts))
         place = _place(policy, part.id)
         try:
             archived = self._archived.get(place) or partition_of(self._store, place)
@@ -221,6 +237,9 @@ class Runner:
                 return self._merge(action)
             case Kind.ARCHIVE | Kind.VERIFY_ARCHIVE:
                 return self._prove(subject, action)
+            case Kind.BUILD_BARS | Kind.VERIFY_BARS:
+                proved, told = self._bars.prove(subject.policy, subject.kept, action)
+                return Outcome(action, State.DONE if proved else State.LEFT, told)
             case Kind.DROP:
                 return self._drop(subject, action)
         return Outcome(
@@ -274,6 +293,11 @@ class Runner:
             parts = self._proven_parts(policy, action)
         else:
             parts = active_parts(self._executor, self._database, action.table, action.partition)
+        if policy.bars:
+            barred = self._bars.proven_parts(action)
+            if policy.archive_after_days is not None and parts != barred:
+                return Outcome(action, State.LEFT, "its parts changed meanwhile; the next run looks again")
+            parts = barred
         live = sums_of_parts(
             self._executor,
             self._database,
@@ -289,6 +313,9 @@ class Runner:
             if (hold := self._hold(policy, action)) is not None:
                 return Outcome(action, State.LEFT, f"held by {hold.name} meanwhile")
             there = set(active_parts(self._executor, self._database, action.table, action.partition))
+            if policy.bars and there != set(parts):
+                # Once the others are gone, bars cannot be made with a row that came late: they are first made again.
+                return Outcome(action, State.LEFT, "its parts changed meanwhile; the next run looks again")
             dropped = 0
             for part in parts:
                 lock.renew()
@@ -300,6 +327,8 @@ class Runner:
                 State.LEFT,
                 f"{dropped} of {len(parts)} parts dropped, the others were merged meanwhile",
             )
+        if policy.bars:
+            self._bars.gone(action)
         return Outcome(action, State.DONE, f"{live.rows:,} rows in {dropped} parts dropped: {action.why}")
 
     def _proven_parts(self, policy: RetentionPolicy, action: Action) -> tuple[LivePart, ...]:
@@ -363,7 +392,3 @@ def _text(error: Exception) -> str:
 
 def _place(policy: RetentionPolicy, partition: str) -> Place:
     return place_of(policy.logical, partition.partition("-")[0])
-
-
-def _name_of(proved: _Proved) -> str:
-    return " ".join(f"{part.name}:{part.content}" for part in proved.parts)

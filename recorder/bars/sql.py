@@ -26,14 +26,17 @@ VALUES = (
     "quote_count", "spread_mean", "quoted_ns", "aggregated", "rows", "ts_local_first", "ts_local_last", "basis",
 )  # fmt: skip
 """The columns of a bar but `_version`."""
+OWN_VALUES = tuple(name for name in VALUES if name not in ("spread_mean", "quoted_ns", "basis"))
+"""Those that rows of the bar's own hour alone make."""
 
 
-def recorded_hours(database: str, begin_ns: int, end_ns: int) -> str:
+def recorded_hours(database: str, begin_ns: int, end_ns: int, local_ns: int | None = None) -> str:
     """Rows by hour from `begin_ns` on and before `end_ns`: hour, then the fields of `Recorded`, then trades, quotes and
     volumes to verify by: `singles`' and `aggregates`' volumes, and quotes.
 
-    A local clock is trusted not to be more than a day behind its venue's.
+    A local clock is trusted not to be more than a day behind its venue's, unless rows from `local_ns` on are asked for.
     """
+    first_local_ns = begin_ns - DAY_NS if local_ns is None else min(local_ns, begin_ns - DAY_NS)
     return (
         f"SELECT toString(source), toString(symbol), at - positiveModulo(at, {HOUR_NS}) AS hour, "
         f"count(), sum({_IDENTITY}), "
@@ -42,8 +45,26 @@ def recorded_hours(database: str, begin_ns: int, end_ns: int) -> str:
         f"sumIf(assumeNotNull(last_qty), {_TRADED} AND NOT {_AGGREGATED}), "
         f"sumIf(assumeNotNull(last_qty), {_TRADED} AND {_AGGREGATED}), countIf({_QUOTED}) "
         f"FROM (SELECT *, {AT} AS at FROM {_table(database, 'market_data')} "
-        f"WHERE ts_local >= {quote_moment(begin_ns - DAY_NS)}) "
+        f"WHERE ts_local >= {quote_moment(first_local_ns)}) "
         f"WHERE at >= {begin_ns} AND at < {end_ns} AND ({_TRADED} OR {_QUOTED}) GROUP BY 1, 2, 3"
+    )
+
+
+def hours_of_span(database: str, since_ns: int, until_ns: int) -> str:
+    """Rows that count, with local times from `since_ns` on and before `until_ns`, by the hour that they lie in."""
+    return (
+        f"SELECT toString(source), toString(symbol), at - positiveModulo(at, {HOUR_NS}) AS hour, count() "
+        f"FROM (SELECT *, {AT} AS at FROM {_table(database, 'market_data')} "
+        f"WHERE ts_local >= {quote_moment(since_ns)} AND ts_local < {quote_moment(until_ns)}) "
+        f"WHERE {_TRADED} OR {_QUOTED} GROUP BY 1, 2, 3"
+    )
+
+
+def count_of_built(database: str, bars: Bars, begin_ns: int, end_ns: int) -> str:
+    """How many bars there are of this time, and of how many rows."""
+    return (
+        f"SELECT count(), sum(rows) FROM {_table(database, bars.name)} "
+        f"WHERE ts >= {quote_moment(begin_ns)} AND ts < {quote_moment(end_ns)}"
     )
 
 
@@ -81,19 +102,21 @@ def insert_hour(database: str, bars: Bars, verdict: Verdict, closed_ns: int) -> 
     )
 
 
-def digest_of_computed(database: str, bars: Bars, verdict: Verdict, closed_ns: int) -> str:
-    """How many bars the rows of an hour make, and a sum over all their values."""
+def digest_of_computed(
+    database: str, bars: Bars, verdict: Verdict, closed_ns: int, names: tuple[str, ...] = VALUES
+) -> str:
+    """How many bars the rows of an hour make, and a sum over these of their values."""
     return (
-        f"SELECT count(), {_digest()} FROM ({hour_of_bars(database, bars, verdict, closed_ns)}) "
+        f"SELECT count(), {_digest(names)} FROM ({hour_of_bars(database, bars, verdict, closed_ns)}) "
         "SETTINGS max_threads = 1"
     )
 
 
-def digest_of_built(database: str, bars: Bars, verdict: Verdict) -> str:
+def digest_of_built(database: str, bars: Bars, verdict: Verdict, names: tuple[str, ...] = VALUES) -> str:
     """How many bars of an hour are built, and the same sum."""
     hour = verdict.hour
     return (
-        f"SELECT count(), {_digest()} FROM {_table(database, bars.name)} "
+        f"SELECT count(), {_digest(names)} FROM {_table(database, bars.name)} "
         f"WHERE symbol = {quote_text(hour.symbol)} AND source = {quote_text(hour.source)} "
         f"AND ts >= {quote_moment(hour.begin_ns)} AND ts < {quote_moment(hour.end_ns)}"
     )
@@ -149,8 +172,8 @@ def hour_of_bars(database: str, bars: Bars, verdict: Verdict, closed_ns: int) ->
     )
 
 
-def _digest() -> str:
-    texts = (f"toString({name})" for name in VALUES if name not in ("aggregated", "source", "symbol"))
+def _digest(names: tuple[str, ...]) -> str:
+    texts = (f"toString({name})" for name in names if name not in ("aggregated", "source", "symbol"))
     return f"sum(cityHash64({', '.join(f'ifNull({text}, char(0))' for text in texts)}, toUInt8(aggregated)))"
 
 

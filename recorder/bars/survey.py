@@ -77,9 +77,17 @@ def require_tables(executor: SqlExecutor, database: str) -> None:
 
 
 def survey(
-    executor: SqlExecutor, database: str, bars: Bars, scope: Scope, *, delay_s: float = DELAY_S
+    executor: SqlExecutor,
+    database: str,
+    bars: Bars,
+    scope: Scope,
+    *,
+    delay_s: float = DELAY_S,
+    local_ns: int | None = None,
 ) -> Survey:
     """Read what is recorded and built, and judge it. A window is closed `delay_s` after its end, by the server's clock.
+
+    Rows with local times from `local_ns` on are looked at, too, however far behind their venue's times they are.
 
     What is recorded is read before anything is computed of it, so that a row that comes meanwhile is late, not lost.
     """
@@ -90,7 +98,7 @@ def survey(
     first_ns, last_ns = begin_ns - HOUR_NS, min(hour_of(end_ns) + 2 * HOUR_NS, closed_ns)
     recorded: dict[Hour, Recorded] = {}
     sums: dict[Hour, tuple[int, float, int, float, int]] = {}
-    for row in executor.query(sql.recorded_hours(database, first_ns, last_ns)):
+    for row in executor.query(sql.recorded_hours(database, first_ns, last_ns, local_ns)):
         hour = Hour(row[0], row[1], int(row[2]))
         recorded[hour] = Recorded(
             rows=int(row[3]),

@@ -49,11 +49,11 @@ def verify(
     over = [verdict for verdict in found.verdicts if verdict.hour.end_ns <= found.closed_ns]
     compared = [verdict for verdict in over if verdict.state is State.CURRENT]
     total = sum(verdict.recorded.rows for verdict in compared)
-    faults = [_not_built(bars, verdict) for verdict in over if verdict.state.is_due]
+    faults = [fault_of_due(bars, verdict) for verdict in over if verdict.state.is_due]
     done = 0
     for verdict in compared:
         show(done, total)
-        faults += _wrong(executor, database, found, verdict)
+        faults += faults_of(executor, database, found, verdict)
         done += verdict.recorded.rows
     show(done, total)
     return Verified(
@@ -66,13 +66,15 @@ def verify(
     )
 
 
-def _not_built(bars: Bars, verdict: Verdict) -> str:
+def fault_of_due(bars: Bars, verdict: Verdict) -> str:
+    """What is wrong with an hour that is due."""
     what = "no bars are built" if verdict.state is State.NEW else "rows came since its bars were built"
-    return f"{_where(bars, verdict)}: {what}; {REMEDY}"
+    return f"{where(bars, verdict)}: {what}; {REMEDY}"
 
 
-def _wrong(executor: SqlExecutor, database: str, found: Survey, verdict: Verdict) -> Iterator[str]:
-    bars, where = found.bars, _where(found.bars, verdict)
+def faults_of(executor: SqlExecutor, database: str, found: Survey, verdict: Verdict) -> Iterator[str]:
+    """What is wrong with the bars of an hour of which all rows are there, a sentence each."""
+    bars, hour = found.bars, where(found.bars, verdict)
     mend = (
         f"drop partition {_month(verdict)} of {bars.stored} and {REMEDY}; rows of it must be recorded still"
     )
@@ -80,18 +82,19 @@ def _wrong(executor: SqlExecutor, database: str, found: Survey, verdict: Verdict
     there = tuple(executor.query(sql.digest_of_built(database, bars, verdict))[0])
     if tuple(map(int, made)) != tuple(map(int, there)):
         yield (
-            f"{where}: the rows make {made[0]} bars with the sum {int(made[1]):016x}, built are {there[0]} with "
+            f"{hour}: the rows make {made[0]} bars with the sum {int(made[1]):016x}, built are {there[0]} with "
             f"{int(there[1]):016x}; {mend}"
         )
     rows, built = found.recorded[verdict.hour], found.built[verdict.hour]
     for name in ("trades", "quotes"):
         if getattr(rows, name) != getattr(built, name):
-            yield f"{where}: {getattr(rows, name):,} {name} are recorded, {getattr(built, name):,} in bars; {mend}"
+            yield f"{hour}: {getattr(rows, name):,} {name} are recorded, {getattr(built, name):,} in bars; {mend}"
     if not math.isclose(rows.volume, built.volume, rel_tol=SAME_SHARE):
-        yield f"{where}: a volume of {rows.volume!r} is recorded, {built.volume!r} in bars; {mend}"
+        yield f"{hour}: a volume of {rows.volume!r} is recorded, {built.volume!r} in bars; {mend}"
 
 
-def _where(bars: Bars, verdict: Verdict) -> str:
+def where(bars: Bars, verdict: Verdict) -> str:
+    """Which hour of which bars, to be read by people."""
     begin = datetime.datetime.fromtimestamp(verdict.hour.begin_ns // 10**9, datetime.UTC)
     return f"{bars.name}, {verdict.hour}, {begin:%Y-%m-%d %H:%M}"
 

@@ -116,6 +116,7 @@ def runner_of(
     """A runner on the database of the settings, and whether tables of that database carry a TTL; `at_ns` as if it were
     this time.
     """
+    from recorder.bars.proof import BarsProof
     from recorder.cli.archive import store_at
     from recorder.cli.reader import open_reader
     from recorder.cli.retention_policies import quiet
@@ -136,6 +137,7 @@ def runner_of(
                 lock=manager.alone,
                 recorder_version=version(),
                 merges=not settings.target.embedded,
+                barring=BarsProof(executor, settings.database),
                 now_ns=None if at_ns is None else lambda: at_ns,
             ),
             manager.ttl_enabled(),
