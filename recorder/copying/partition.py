@@ -116,7 +116,8 @@ class PartitionCopy:
         return self._outcome(found, _faults(found.compared), late=lacking)
 
     def _compare(self, *, first: bool) -> _Found:
-        """Compare both sides. At `first` rows of a run of which the target has none lack without being looked at."""
+        """Compare both sides. At `first` rows of a run of which the target has none lack without being looked at; those
+        of a run of which the source has none are never looked at, however many they are."""
         if self._table.replicated:
             name = full_name(self._target, self._table.name)
             self._target.executor.command(f"SYSTEM SYNC REPLICA {name} LIGHTWEIGHT")
@@ -135,6 +136,8 @@ class PartitionCopy:
         for run in runs:
             if first and not run.target_rows:
                 compared = Compared(missing=run.source_rows)
+            elif not run.source_rows:
+                compared = Compared(extra=run.target_rows)
             else:
                 most = max(run.source_rows, run.target_rows)
                 compared = compare_run(self._source, self._target, self._table, self._where(run), most)

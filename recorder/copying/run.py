@@ -13,6 +13,7 @@ from recorder.copying.tables import CopyTable, tables_of
 from recorder.copying.verified import Verified
 from recorder.copying.write import Writer
 from schemas.pack import Pack
+from schemas.quote import quote_text
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,10 @@ async def run(
 
 def _require_two(source: Side, target: Side) -> None:
     """The same database under two names would be compared with itself, and told to be copied."""
-    uuid = "SELECT toString(uuid), hostName(), toString(serverUUID()) FROM system.databases WHERE name = '{}'"
-    there, here = (side.rows(uuid.format(side.database)) for side in (source, target))
+    place = (
+        "SELECT name, toString(uuid), hostName(), toString(serverUUID()) FROM system.databases WHERE name = "
+    )
+    there, here = (side.rows(place + quote_text(side.database)) for side in (source, target))
     if there and [*map(tuple, there)] == [*map(tuple, here)]:
         raise CannotCopy(
             f"{source.name} and {target.name} are the same database {source.database}; name another one in --to"

@@ -128,6 +128,18 @@ def test_what_only_the_target_has_is_told_and_stays(pair: Pair) -> None:
     assert len(pair.content(pair.target)) == 1_020
 
 
+def test_times_that_only_the_target_has_are_counted_and_not_read(pair: Pair) -> None:
+    """Rows before and behind all of the source are extra; none of them is read, however many they are."""
+    pair.fill(1_000, 2_000)
+    pair.copy()
+    pair.fill(0, 900, side=pair.target)
+    pair.fill(2_100, 2_200, side=pair.target)
+    pair.verified = Verified()
+    pair.target.asked.clear()
+    assert counts(pair.copy(), "state", "copied", "extra") == [(State.THERE, 0, 1_000)]
+    assert pair.target.asked == []
+
+
 def test_rows_there_twice_are_told(pair: Pair) -> None:
     """An identity that the target has twice is an error; one that the source has twice gets in once, and is told."""
     pair.fill(0, 100)
