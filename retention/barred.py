@@ -18,7 +18,7 @@ from retention.partitions import Span
 
 
 class Barred(msgspec.Struct, frozen=True):
-    """Bars that were verified: of how many hours, how many of these were built for it, and where they are.
+    """Bars that were verified: of how many hours of feeds, how many inserts of bars it took, and where they are.
 
     `hours_ns` are the times that the bars are in; `rows` and `bars` how many rows they are made of, and how many they
     are, over all tables of bars.

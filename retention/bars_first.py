@@ -108,7 +108,10 @@ class BarsFirst:
         receipt = BarsReceipt(parts=tuple((part.name, part.content) for part in parts), barred=barred)
         write_bars_receipt(self._store, action.table, action.partition, receipt)
         self._proved[key] = _Proved(parts, live.rows, receipt)
-        return True, f"bars of {barred.hours:,} hours are verified, {barred.built:,} of them built now"
+        return (
+            True,
+            f"the bars of {barred.hours:,} hours of feeds are verified; {barred.built:,} inserts made them so",
+        )
 
     def proven_parts(self, action: Action) -> tuple[LivePart, ...]:
         """The parts that this run has proven, after another look whether the bars are there.

@@ -58,19 +58,18 @@ class BarsProof:
         wanted = {*mine, *(hour.moved(1) for hour in mine)}
         spells = spells_of(wanted)
         faults: list[str] = []
-        hours = built = 0
+        built = 0
         for bars in ALL_BARS:
             for begin_ns, end_ns in spells:
                 found, made = self._build(bars, Scope(since_ns=begin_ns, until_ns=end_ns), wanted, span)
                 built += made
                 within = {hour: rows for hour, rows in mine.items() if begin_ns <= hour.begin_ns < end_ns}
-                hours += len(within)
                 faults += self._faults(found, wanted, within)
         if faults:
             more = f"; and {len(faults) - TOLD_FAULTS:,} more" if len(faults) > TOLD_FAULTS else ""
             raise RetentionError("; ".join(faults[:TOLD_FAULTS]) + more)
         bars_there, rows_there = self._count(spells)
-        return Barred(hours=hours, built=built, hours_ns=spells, rows=rows_there, bars=bars_there)
+        return Barred(hours=len(mine), built=built, hours_ns=spells, rows=rows_there, bars=bars_there)
 
     def still_there(self, barred: Barred) -> bool:
         """See `Barring`."""
