@@ -72,6 +72,11 @@ def alone(settings: Settings, *, renew_s: float = RENEW_S) -> Iterator[Callable[
         yield keeper.check
 
 
+def _now_s() -> float:
+    """A clock that goes on while the machine sleeps: the lease does."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 def _give_back(held: contextlib.AbstractContextManager[Lease]) -> None:
     with contextlib.suppress(Exception):  # it frees itself
         held.__exit__(None, None, None)
@@ -83,7 +88,7 @@ class _Keeper:
     def __init__(self, lease: Lease, target: str, renew_s: float):
         self._lease, self._target, self._renew_s = lease, target, renew_s
         self._mutex = threading.Lock()
-        self._renewed_s = time.monotonic()
+        self._renewed_s = _now_s()
         self._lost = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="copy-lock", daemon=True)
@@ -99,7 +104,7 @@ class _Keeper:
             CopyStopped: another copy took over.
             SinkUnavailable: the target does not say.
         """
-        if not self._lost and time.monotonic() - self._renewed_s > LEASE_S / 2:
+        if not self._lost and _now_s() - self._renewed_s > LEASE_S / 2:
             try:
                 self._renew()
             except LockLost:
@@ -118,7 +123,7 @@ class _Keeper:
 
     def _renew(self) -> None:
         with self._mutex:
-            at_s = time.monotonic()  # before the question: the server counts from when it heard it
+            at_s = _now_s()  # before the question: the server counts from when it heard it
             try:
                 self._lease.renew()
             except LockLost:
