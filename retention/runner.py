@@ -7,7 +7,7 @@ before. So a run may be killed anywhere, and two may run at once: the next one f
 
 Where bars come first, they were built and verified of these very parts, in this run (`retention.bars_first`).
 
-Partitions are not moved: one that waits for that stays.
+Partitions that are to move do so by `retention.tiers`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from retention.live_holds import holds_of, read_holds
 from retention.live_parts import LivePart, active_parts, drop_part, must_see_all, sums_of_parts
 from retention.partitions import span_of
 from retention.policy import RetentionPolicy, older_than
+from retention.tiers import move_partition, set_ttl
 from schemas.executor import SqlExecutor
 from schemas.live import read_tables
 from schemas.policy import TablePolicy
@@ -230,6 +231,8 @@ class Runner:
 
     def _do(self, subject: Subject, action: Action) -> Outcome:
         match action.kind:
+            case Kind.DROP_TTL | Kind.MODIFY_TTL if subject.policy.table != subject.policy.logical:
+                return self._tier_ttl(subject.policy, action)
             case Kind.DROP_TTL | Kind.MODIFY_TTL:
                 self._alter_ttl(action.table)
                 return Outcome(action, State.DONE, action.why)
@@ -242,6 +245,8 @@ class Runner:
                 return Outcome(action, State.DONE if proved else State.LEFT, told)
             case Kind.DROP:
                 return self._drop(subject, action)
+            case Kind.MOVE:
+                return self._move(subject, action)
         return Outcome(
             action, State.LEFT, f"{action.why}; this version does not {action.kind.replace('_', ' ')}"
         )
@@ -330,6 +335,34 @@ class Runner:
         if policy.bars:
             self._bars.gone(action)
         return Outcome(action, State.DONE, f"{live.rows:,} rows in {dropped} parts dropped: {action.why}")
+
+    def _move(self, subject: Subject, action: Action) -> Outcome:
+        """Move a partition to the table of older ones."""
+        policy = subject.policy
+        parts = active_parts(self._executor, self._database, action.table, action.partition)
+        live = sums_of_parts(
+            self._executor, self._database, action.table, parts, time_column=subject.kept.partition_column
+        )
+        if live.rows != action.rows or not older_than(live.newest_ns, policy.tier_after_days, self._now_ns()):
+            return Outcome(action, State.LEFT, "its rows changed meanwhile; the next run looks again")
+        must_see_all(action.table, parts, live)
+        with self._lock() as lock:
+            if (hold := self._hold(policy, action)) is not None:
+                return Outcome(action, State.LEFT, f"held by {hold.name} meanwhile")
+            moved = move_partition(
+                self._executor, self._database, action.table, action.partition, renew=lock.renew
+            )
+        return Outcome(action, State.DONE, f"{moved}: {action.why}")
+
+    def _tier_ttl(self, policy: RetentionPolicy, action: Action) -> Outcome:
+        """Set the TTL of a table of moved partitions, which is of no pack."""
+        ttl = policy.native_ttl if action.kind is Kind.MODIFY_TTL else ""
+        with self._lock() as lock:
+            if ttl and any(hold.concerns(policy.logical) for hold in self.holds()):
+                return Outcome(action, State.LEFT, "held meanwhile")
+            lock.renew()
+            set_ttl(self._executor, self._database, action.table, ttl)
+        return Outcome(action, State.DONE, action.why)
 
     def _proven_parts(self, policy: RetentionPolicy, action: Action) -> tuple[LivePart, ...]:
         """The parts that this run has proven, after another look at what it was proven by."""

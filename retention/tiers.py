@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from retention.archive.rowhash import LOG, SEQ
 from retention.errors import RetentionError
-from retention.live_parts import LivePart, active_parts, drop_part, parts_filter
+from retention.live_parts import LivePart, PartsSums, active_parts, drop_part, must_see_all, parts_filter
 from retention.policy import TIER_PREFIX
 from schemas.executor import SqlExecutor
 from schemas.live import LiveTable, read_tables
@@ -36,6 +36,10 @@ class Moved(NamedTuple):
 
     rows: int
     twins: int
+
+    def __str__(self) -> str:
+        twins = f", {self.twins:,} dropped that had moved before" if self.twins else ""
+        return f"{self.rows:,} rows moved{twins}"
 
 
 def view_sql(database: str, table: str, columns: list[str]) -> str:
@@ -85,7 +89,10 @@ def move_partition(
 def set_ttl(executor: SqlExecutor, database: str, table: str, ttl: str) -> None:
     """Give a table this TTL, as the server writes it, or take it away where it is empty."""
     change = f"MODIFY TTL {ttl}" if ttl else "REMOVE TTL"
-    executor.command(f"ALTER TABLE {_name(database, table)} {change}")
+    # Parts are not rewritten for it: an engine without merges would never end that, and the runner drops what expires.
+    executor.command(
+        f"ALTER TABLE {_name(database, table)} {change} SETTINGS materialize_ttl_after_modify = 0"
+    )
 
 
 def prepare(executor: SqlExecutor, database: str, table: str, renew: Callable[[], None]) -> None:
@@ -210,6 +217,7 @@ def _drop_twins(
         "GROUP BY _part"
     )
     counts = {str(part): (int(count), int(twins)) for part, count, twins in rows}
+    must_see_all(table, parts, PartsSums(sum(count for count, _ in counts.values()), 0))
     if mixed := [
         f"{part}: {twins:,} of {count:,} rows" for part, (count, twins) in counts.items() if 0 < twins < count
     ]:

@@ -106,7 +106,14 @@ def _subjects(settings: Settings, wanted: Sequence[Table], ttl: bool) -> list[Su
     from recorder.cli.retention_policies import policy_of
     from retention.runner import Subject
 
-    return [Subject(policy_of(settings, table, ttl=ttl), table.policy) for table in wanted]
+    policies = [(policy_of(settings, table, ttl=ttl), table.policy) for table in wanted]
+    # A table before the one that its partitions move to, so that what has moved is looked at in the same run.
+    return [
+        Subject(each, kept)
+        for policy, kept in policies
+        for each in (policy, policy.of_tier())
+        if each is not None
+    ]
 
 
 @contextlib.contextmanager

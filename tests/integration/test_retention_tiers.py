@@ -16,11 +16,14 @@ from retention.archive import FolderStore
 from retention.due import Kind, Limits
 from retention.errors import RetentionError
 from retention.live_facts import server_time_ns
+from retention.live_holds import HOLD, LIFT, HoldRow, append
 from retention.policy import DAY_NS, RetentionPolicy
 from retention.runner import Outcome, Runner, State, Subject
 from retention.tiers import Moved, move_partition, prepare
+from schemas.core.tables import PACK
 from schemas.executor import ClientExecutor
 from schemas.live import read_tables
+from schemas.manager import Manager
 from schemas.policy import Durability, Overflow, Partition, TablePolicy
 
 if TYPE_CHECKING:
@@ -34,7 +37,7 @@ KEPT = TablePolicy(
     partition=Partition.DAY,
     order_by=("ts_local",),
 )
-TTL = "toDateTime(ts_local) + toIntervalDay(40000)"
+TTL = "toDateTime(ts_local) + toIntervalDay(20000)"
 TIERED = RetentionPolicy(table="things", partition=Partition.DAY, tier_after_days=2)
 MOVE_DONE = (Kind.MOVE, State.DONE)
 
@@ -123,7 +126,15 @@ class Things:
         between: Callable[[], object] = lambda: None,
     ) -> list[Outcome]:
         """As the command does: the live table, then the one that its partitions move to."""
-        runner = Runner(
+        tier = policy.of_tier()
+        assert tier is not None
+        runner = self.runner(executor=executor, between=between)
+        return [outcome for one in (policy, tier) for outcome in runner.run(Subject(one, KEPT))]
+
+    def runner(
+        self, *, executor: ClientExecutor | None = None, between: Callable[[], object] = lambda: None
+    ) -> Runner:
+        return Runner(
             executor or self.executor,
             self.database,
             store=FolderStore(self.root),
@@ -134,9 +145,6 @@ class Things:
             limits=Limits(settle_s=-3_600, merge_parts=1_000),
             now_ns=lambda: server_time_ns(self.executor),
         )
-        tier = policy.of_tier()
-        assert tier is not None
-        return [outcome for one in (policy, tier) for outcome in runner.run(Subject(one, KEPT))]
 
 
 @pytest.fixture
@@ -289,6 +297,107 @@ def test_a_run_that_stops_at_any_step_is_completed_by_the_next(things: Things, e
         return False
 
     assert sum(itertools.takewhile(bool, (stops(number) for number in range(20)))) == 3
+
+
+# -- the runner --
+
+
+def test_what_is_due_is_moved_and_then_nothing_is_due(things: Things) -> None:
+    """Partitions that are old enough move, younger ones stay, and a second run does nothing."""
+    young = _young(things)
+    things.insert(1, 2)
+    things.insert(3, day=1)
+    things.insert(4, day=young)
+    assert _told(things.run()) == [MOVE_DONE, MOVE_DONE]
+    assert things.where == ([4], [1, 2, 3], [1, 2, 3, 4])
+    assert things.run() == []
+
+
+def test_what_has_expired_goes_from_either_table(things: Things) -> None:
+    """keep_days counts where rows moved, too: by the runner's drops."""
+    days = _young(things) + 1
+    things.insert(1)
+    things.insert(2, day=days - 10)
+    things.run()
+    assert things.where == ([], [1, 2], [1, 2])
+    things.insert(3)
+    things.insert(4, day=1)
+    kept = RetentionPolicy(table="things", partition=Partition.DAY, tier_after_days=2, keep_days=30)
+    drop = (Kind.DROP, State.DONE)
+    assert _told(things.run(kept)) == [drop, drop, drop]
+    assert things.where == ([], [2], [2])
+
+
+def test_the_other_table_carries_the_ttl_of_the_policy(things: Things) -> None:
+    """It is set and taken away with the policy, and not set while a hold concerns the table, written just now even."""
+    Manager(things.executor, [PACK], things.database).up()
+
+    def ttl() -> str:
+        return read_tables(things.executor, things.database)["archived_things"].ttl
+
+    def with_ttl(ttl: str) -> RetentionPolicy:
+        return RetentionPolicy(table="things", partition=Partition.DAY, tier_after_days=2, native_ttl=ttl)
+
+    def alter(change: str) -> None:
+        things.command(f"ALTER TABLE {{db}}.things {change} SETTINGS materialize_ttl_after_modify = 0")
+
+    def hold(event: str = HOLD) -> None:
+        append(things.executor, things.database, HoldRow(name="case", event=event, tables=("things",)))
+
+    alter(f"MODIFY TTL {TTL}")
+    things.insert(1)
+    things.run(with_ttl(TTL))
+    assert ttl() == TTL
+    alter("REMOVE TTL")
+    assert _told(things.run(with_ttl(""))) == [(Kind.DROP_TTL, State.DONE)]
+    assert ttl() == ""
+    alter(f"MODIFY TTL {TTL}")
+    assert _told(things.run(with_ttl(TTL), between=hold)) == [(Kind.MODIFY_TTL, State.LEFT)]
+    assert ttl() == ""
+    alter("REMOVE TTL")
+    assert _told(things.run(with_ttl(TTL))) == []
+    hold(LIFT)
+    alter(f"MODIFY TTL {TTL}")
+    assert _told(things.run(with_ttl(TTL))) == [(Kind.MODIFY_TTL, State.DONE)]
+    assert things.where == ([], [1], [1])
+
+
+def test_what_is_held_neither_moves_nor_goes(things: Things) -> None:
+    """A hold of the table, even one of right before the move, keeps rows where they are, in both tables."""
+    Manager(things.executor, [PACK], things.database).up()
+    things.insert(1)
+    things.run()
+    things.insert(2, day=1)
+
+    def hold() -> None:
+        append(things.executor, things.database, HoldRow(name="case", tables=("things",)))
+
+    held = (Kind.HELD, State.LEFT)
+    assert _told(things.run(between=hold)) == [(Kind.MOVE, State.LEFT), held]
+    kept = RetentionPolicy(table="things", partition=Partition.DAY, tier_after_days=2, keep_days=30)
+    assert _told(things.run(kept)) == [held, held]
+    assert things.where == ([2], [1], [1, 2])
+
+
+def test_a_row_that_came_since_the_look_keeps_its_partition(things: Things) -> None:
+    """The partition is looked at anew in the next run."""
+    things.insert(1)
+    runner = things.runner()
+    (action,) = runner.plan(Subject(TIERED, KEPT))
+    things.insert(2)
+    assert runner._move(Subject(TIERED, KEPT), action).state is State.LEFT
+    assert _told(things.run()) == [MOVE_DONE]
+    assert things.where == ([], [1, 2], [1, 2])
+
+
+def test_tables_that_differ_are_told_and_left(things: Things) -> None:
+    """The refusal is the outcome of that action; nothing else stops for it."""
+    things.insert(1)
+    things.command("CREATE VIEW {db}.things_all AS SELECT 1")
+    (outcome,) = things.run()
+    assert (outcome.action.kind, outcome.state) == (Kind.MOVE, State.FAILED)
+    assert "rename it" in outcome.told
+    assert things.seqs("things") == [1]
 
 
 # -- columns and names --
