@@ -9,8 +9,8 @@ lock is a chain of tables `recorder_migration_lock_<generation>`, whose highest 
   higher one drops its own and waits. The holder drops all lower ones. The highest is never dropped, so generations
   never go down, and two who both saw the same crashed holder try to create the same name: one wins.
 - *Renew*, before each statement (before one that creates, where a tenth of a lease has passed since the last time):
-  list; a higher generation means that the lock was taken over (`LockLost`). Else rewrite the comment, which moves the
-  table's modification time.
+  list; a higher generation means that the lock was taken over (`LockLost`). Else rewrite the comment, which has the
+  server's time in it and moves the table's modification time (the database `default` of an embedded engine has none).
 - *Release*: rewrite the comment to `free`.
 
 Lease times are judged by the server's clock alone. A holder that sleeps past its lease inside one statement can
@@ -129,15 +129,16 @@ class MigrationLock:
     def states(self) -> list[LockState]:
         """All generations that are there, lowest first."""
         rows = self._executor.query(
-            "SELECT name, comment, toInt64(dateDiff('second', metadata_modification_time, now())) FROM system.tables "
+            "SELECT name, comment, toInt64(toUnixTimestamp(now())), "
+            "toInt64(toUnixTimestamp(metadata_modification_time)) FROM system.tables "
             "WHERE database = {db:String} AND startsWith(name, {prefix:String})",
             {"db": self._database, "prefix": f"{self._table}_"},
         )
         states = []
-        for name, comment, silent_s in rows:
+        for name, comment, now_s, modified_s in rows:
             generation = str(name).removeprefix(f"{self._table}_")
             if generation.isdigit():
-                states.append(_state(int(generation), str(comment), int(silent_s)))
+                states.append(_state(int(generation), str(comment), int(now_s), int(modified_s)))
         return sorted(states, key=lambda state: state.generation)
 
     def touch(self, generation: int, *, free: bool) -> None:
@@ -217,14 +218,21 @@ class MigrationLock:
         return f"{quote_name(self._database)}.{self._table}_{generation:06}"
 
     def _comment(self, free: bool) -> str:
-        return json.dumps(
-            {"owner": self._owner, "free": free, "lease_s": self._lease_s, "process": identity()}
-        )
+        fields = {
+            "owner": self._owner,
+            "free": free,
+            "lease_s": self._lease_s,
+            "process": identity(),
+            "said_s": int(self._executor.query("SELECT toInt64(toUnixTimestamp(now()))")[0][0]),
+        }
+        return json.dumps(fields)
 
 
-def _state(generation: int, comment: str, silent_s: int) -> LockState:
+def _state(generation: int, comment: str, now_s: int, modified_s: int) -> LockState:
+    silent_s = now_s - modified_s
     try:
         fields = json.loads(comment)
+        silent_s = now_s - max(modified_s, int(fields.get("said_s", 0)))
         dead = is_dead(str(fields.get("process", "")))
         return LockState(
             generation, str(fields["owner"]), bool(fields["free"]), int(fields["lease_s"]), silent_s, dead

@@ -292,6 +292,22 @@ def test_one_holds_the_lock_and_the_other_is_told_who(client: Client, second: Cl
         pass
 
 
+def test_the_lock_is_one_in_the_database_default_too(client: Client, second: Client) -> None:
+    """That of an embedded engine knows no times of its tables: whoever holds the lock there says it in the lock."""
+
+    def lock(asked: Client, owner: str) -> MigrationLock:
+        return MigrationLock(ClientExecutor(asked), "default", owner=owner, table="recorder_lock_of_test")
+
+    try:
+        with lock(client, "host-a:1").held(timeout_s=1) as lease:
+            with pytest.raises(LockTimeout, match="host-a:1"), lock(second, "host-b:2").held(timeout_s=0):
+                raise AssertionError("two hold the lock")
+            lease.renew()
+    finally:
+        for state in lock(client, "x").states():
+            client.command(f"DROP TABLE default.recorder_lock_of_test_{state.generation:06} SYNC")
+
+
 def test_the_lock_excludes_many_contenders(client: Client, second: Client, database: str) -> None:
     """However many contend, never are two inside, and the highest generation only ever grows."""
     inside: list[int] = []
