@@ -75,7 +75,7 @@ class Verdict:
     """What becomes of an hour, and all that is needed to compute its bars.
 
     Rows that they are made of have local times from `first_local_ns` to `last_local_ns`. `version` is above the one
-    that is built, 0 where none is.
+    that is built, 0 where none is. `rows_before` are the rows of the hour before.
     """
 
     hour: Hour
@@ -86,6 +86,7 @@ class Verdict:
     first_local_ns: int
     last_local_ns: int
     version: int
+    rows_before: int
 
 
 def verdicts(
@@ -117,6 +118,7 @@ def verdicts(
             first_local_ns=min(mine.first_local_ns, before.first_local_ns if before else mine.first_local_ns),
             last_local_ns=max(mine.last_local_ns, before.last_local_ns if before else mine.last_local_ns),
             version=there.version + 1 if there else 0,
+            rows_before=before.rows if before else 0,
         )
 
 

@@ -89,15 +89,20 @@ def oldest_local(database: str) -> str:
 def insert_hour(database: str, bars: Bars, verdict: Verdict, closed_ns: int) -> str:
     """Compute the bars of an hour and insert them, in one part: all of them are there or none.
 
-    Nothing is inserted where rows went since they were counted: bars are not made again of fewer.
+    Nothing is inserted where rows went since they were counted, of it or of the hour before: bars are not made again of
+    fewer.
     """
+    before = (
+        f"SELECT count() FROM {_table(database, 'market_data')} WHERE {_rows_of(verdict)} "
+        f"AND {AT} >= {verdict.hour.begin_ns - HOUR_NS} AND {AT} < {verdict.hour.begin_ns} AND ({_TRADED} OR {_QUOTED})"
+    )
     columns = ", ".join(VALUES)
     # An hour has too few bars for two blocks. Equal bars are no duplicates to be left out: their version is new.
     return (
         f"INSERT INTO {_table(database, bars.stored)} ({columns}, _version) "
         f"SELECT {columns}, greatest(toUInt64(toUnixTimestamp64Nano(now64(9))), toUInt64({verdict.version})) "
         f"FROM (SELECT *, sum(rows) OVER () AS present FROM ({hour_of_bars(database, bars, verdict, closed_ns)})) "
-        f"WHERE present >= {verdict.recorded.rows} "
+        f"WHERE present >= {verdict.recorded.rows} AND ({before}) >= {verdict.rows_before} "
         "SETTINGS max_threads = 1, max_insert_threads = 1, insert_deduplicate = 0, async_insert = 0"
     )
 
@@ -137,8 +142,7 @@ def hour_of_bars(database: str, bars: Bars, verdict: Verdict, closed_ns: int) ->
         "isNotNull(bid_px1) AND isNotNull(ask_px1) AND bid_px1 < ask_px1 AS two_sided, "
         "assumeNotNull(ask_px1) - assumeNotNull(bid_px1) AS spread "
         f"FROM {_table(database, 'market_data')} "
-        f"WHERE symbol = {quote_text(hour.symbol)} AND source = {quote_text(hour.source)} "
-        f"AND ts_local >= {quote_moment(verdict.first_local_ns)} AND ts_local <= {quote_moment(verdict.last_local_ns)} "
+        f"WHERE {_rows_of(verdict)} "
         f"AND at >= {hour.begin_ns - CARRY_NS} AND at < {end_ns} AND ({_TRADED} OR {_QUOTED})"
     )
     order = "at, local_ns, _log, _seq"
@@ -169,6 +173,14 @@ def hour_of_bars(database: str, bars: Bars, verdict: Verdict, closed_ns: int) ->
         "fromUnixTimestamp64Nano(maxIf(local_ns, own), 'UTC') AS ts_local_last, "
         f"toUInt64({verdict.basis}) AS basis "
         f"FROM ({placed}) GROUP BY begin HAVING rows > 0 ORDER BY begin"
+    )
+
+
+def _rows_of(verdict: Verdict) -> str:
+    """Of the feed, and of the local times that an hour and the one before it have."""
+    return (
+        f"symbol = {quote_text(verdict.hour.symbol)} AND source = {quote_text(verdict.hour.source)} "
+        f"AND ts_local >= {quote_moment(verdict.first_local_ns)} AND ts_local <= {quote_moment(verdict.last_local_ns)}"
     )
 
 

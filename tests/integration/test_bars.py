@@ -300,6 +300,20 @@ def test_rows_that_go_while_a_build_runs_take_no_bar_with_them(desk: Desk) -> No
     assert desk.every_value() == bars
 
 
+def test_rows_of_the_hour_before_that_go_while_a_build_runs_take_no_spread_with_them(desk: Desk) -> None:
+    """The day before is dropped between counting and computing: the next day's first hour stays as it was."""
+    midnight = ns("00:00:00") + 24 * HOUR_NS
+    desk.put([quote(midnight - 5 * S_NS, 10.0, 12.0), trade(midnight + S_NS)])
+    desk.build()
+    bars = desk.every_value()
+    desk.put([trade(midnight + S_NS + 1)])
+    found = survey(desk.executor, desk.database, ONE_S, Scope())
+    (late,) = found.due
+    desk.client.command(f"ALTER TABLE {desk.database}.market_data DROP PARTITION 20240808")
+    desk.executor.command(insert_hour(desk.database, ONE_S, late, found.closed_ns))
+    assert desk.every_value() == bars
+
+
 def test_verify_finds_a_bar_that_is_not_what_the_rows_make(desk: Desk) -> None:
     """A wrong value, a missing bar and rows that came since are told, with what to do."""
     at = ns("12:00:00")
