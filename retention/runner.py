@@ -330,7 +330,7 @@ class Runner:
             return Outcome(
                 action,
                 State.LEFT,
-                f"{dropped} of {len(parts)} parts dropped, the others were merged meanwhile",
+                f"{dropped} of {len(parts)} parts dropped, the others were merged or dropped by another run meanwhile",
             )
         if policy.bars:
             self._bars.gone(action)

@@ -128,7 +128,8 @@ def lift(invocation: Invocation, name: str, reason: str) -> None:
         emit_json({"name": name, "was_in_force": was})
     else:
         note(
-            f'{name} is lifted; the next "recorder migrate up" gives tables their TTL back'
+            f'{name} is lifted; the next "recorder migrate up" or "recorder retention apply --yes" gives tables their '
+            "TTL back"
             if was
             else f"{name} was lifted"
         )
