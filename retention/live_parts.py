@@ -68,7 +68,8 @@ def sums_of_parts(
 
 
 def must_see_all(table: str, parts: Iterable[LivePart], seen: PartsSums) -> None:
-    """Nothing is proven of rows that are not shown: a row policy, or settings of the database user, hide some.
+    """Nothing is proven of rows that are not shown: a row policy, or settings of the database user, hide some. (Rows
+    that were deleted as patches count as hidden, too, until the patches are applied.)
 
     Raises:
         RetentionError: the parts have more rows.
@@ -77,7 +78,8 @@ def must_see_all(table: str, parts: Iterable[LivePart], seen: PartsSums) -> None
     if there > seen.rows:
         raise RetentionError(
             f"{table}: its parts have {there:,} rows, this database user is shown {seen.rows:,}, so nothing is "
-            "archived or dropped; is there a row policy, or a filter in the user's settings? Let it see all rows"
+            "archived or dropped; is there a row policy, or a filter in the user's settings? Let it see all rows. Were "
+            f"rows deleted as patches? ALTER TABLE {table} APPLY PATCHES"
         )
 
 
