@@ -41,7 +41,7 @@ LOCK = "retention.lock"
 def apply(
     ctx: click.Context, invocation: Invocation, tables: tuple[str, ...], yes: bool, root: str | None
 ) -> None:
-    """Carry out what is due for all tables, or for those given: set TTLs, merge, archive, drop.
+    """Carry out what is due for all tables, or for those given: set TTLs, merge, archive, move, drop.
 
     Where an archive is due, a partition is dropped only when this run has found each of its rows in verified files.
     What comes late stays. It may be killed at any time; run it again, and it goes on.
