@@ -44,6 +44,7 @@ class BarsFirst:
     def __init__(self, executor: SqlExecutor, database: str, store: Store, barring: Barring | None):
         self._executor, self._database, self._store, self._barring = executor, database, store, barring
         self._proved: dict[tuple[str, str], _Proved] = {}
+        self._receipts: dict[tuple[str, str], BarsReceipt | None] = {}  # until this run looks closer
 
     def parts(self, table: str, partition: str) -> tuple[LivePart, ...] | None:
         """The parts of a partition that this run has proven; None for none."""
@@ -68,8 +69,12 @@ class BarsFirst:
         )
         if (proved := self._proved.get((policy.table, part.id))) is not None:
             yield replace(known, rows=proved.rows, sum_hash=name_of_parts(proved.parts))
-        receipt = read_bars_receipt(self._store, policy.table, part.id)
-        if receipt is None or not receipt.covers(self._active(policy.table, part.id)):
+        key = policy.table, part.id
+        if key not in self._receipts:
+            self._receipts[key] = read_bars_receipt(self._store, *key)
+        if (receipt := self._receipts[key]) is None or not receipt.covers(
+            self._active(policy.table, part.id)
+        ):
             return
         goes = older_than(part.max_ns, policy.keep_days, now_ns)
         yield replace(known, sum_hash="receipt" if goes else part.sum_hash or "receipt")
@@ -92,8 +97,8 @@ class BarsFirst:
         )
         if live.rows != action.rows:
             return False, "its rows changed meanwhile; the next run looks again"
-        receipt = read_bars_receipt(self._store, action.table, action.partition)
         key = action.table, action.partition
+        receipt = self._receipts[key] = read_bars_receipt(self._store, *key)
         if receipt is not None and receipt.covers(parts) and not receipt.is_of(parts):
             self._see(barring, receipt, action)
             self._proved[key] = _Proved(parts, live.rows, receipt)
@@ -106,7 +111,8 @@ class BarsFirst:
         if self._active(action.table, action.partition) != parts:
             return False, "its parts changed meanwhile; the next run looks again"
         receipt = BarsReceipt(parts=tuple((part.name, part.content) for part in parts), barred=barred)
-        write_bars_receipt(self._store, action.table, action.partition, receipt)
+        write_bars_receipt(self._store, *key, receipt)
+        self._receipts[key] = receipt
         self._proved[key] = _Proved(parts, live.rows, receipt)
         return (
             True,
@@ -134,6 +140,7 @@ class BarsFirst:
     def gone(self, action: Action) -> None:
         """Its partition is dropped: the receipt speaks of nothing any more."""
         drop_bars_receipt(self._store, action.table, action.partition)
+        self._receipts.pop((action.table, action.partition), None)
 
     def _see(self, barring: Barring, receipt: BarsReceipt, action: Action) -> None:
         if not barring.still_there(receipt.barred):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import io
 import itertools
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pytest
 from harness.archives import Stopped, Stopping
 from harness.backends import Backend
@@ -16,7 +19,9 @@ from harness.bars_plain import HOUR_NS, Said
 
 from recorder.bars.proof import BarsProof
 from recorder.bars.windows import ALL_BARS
-from retention.archive import FolderStore
+from recorder.cli.archive_source import Answers
+from recorder.cli.retention_apply import PartsSource
+from retention.archive import FolderStore, Place, partition_of, places
 from retention.due import Kind, Limits
 from retention.policy import DAY_NS, RetentionPolicy
 from retention.runner import Outcome, Runner, State, Subject
@@ -46,6 +51,22 @@ def quote(at: int, bid: float, ask: float) -> Said:
     return Said(*FEED, at, (), quote=(bid, ask))
 
 
+class Asked(Answers):
+    """A client as the archive's source asks one."""
+
+    def __init__(self, client: Client):
+        self._client = client
+
+    def arrow(self, sql: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+        """The rows of a statement."""
+        reader = pa.ipc.open_stream(io.BytesIO(self._client.raw_query(sql, fmt="ArrowStream")))
+        return reader.schema, iter(reader)
+
+    def stream(self, sql: str, clickhouse_format: str) -> Iterator[bytes]:
+        """The answer in the given format."""
+        yield self._client.raw_query(sql, fmt=clickhouse_format)
+
+
 class Ended(BaseException):
     """The process is gone: nothing catches it."""
 
@@ -66,7 +87,11 @@ class StoppingExecutor(ClientExecutor):
 
 
 class Fatal(Stopping):
-    """A store whose stop ends the process."""
+    """A store whose stop ends the process; only what changes it counts."""
+
+    def read(self, name: str) -> bytes | None:
+        """As the store."""
+        return self.store.read(name)
 
     def _call(self, call: Callable[[], Any]) -> Any:
         try:
@@ -107,14 +132,14 @@ class Kept(Desk):
     ) -> Runner:
         executor = executor or self.executor
 
-        def never(*_: object) -> Any:
-            raise AssertionError("no archive is due")
+        def source(place: Place, parts: Sequence[str]) -> PartsSource:
+            return PartsSource(Asked(self.client), self.database, place, parts)
 
         return Runner(
             executor,
             self.database,
             store=store or self.store,
-            source_of=never,
+            source_of=source,
             alter_ttl=lambda table: None,
             lock=Lock(at_lock, at_step),
             recorder_version="0",
@@ -123,8 +148,8 @@ class Kept(Desk):
             barring=BarsProof(executor, self.database),
         )
 
-    def run(self, **how: Any) -> list[Outcome]:
-        return list(self.runner(**how).run(Subject(BARRED, KEPT)))
+    def run(self, policy: RetentionPolicy = BARRED, **how: Any) -> list[Outcome]:
+        return list(self.runner(**how).run(Subject(policy, KEPT)))
 
     def rows(self) -> int:
         return int(self.executor.query(f"SELECT count() FROM {self.database}.market_data")[0][0])
@@ -242,6 +267,35 @@ def test_a_row_that_comes_amid_the_drops_stays_and_is_told(kept: Kept) -> None:
 # -- proof --
 
 
+def test_archive_and_bars_both_come_first(kept: Kept) -> None:
+    """Of the same parts; a row that comes between the two is in both before it goes. The archive's own list does not
+    know the receipts of bars."""
+    both = dataclasses.replace(BARRED, archive_after_days=2)
+    kept.put([trade(MIDNIGHT)])
+    run = kept.runner().run(Subject(both, KEPT))
+    assert _told([next(run)]) == [BUILD_DONE]
+    kept.put([trade(MIDNIGHT + 1)])
+    assert _told(list(run)) == [(Kind.ARCHIVE, State.DONE), DROP_LEFT]
+    assert kept.rows() == 2
+    assert [place.table for place in places(kept.store)] == ["market_data"]
+    assert _told(kept.run(both)) == [BUILD_DONE, (Kind.ARCHIVE, State.DONE), DROP_DONE]
+    archived = partition_of(kept.store, Place("market_data", "2024-08-09"))
+    assert (kept.rows(), archived.sums.rows, archived.verified) == (0, 2, True)
+    assert kept.bars()[(*FEED, MIDNIGHT)]["trade_count"] == 2
+
+
+def test_no_bars_are_made_of_other_tables(kept: Kept) -> None:
+    """Where they are asked for all the same, rows stay, and a run says what to set."""
+    kept.put([trade(MIDNIGHT)])
+    outcome, left = kept.run(dataclasses.replace(BARRED, logical="fills"))
+    assert (outcome.state, "set its bars to false" in outcome.told, left.state) == (
+        State.LEFT,
+        True,
+        State.LEFT,
+    )
+    assert kept.rows() == 1
+
+
 def test_bars_that_are_wrong_or_go_keep_their_rows(kept: Kept) -> None:
     """A value that the rows do not make; bars that somebody drops after they were verified."""
     kept.put([trade(MIDNIGHT)])
@@ -294,17 +348,27 @@ def test_a_venue_time_that_is_far_away_keeps_no_other_hour_from_being_proven(kep
 def test_a_run_that_stops_at_any_step_is_completed_by_the_next(
     kept: Kept, embedded: None, tmp_path: pathlib.Path
 ) -> None:
-    """Before each insert of bars, each drop of a part and each call of the store: the next run drops all, and the bars
+    """Before each insert of bars, each drop of a part and each change of the store: the next run drops all, and bars
     are those of all rows. What is left of a partition amid its drops is dropped by the receipt."""
-    _two_days(kept)
+    days = (
+        [quote(MIDNIGHT - 5 * S_NS, 10.0, 12.0)],
+        [trade(MIDNIGHT + S_NS, 101.0)],
+        [trade(MIDNIGHT + 90 * S_NS, 102.0)],
+    )
+
+    def put() -> None:
+        kept.clear()
+        for said in days:
+            kept.put(said)
+
+    put()
     kept.build(ONE_S)
     kept.build(ONE_M)
     wanted = kept.all_bars()
 
     def stops(what: str, number: int) -> bool:
-        kept.clear()
+        put()
         kept.store = FolderStore(tmp_path / f"{what}-{number}")
-        _two_days(kept)
         how: dict[str, Any] = {"store": Fatal(kept.store, number)}
         if what == "command":
             how = {"executor": StoppingExecutor(kept.client, number)}
@@ -317,9 +381,9 @@ def test_a_run_that_stops_at_any_step_is_completed_by_the_next(
         assert (kept.rows(), kept.all_bars()) == (0, wanted)
         return stopped
 
-    # Of either bars the hours that have rows, and the parts that hold them.
-    assert sum(itertools.takewhile(bool, (stops("command", n) for n in range(30)))) == 2 * 4 + 3
-    assert sum(itertools.takewhile(bool, (stops("call", n) for n in range(100)))) > 5
+    # Two hours of two tables of bars, three parts; a receipt is put in place of another, and taken away, for each day.
+    assert sum(itertools.takewhile(bool, (stops("command", n) for n in range(30)))) == 2 * 2 + 3
+    assert sum(itertools.takewhile(bool, (stops("call", n) for n in range(30)))) == 2 * (2 + 1)
 
 
 def test_what_is_left_amid_drops_is_not_dropped_with_a_row_that_came_since(kept: Kept) -> None:
