@@ -8,7 +8,7 @@
 | `{{versioned_engine}}` | the same for derived rows: of those with one key it keeps the greatest `_version` |
 | `{{partition}}` | the partition key: day or month of the policy's time |
 | `{{ttl}}` | the `TTL` clause, nothing where rows are kept for ever or TTL is off |
-| `{{settings}}` | deduplication window, fsync and TTL settings of the table's durability |
+| `{{settings}}` | deduplication window, TTL settings, and by durability fsync or what a power cut may break |
 
 The last three speak of a table of the pack: the statement is then its `CREATE TABLE IF NOT EXISTS {{db}}.name`. The
 engine may also be that of another table, which holds no recorded rows.
@@ -37,6 +37,13 @@ FSYNC_SETTINGS = (
 )
 """What a `wal` table carries. All four: without the directory's fsync a part's name is lost, without the last two
 what a merge made of synced parts is not synced itself."""
+
+UNSYNCED_SETTINGS = {
+    "max_suspicious_broken_parts": "10000",
+    "max_suspicious_broken_parts_bytes": str(100 * 2**30),
+}
+"""What a table carries that is not synced. A power cut breaks its youngest parts, and beyond 100 of them or 1 GiB the
+server refuses to start, with all other tables. It sets them aside under `detached`, up to these."""
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 _CREATE_TABLE = re.compile(r"\s*CREATE\s+TABLE\s+IF\s+NOT\s+EXISTS\s+\{\{\s*db\s*\}\}\.(\w+)", re.IGNORECASE)
@@ -86,12 +93,13 @@ class RenderContext:
         window = "replicated_deduplication_window" if self.cluster else "non_replicated_deduplication_window"
         settings = {window: str(DEDUP_WINDOW), "ttl_only_drop_parts": "1"}
         if table.policy.durability is Durability.WAL:
-            settings |= dict.fromkeys(FSYNC_SETTINGS, "1")
-        return settings
+            return settings | dict.fromkeys(FSYNC_SETTINGS, "1")
+        return settings | UNSYNCED_SETTINGS
 
     def dropped_settings(self, table: Table) -> tuple[str, ...]:
-        """Those of the recorder's own settings that the table must not carry, from when it was critical."""
-        return tuple(name for name in FSYNC_SETTINGS if name not in self.table_settings(table))
+        """Those of the recorder's own settings that the table must not carry, from when its durability was another."""
+        carried = self.table_settings(table)
+        return tuple(name for name in (*FSYNC_SETTINGS, *UNSYNCED_SETTINGS) if name not in carried)
 
 
 def partition_expression(policy: TablePolicy) -> str:

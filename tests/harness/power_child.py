@@ -21,7 +21,7 @@ from typing import Any
 from recorder import Recorder, Settings
 from recorder.pipeline import TablePipeline
 from recorder.sink.base import Sink
-from schemas.render import FSYNC_SETTINGS
+from schemas.render import FSYNC_SETTINGS, UNSYNCED_SETTINGS
 
 PIECE = 50
 TABLES = {"orders": "client_order_id", "fills": "fill_id"}
@@ -39,9 +39,10 @@ def quick(target: str, database: str, data_dir: pathlib.Path) -> dict[str, Any]:
 
 
 def forget_to_sync(recorder: Recorder) -> None:
-    """Leave `orders` without the settings that keep what it confirms through a power cut."""
-    off = ", ".join(f"{name} = 0" for name in FSYNC_SETTINGS)
-    recorder.ask(partial(_command, sql=f"ALTER TABLE orders MODIFY SETTING {off}"), WAIT_S)
+    """Leave `orders` with the settings of a table that keeps nothing through a power cut."""
+    values = dict.fromkeys(FSYNC_SETTINGS, "0") | UNSYNCED_SETTINGS
+    settings = ", ".join(f"{name} = {value}" for name, value in values.items())
+    recorder.ask(partial(_command, sql=f"ALTER TABLE orders MODIFY SETTING {settings}"), WAIT_S)
 
 
 def put(recorder: Recorder, first: int, stop: int) -> None:

@@ -14,21 +14,24 @@ from harness.recorders import rows, settings_for
 from recorder import Recorder, Settings
 from recorder.cli.group import main
 from schemas.pack import load_packs
-from schemas.render import FSYNC_SETTINGS
+from schemas.render import FSYNC_SETTINGS, UNSYNCED_SETTINGS
 
 SWAPPED = {
     "market_data": {"durability": "wal"},
     "orders": {"durability": "memory", "overflow": "drop_oldest"},
 }
 
+SYNCED = {f"{name} = 1" for name in FSYNC_SETTINGS}
+UNSYNCED = {f"{name} = {value}" for name, value in UNSYNCED_SETTINGS.items()}
 
-def _synced(recorder: Recorder, table: str) -> int:
-    """How many of the sync settings the table carries."""
+
+def _carried(recorder: Recorder, table: str) -> set[str]:
+    """Which of the settings that durability decides the table carries, as `name = value`."""
     ((engine,),) = rows(
         recorder,
         f"SELECT engine_full FROM system.tables WHERE database = currentDatabase() AND name = '{table}'",
     )
-    return sum(f"{name} = 1" in engine for name in FSYNC_SETTINGS)
+    return {setting for setting in SYNCED | UNSYNCED if setting in engine}
 
 
 def _differences(backend: Backend, settings: Settings) -> Any:
@@ -59,8 +62,8 @@ def test_durability_by_setting_is_the_tables(backend: Backend, database: str, tm
             tables = recorder.status()["tables"]
             assert tables[critical]["critical"] is True
             assert tables[other]["critical"] is False
-            assert _synced(recorder, critical) == len(FSYNC_SETTINGS)
-            assert _synced(recorder, other) == 0
+            assert _carried(recorder, critical) == SYNCED
+            assert _carried(recorder, other) == UNSYNCED
     assert _differences(backend, swapped) == []
     assert {"market_data", "orders"} <= set(_differences(backend, by_pack))
 
