@@ -20,6 +20,15 @@ LONG_NAME = 5
 _NAME = re.compile(rb"[\w.$-]*+", re.ASCII)
 _NAME_CHARACTERS = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.$")
 _ESCAPED = re.compile(rb"u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|[nrtbf]")
+_SIZED_HEAD = re.compile(rb"[\xc4-\xc6\xd9-\xdb]|\\x(?:c[456]|d[9ab])")
+_SIZED = re.compile(
+    rb"(?s:[\xc4\xd9].|[\xc5\xda]..|[\xc6\xdb]....|(?:\\x(?:c4|d9)B|\\x(?:c5|da)B{2}|\\x(?:c6|db)B{4}))\Z".replace(
+        b"B", rb"(?:\\x[0-9a-f]{2}|\\[nrt]|.)"
+    )
+)
+"""What stands before a text of MessagePack whose length is written in bytes of its own, also as `repr` shows it."""
+_SIZED_BYTES = 20
+"""It is no longer."""
 _AUTHORITY = re.compile(rb"[^/?#\s\"'<>\\]*+")
 _PORT = re.compile(rb"[0-9]{1,5}(?:[/?#]|$)")
 _LOOSE = re.compile(rb"[^\s\"'<>]*+")
@@ -105,6 +114,8 @@ class SpanFinder:
             else:
                 value, position = self._after_name(data, found, position)
             if value is not None and value.end > value.start:
+                if not _is_text(data[value.start : value.end]):
+                    value = value._replace(end=len(data))  # of binary data nothing says where it ends
                 position = max(position, value.end)
                 work.marks = max(0, work.marks - (value.end - value.start) // MARK_BYTES)
                 if data.count(b"*", value.start, value.end) < value.end - value.start:
@@ -143,9 +154,26 @@ class SpanFinder:
         end = right.end() if right else found.end()
         name = data[start:end]
         if name not in self._names:
-            return None, end
+            behind = (
+                first
+                for first in _behind_length(data, start, found.start())
+                if data[first:end] in self._names
+            )
+            start = next(behind, -1)
+            if start < 0:
+                return None, end
+            name = data[start:end]
         line = name.lower().endswith(_LINE_NAMES)
         return value_after(data, start, end, line=line), end
+
+
+def _is_text(data: bytes) -> bool:
+    """Whether this is UTF-8, or was a text of Python before."""
+    try:
+        data.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _without_escape(data: bytes, start: int, upto: int) -> int:
@@ -157,6 +185,16 @@ def _without_escape(data: bytes, start: int, upto: int) -> int:
     if data[start - 1] == 0x25 and upto - start >= 2:
         return start + 2
     return start
+
+
+def _behind_length(data: bytes, start: int, upto: int) -> Iterator[int]:
+    """Where a name may begin whose first characters are no part of it, but the length of a text of MessagePack: one
+    that stands behind something else, or is broken, so that nothing else says where texts begin."""
+    least = max(0, start - _SIZED_BYTES)
+    if _SIZED_HEAD.search(data, least, start):
+        for first in range(start + 1, min(start + 4, upto) + 1):
+            if _SIZED.search(data, least, first):
+                yield first
 
 
 def _in_url(data: bytes, start: int) -> Value | None:

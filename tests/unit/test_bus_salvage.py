@@ -6,7 +6,7 @@ import json
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from recorder.build import BatchBuilder
@@ -157,6 +157,8 @@ def kept(payload: bytes, place: int, encoding: Encoding = Encoding.JSON) -> byte
 
 @settings(deadline=None)
 @given(st.lists(unreadable, min_size=1, max_size=3))
+@example([encode((7, f"token={MARK}", 0, "", encode({"apiKey": MARK.ljust(0x20)})))])  # 0x20 is a blank
+@example([encode((7, b"", 0, f"token={MARK}".ljust(0x41), b""))])  # 0x41, its length, is the letter A
 def test_of_a_wrong_record_no_secret_is_kept(records: list[bytes]) -> None:
     """Whatever its shape and whatever is packed in it: its dead letter has its bytes without the secrets in them."""
     saved = salvage(data(len(records), array(*records)))

@@ -113,6 +113,40 @@ def test_a_secret_is_cut_and_nothing_else(name: str) -> None:
     assert REDACTOR.text(given) == expected
 
 
+@pytest.mark.parametrize("value", ["§", '"§"', "[§]", "Bearer §", "https://u:§@h"])
+def test_a_secret_that_is_no_text_is_cut_to_the_end(value: str) -> None:
+    """It is of binary data, where a blank or a quote may be a length, and what follows belong to another secret."""
+    binary = value.encode().replace("§".encode(), b"\x0cK\xd9z\xa6apiKey\xd9 hunter2 ")
+    payload = b"\0\x01 a=b Authorization=" + binary + b" hunter2"
+    cut, _ = REDACTOR.cut(payload)
+    assert (b"hunter2" in cut, b" a=b " in cut) == (False, True)
+    assert REDACTOR.cut(cut) == (cut, 0)
+
+
+LETTERS = [0x2D, 0x30, 0x41, 0x5F, 0x7A]
+"""Bytes that are a part of a length, and in a text would be one of a name."""
+LENGTHS = [
+    bytes([first]) + length
+    for first, width in ((0xC4, 1), (0xC5, 2), (0xC6, 4), (0xD9, 1), (0xDA, 2), (0xDB, 4))
+    for letter in LETTERS
+    for length in {bytes([letter]).rjust(width, fill) for fill in (b"\0", b"\x01", b"A", b"\xff")}
+]
+
+
+@pytest.mark.parametrize(
+    "before", [b"CR\x01\x02\0", b"x" * 40, b"\x95\x07"], ids=["frame", "text", "msgpack"]
+)
+@pytest.mark.parametrize("inside", [b"token=hunter2", b"X-MBX-APIKEY: hunter2", b"https://u:hunter2@h/"])
+def test_a_length_that_looks_like_letters_is_no_part_of_a_name(before: bytes, inside: bytes) -> None:
+    """MessagePack behind something else, or broken, and as `repr` shows it: a text may begin behind any length."""
+    for length in LENGTHS:
+        payload = before + length + inside
+        for given in (payload, repr(payload).encode()):
+            cut, count = REDACTOR.cut(given)
+            assert (b"hunter2" in cut, count) == (False, 1), given
+            assert REDACTOR.cut(cut) == (cut, 0)
+
+
 @pytest.mark.parametrize("text", KEPT)
 def test_what_only_looks_like_a_secret_stays(text: str) -> None:
     """Words, identifiers, symbols, empty values."""
