@@ -422,7 +422,7 @@ def test_standard_output(made: Exporting) -> None:
 
 @pytest.mark.parametrize("form", ["parquet", "csv"])
 def test_memory_does_not_grow_with_the_answer(made: Exporting, out: pathlib.Path, form: str) -> None:
-    """Three times the rows take no more memory than a few row groups."""
+    """Far more rows take no more memory than a few row groups."""
 
     def peak_bytes(rows: int) -> int:
         sql = f"SELECT number, toString(cityHash64(number)) || repeat('x', 200) AS text FROM numbers({rows})"
@@ -441,4 +441,5 @@ def test_memory_does_not_grow_with_the_answer(made: Exporting, out: pathlib.Path
             assert process.returncode == 0
         return peak_kib * 1024
 
-    assert peak_bytes(1_500_000) - peak_bytes(500_000) < 130_000_000  # the rows alone are 220 MB more
+    few = peak_bytes(1_500_000)  # fewer do not fill all buffers yet
+    assert peak_bytes(4_000_000) - few < 200_000_000  # the rows alone are 550 MB more
