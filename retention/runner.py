@@ -303,16 +303,8 @@ class Runner:
             if policy.archive_after_days is not None and parts != barred:
                 return Outcome(action, State.LEFT, "its parts changed meanwhile; the next run looks again")
             parts = barred
-        live = sums_of_parts(
-            self._executor,
-            self._database,
-            action.table,
-            parts,
-            time_column=subject.kept.partition_column,
-        )
-        if live.rows != action.rows or not older_than(live.newest_ns, policy.keep_days, self._now_ns()):
+        if not self._is_as_planned(subject, action, parts, policy.keep_days):
             return Outcome(action, State.LEFT, "its rows changed meanwhile; the next run looks again")
-        must_see_all(action.table, parts, live)
         with self._lock() as lock:
             # Whoever holds writes first and then takes this lock: no hold can come between this look and the drops.
             if (hold := self._hold(policy, action)) is not None:
@@ -334,18 +326,26 @@ class Runner:
             )
         if policy.bars:
             self._bars.gone(action)
-        return Outcome(action, State.DONE, f"{live.rows:,} rows in {dropped} parts dropped: {action.why}")
+        return Outcome(action, State.DONE, f"{action.rows:,} rows in {dropped} parts dropped: {action.why}")
+
+    def _is_as_planned(
+        self, subject: Subject, action: Action, parts: tuple[LivePart, ...], days: int | None
+    ) -> bool:
+        """Whether these parts have the rows that were planned with, all older than so many days, and all are shown."""
+        live = sums_of_parts(
+            self._executor, self._database, action.table, parts, time_column=subject.kept.partition_column
+        )
+        if live.rows != action.rows or not older_than(live.newest_ns, days, self._now_ns()):
+            return False
+        must_see_all(action.table, parts, live)
+        return True
 
     def _move(self, subject: Subject, action: Action) -> Outcome:
         """Move a partition to the table of older ones."""
         policy = subject.policy
         parts = active_parts(self._executor, self._database, action.table, action.partition)
-        live = sums_of_parts(
-            self._executor, self._database, action.table, parts, time_column=subject.kept.partition_column
-        )
-        if live.rows != action.rows or not older_than(live.newest_ns, policy.tier_after_days, self._now_ns()):
+        if not self._is_as_planned(subject, action, parts, policy.tier_after_days):
             return Outcome(action, State.LEFT, "its rows changed meanwhile; the next run looks again")
-        must_see_all(action.table, parts, live)
         with self._lock() as lock:
             if (hold := self._hold(policy, action)) is not None:
                 return Outcome(action, State.LEFT, f"held by {hold.name} meanwhile")

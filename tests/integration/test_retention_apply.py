@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
-import io
 import itertools
 import json
 import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 import pytest
-from harness.archives import Stopped, Stopping
+from harness.archives import Stopping
 from harness.backends import Place as DatabasePlace
+from harness.retention_runs import Asked, Doing, Ended, Fatal, StoppingExecutor
 
-from recorder.cli.archive_source import Answers
 from recorder.cli.retention_apply import PartsSource
 from retention.archive import FolderStore, Place, Store, partition_of, read_files
 from retention.due import Kind, Limits
@@ -48,37 +45,6 @@ ARCHIVED = RetentionPolicy(table="things", partition=Partition.DAY, keep_days=7,
 ONLY_KEPT = RetentionPolicy(table="things", partition=Partition.DAY, keep_days=7)
 ENVIRONMENT = {"HOME": "/nonexistent", "LANG": "C.UTF-8", "PATH": "/usr/bin:/bin"}
 TESTS = pathlib.Path(__file__).parents[1]
-
-
-class Asked(Answers):
-    """A client as the archive's source asks one."""
-
-    def __init__(self, client: Client):
-        self._client = client
-
-    def arrow(self, sql: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-        """The rows of a statement."""
-        reader = pa.ipc.open_stream(io.BytesIO(self._client.raw_query(sql, fmt="ArrowStream")))
-        return reader.schema, iter(reader)
-
-    def stream(self, sql: str, clickhouse_format: str) -> Iterator[bytes]:
-        """The answer in the given format."""
-        yield self._client.raw_query(sql, fmt=clickhouse_format)
-
-
-class Doing:
-    """What happens where a run takes its lock: something comes between its last look and its first drop."""
-
-    def __init__(self, between: Callable[[], object] = lambda: None):
-        self._between = between
-
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[Doing]:
-        self._between()
-        yield self
-
-    def renew(self) -> None:
-        """It is held."""
 
 
 class Things:
@@ -363,35 +329,6 @@ def test_small_parts_of_a_closed_partition_are_merged(things: Things) -> None:
 
 
 # -- stops --
-
-
-class StoppingExecutor(ClientExecutor):
-    """Stops before the command number `stop_at`."""
-
-    def __init__(self, client: Client, stop_at: int):
-        super().__init__(client)
-        self._left = stop_at
-
-    def command(self, sql: str) -> object:
-        """Run a statement, or stop."""
-        self._left -= 1
-        if self._left < 0:
-            raise Ended
-        return super().command(sql)
-
-
-class Ended(BaseException):
-    """The process is gone: nothing catches it."""
-
-
-class Fatal(Stopping):
-    """A store whose stop ends the process."""
-
-    def _call(self, call: Callable[[], Any]) -> Any:
-        try:
-            return super()._call(call)
-        except Stopped as error:
-            raise Ended from error
 
 
 def test_a_run_that_stops_at_any_step_is_completed_by_the_next(

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import itertools
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 import pytest
-from harness.archives import Stopped, Stopping
 from harness.backends import Backend
 from harness.bars_desk import ONE_M, ONE_S, Desk, ns
 from harness.bars_plain import HOUR_NS, Said
+from harness.retention_runs import Asked, Ended, Fatal, StoppingExecutor
 
 from recorder.bars.proof import BarsProof
 from recorder.bars.windows import ALL_BARS
-from recorder.cli.archive_source import Answers
 from recorder.cli.retention_apply import PartsSource
 from retention.archive import FolderStore, Place, partition_of, places
 from retention.due import Kind, Limits
@@ -30,7 +27,7 @@ from schemas.executor import ClientExecutor
 from schemas.policy import Partition
 
 if TYPE_CHECKING:
-    from clickhouse_connect.driver.client import Client
+    pass
 
 S_NS = 10**9
 MIDNIGHT = ns("00:00:00") + DAY_NS
@@ -51,53 +48,12 @@ def quote(at: int, bid: float, ask: float) -> Said:
     return Said(*FEED, at, (), quote=(bid, ask))
 
 
-class Asked(Answers):
-    """A client as the archive's source asks one."""
-
-    def __init__(self, client: Client):
-        self._client = client
-
-    def arrow(self, sql: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-        """The rows of a statement."""
-        reader = pa.ipc.open_stream(io.BytesIO(self._client.raw_query(sql, fmt="ArrowStream")))
-        return reader.schema, iter(reader)
-
-    def stream(self, sql: str, clickhouse_format: str) -> Iterator[bytes]:
-        """The answer in the given format."""
-        yield self._client.raw_query(sql, fmt=clickhouse_format)
-
-
-class Ended(BaseException):
-    """The process is gone: nothing catches it."""
-
-
-class StoppingExecutor(ClientExecutor):
-    """Stops before the command number `stop_at`."""
-
-    def __init__(self, client: Client, stop_at: int):
-        super().__init__(client)
-        self._left = stop_at
-
-    def command(self, sql: str) -> object:
-        """Run a statement, or stop."""
-        self._left -= 1
-        if self._left < 0:
-            raise Ended
-        return super().command(sql)
-
-
-class Fatal(Stopping):
+class FatalChange(Fatal):
     """A store whose stop ends the process; only what changes it counts."""
 
     def read(self, name: str) -> bytes | None:
         """As the store."""
         return self.store.read(name)
-
-    def _call(self, call: Callable[[], Any]) -> Any:
-        try:
-            return super()._call(call)
-        except Stopped as error:
-            raise Ended from error
 
 
 class Lock:
@@ -369,7 +325,7 @@ def test_a_run_that_stops_at_any_step_is_completed_by_the_next(
     def stops(what: str, number: int) -> bool:
         put()
         kept.store = FolderStore(tmp_path / f"{what}-{number}")
-        how: dict[str, Any] = {"store": Fatal(kept.store, number)}
+        how: dict[str, Any] = {"store": FatalChange(kept.store, number)}
         if what == "command":
             how = {"executor": StoppingExecutor(kept.client, number)}
         stopped = False

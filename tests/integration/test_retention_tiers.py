@@ -10,11 +10,12 @@ import pathlib
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 from harness.backends import Backend, Place
+from harness.retention_runs import Doing, Ended, StoppingExecutor
 
 from retention.archive import FolderStore
 from retention.due import Kind, Limits
@@ -44,40 +45,6 @@ KEPT = TablePolicy(
 TTL = "toDateTime(ts_local) + toIntervalDay(20000)"
 TIERED = RetentionPolicy(table="things", partition=Partition.DAY, tier_after_days=2)
 MOVE_DONE = (Kind.MOVE, State.DONE)
-
-
-class Ended(BaseException):
-    """The process is gone: nothing catches it."""
-
-
-class StoppingExecutor(ClientExecutor):
-    """Stops before the command number `stop_at`."""
-
-    def __init__(self, client: Client, stop_at: int):
-        super().__init__(client)
-        self._left = stop_at
-
-    def command(self, sql: str) -> object:
-        """Run a statement, or stop."""
-        self._left -= 1
-        if self._left < 0:
-            raise Ended
-        return super().command(sql)
-
-
-class Doing:
-    """A lock; something comes right before it is had."""
-
-    def __init__(self, between: Callable[[], object]):
-        self._between = between
-
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[Doing]:
-        self._between()
-        yield self
-
-    def renew(self) -> None:
-        """It is held."""
 
 
 class Things:
