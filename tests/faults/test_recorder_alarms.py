@@ -176,17 +176,18 @@ def test_rows_that_wait_are_late_before_they_are_in(make: Make, monkeypatch: pyt
 
 
 def test_rows_that_got_in_late_are_late(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where nobody looked while they waited."""
+    """Also where nobody looked while they waited: here nobody does but the test."""
     recorder, sink = make(gap_window_s=3_600.0)
-    with recorder:
-        monkeypatch.setattr("recorder.alarms.board.AlarmBoard.look", lambda board: None)
+    with monkeypatch.context() as blind:
+        blind.setattr("recorder.alarms.board.AlarmBoard.look", lambda board: None)
+        recorder.start()
         sink.plan("orders", Hang(0.5))
         recorder.record("orders", order(0))
         recorder.flush(WAIT_S)
-        monkeypatch.undo()
         monkeypatch.setattr(rules, "LAG_LEAST_S", 0.3)
-        recorder._life.ask(lambda runtime: runtime.board.look())
-        assert "rows got in" in standing(recorder)[LAG, "orders"]
+    assert not standing(recorder)
+    recorder._life.ask(lambda runtime: runtime.board.look())
+    assert "rows got in" in standing(recorder)[LAG, "orders"]
 
 
 def test_an_alarm_about_the_events_themselves_writes_none(make: Make) -> None:
