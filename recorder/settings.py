@@ -42,6 +42,7 @@ from recorder.settings_fields import (
     Seconds,
     Size,
     UnknownFields,
+    archive_root,
     bus_urls,
     byte_count,
     checked_keys,
@@ -274,6 +275,11 @@ class Settings(BaseSettings):
         default="shed",
         description="When the log's disk is full and memory too: `shed` new rows, or `drop_oldest`: remove the oldest "
         "segments, and the rows that stand on them alone. Both are counted, and told in gap rows.",
+    )
+    archive: Annotated[str | None, BeforeValidator(archive_root)] = Field(
+        default=None,
+        description="Where partitions are archived: a folder, or `s3://bucket/prefix`; unset means `archive` in "
+        "`data_dir`. Credentials of a bucket come from the environment (`docs/archive.md`).",
     )
     gap_window_s: Seconds = Field(
         default=1.0, description="Shed rows of this window are told in one gap row and one line of the log."

@@ -146,6 +146,24 @@ def folder(value: Any) -> Any:
     return value
 
 
+def archive_root(value: Any) -> Any:
+    """A folder as an absolute path, or the root of a bucket as it is written."""
+    if not isinstance(value, str | os.PathLike):
+        return value
+    text = os.fspath(value)
+    if "://" not in text:
+        return str(folder(text)) if text else None
+    # Here, since whoever only records should not wait for the libraries of Parquet files.
+    from retention.archive.store_url import check_root
+    from retention.errors import StoreError
+
+    try:
+        check_root(text)
+    except StoreError as error:
+        raise ValueError(str(error)) from None
+    return text
+
+
 class Address(NamedTuple):
     """Where a port is opened."""
 

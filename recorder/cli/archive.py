@@ -14,8 +14,6 @@ from recorder.cli.options import Invocation
 from recorder.cli.output import note, notes, progress
 
 if TYPE_CHECKING:
-    from recorder.settings import Settings
-    from retention.archive import Store
     from retention.archive.verify import Progress
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -31,8 +29,6 @@ HOMES = {
     ),
     "attach": Home("recorder.cli.archive_attach:attach", "Read live and archived rows through one view."),
 }
-FOLDER = "archive"
-"""Below the data folder, where nothing else is named."""
 PLAIN_EVERY_S = 10.0
 
 
@@ -55,20 +51,9 @@ def archive() -> None:
 
 def tables_at(function: F) -> F:
     """Which of the tables of an archive: the arguments `tables` and the option `root`."""
-    at = "A folder, or s3://bucket/prefix.  [default: archive in the data folder]"
+    at = "A folder, or s3://bucket/prefix.  [default: the setting archive]"
     tables = click.argument("tables", nargs=-1)
     return tables(click.option("--at", "root", metavar="ROOT", help=at)(function))
-
-
-def store_at(settings: Settings, root: str | None) -> Store:
-    """The store that a command was told of, or the folder below the data folder.
-
-    Raises:
-        StoreError: it is none.
-    """
-    from retention.archive import open_store
-
-    return open_store(root or settings.data_dir / FOLDER, spool=settings.data_dir / "spool")
 
 
 @contextlib.contextmanager

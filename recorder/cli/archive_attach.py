@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from recorder.cli.archive import store_at
+from recorder.archive_root import archive_store
 from recorder.cli.errors import Failure
 from recorder.cli.options import Invocation, pass_invocation
 from recorder.cli.output import counted, emit_json, note
@@ -25,7 +25,7 @@ REACH = 'see "recorder archive verify"; a server reads its own disk, below its u
 
 @click.command()
 @click.argument("table")
-@click.option("--at", "root", metavar="ROOT", help="A folder.  [default: archive in the data folder]")
+@click.option("--at", "root", metavar="ROOT", help="A folder.  [default: the setting archive]")
 @pass_invocation
 def attach(invocation: Invocation, table: str, root: str | None) -> None:
     """Make a view TABLE_with_archive over live rows and archived ones. A row that is both counts once.
@@ -49,7 +49,7 @@ def attach(invocation: Invocation, table: str, root: str | None) -> None:
 
     settings = invocation.settings()
     renames = next((pack.renames[table] for pack in packs_of(settings) if table in pack.renames), ())
-    store = store_at(settings, root)
+    store = archive_store(settings, root)
     known = list(partitions(store, table))
     if settings.target.embedded:
         must_exist(folder_of(settings))

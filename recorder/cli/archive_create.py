@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from recorder.cli.archive import store_at, told
+from recorder.archive_root import archive_store
+from recorder.cli.archive import told
 from recorder.cli.archive_source import TableSource
 from recorder.cli.options import Invocation, pass_invocation
 from recorder.cli.output import counted, emit_json
@@ -21,7 +22,7 @@ from retention.archive import Receipt, place_of, write_partition
     "--to",
     "root",
     metavar="ROOT",
-    help="A folder, or s3://bucket/prefix.  [default: archive in the data folder]",
+    help="A folder, or s3://bucket/prefix.  [default: the setting archive]",
 )
 @pass_invocation
 def create(invocation: Invocation, table: str, partition: str, root: str | None) -> None:
@@ -41,7 +42,7 @@ def create(invocation: Invocation, table: str, partition: str, root: str | None)
     """
     settings = invocation.settings()
     place = place_of(table, partition)
-    store = store_at(settings, root)
+    store = archive_store(settings, root)
     reader = open_reader(settings)
     try:
         source = TableSource(reader, settings.database, place)

@@ -6,7 +6,8 @@ import datetime
 
 import click
 
-from recorder.cli.archive import store_at, tables_at
+from recorder.archive_root import archive_store
+from recorder.cli.archive import tables_at
 from recorder.cli.errors import Failure
 from recorder.cli.options import Invocation, pass_invocation
 from recorder.cli.output import counted, emit_json, emit_table, note
@@ -29,7 +30,7 @@ def ls(invocation: Invocation, tables: tuple[str, ...], root: str | None) -> Non
         recorder archive ls
         recorder archive ls fills --at s3://my-bucket/trading
     """
-    store = store_at(invocation.settings(), root)
+    store = archive_store(invocation.settings(), root)
     found: list[Partition] = []
     faults: list[str] = []
     for table in tables or (None,):

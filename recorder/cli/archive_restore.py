@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from recorder.cli.archive import store_at, told
+from recorder.archive_root import archive_store
+from recorder.cli.archive import told
 from recorder.cli.errors import Failure
 from recorder.cli.options import Invocation, pass_invocation
 from recorder.cli.output import counted, emit_json, note
@@ -49,7 +50,7 @@ class _Open(NamedTuple):
     "--at",
     "root",
     metavar="ROOT",
-    help="A folder, or s3://bucket/prefix.  [default: archive in the data folder]",
+    help="A folder, or s3://bucket/prefix.  [default: the setting archive]",
 )
 @click.option(
     "--into",
@@ -87,7 +88,7 @@ def restore(
     settings = invocation.settings()
     packs = packs_of(settings)
     place = place_of(table, partition)
-    store = store_at(settings, root)
+    store = archive_store(settings, root)
     known = partition_of(store, place)
     if not known.pieces:
         raise Failure(f'{place}: nothing of it is archived at {store}; see "recorder archive ls"')

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from recorder.cli.archive import store_at, tables_at, told
+from recorder.archive_root import archive_store
+from recorder.cli.archive import tables_at, told
 from recorder.cli.errors import Failure
 from recorder.cli.options import Invocation, pass_invocation
 from recorder.cli.output import counted, emit_json
@@ -28,7 +29,7 @@ def verify(invocation: Invocation, tables: tuple[str, ...], root: str | None) ->
         recorder archive verify
         recorder archive verify fills --at s3://my-bucket/trading --json
     """
-    store = store_at(invocation.settings(), root)
+    store = archive_store(invocation.settings(), root)
     found: list[Checked] = []
     for table in tables or (None,):
         there = places(store, table)

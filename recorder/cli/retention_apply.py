@@ -34,7 +34,7 @@ LOCK = "retention.lock"
     "--to",
     "root",
     metavar="ROOT",
-    help="The archive: a folder, or s3://bucket/prefix.  [default: archive in the data folder]",
+    help="The archive: a folder, or s3://bucket/prefix.  [default: the setting archive]",
 )
 @pass_invocation
 @click.pass_context
@@ -123,15 +123,15 @@ def runner_of(
     """A runner on the database of the settings, and whether tables of that database carry a TTL; `at_ns` as if it were
     this time.
     """
+    from recorder.archive_root import archive_store
     from recorder.bars.proof import BarsProof
-    from recorder.cli.archive import store_at
     from recorder.cli.reader import open_reader
     from recorder.cli.retention_policies import quiet
     from recorder.schema_start import manager_of
     from recorder.version import version
     from retention.runner import Runner
 
-    store = store_at(settings, root)
+    store = archive_store(settings, root)
     with quiet(settings, writes=writes) as executor, contextlib.closing(open_reader(settings)) as reader:
         manager = manager_of(executor, settings, packs, note)
         yield (

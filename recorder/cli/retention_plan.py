@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from recorder.cli.archive import FOLDER
+from recorder.archive_root import archive_store
 from recorder.cli.options import Invocation, pass_invocation
 from recorder.cli.output import counted, emit_json, emit_table, note, progress
 from recorder.cli.wal_filter import Moment
@@ -48,7 +48,7 @@ class _Looked(NamedTuple):
     "--to",
     "root",
     metavar="ROOT",
-    help="The archive that has the receipts, as of apply.  [default: archive in the data folder]",
+    help="The archive that has the receipts, as of apply.  [default: the setting archive]",
 )
 @pass_invocation
 def plan(invocation: Invocation, tables: tuple[str, ...], at: int | None, root: str | None) -> None:
@@ -77,7 +77,7 @@ def plan(invocation: Invocation, tables: tuple[str, ...], at: int | None, root: 
     else:
         note("nothing is due")
     if not invocation.json:
-        _tell(looked, root or str(settings.data_dir / FOLDER))
+        _tell(looked, str(archive_store(settings, root)))
 
 
 def tables_of(packs: Sequence[Pack], names: Sequence[str]) -> list[Table]:

@@ -19,18 +19,27 @@ def open_store(root: str | Path, *, spool: Path) -> Store:
         if not str(root):
             raise StoreError("the archive's root is empty; name a folder, or s3://bucket/prefix")
         return FolderStore(Path(root))
-    parts = urllib.parse.urlsplit(root)
+    parts = check_root(root)
+    if parts.scheme == "file":
+        return FolderStore(Path(urllib.parse.unquote(parts.path)))
+    from retention.archive.s3 import S3Store
+
+    return S3Store(root.rstrip("/"), spool)
+
+
+def check_root(url: str) -> urllib.parse.SplitResult:
+    """The parts of a URL that names an archive; nothing is opened.
+
+    Raises:
+        StoreError: it names none. The message does not repeat what may be a secret.
+    """
+    parts = urllib.parse.urlsplit(url)
+    where = f"{parts.scheme}://{parts.hostname or ''}"
     if parts.query or parts.fragment:
         # The rest alone would be another place than the one that was named.
-        raise StoreError(
-            f"{parts.scheme}://{parts.hostname or ''}: a root has no ? and no #; name a folder, or s3://bucket/prefix"
-        )
+        raise StoreError(f"{where}: a root has no ? and no #; name a folder, or s3://bucket/prefix")
     if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path:
-        return FolderStore(Path(urllib.parse.unquote(parts.path)))
+        return parts
     if parts.scheme == "s3" and parts.hostname and parts.username is None:
-        from retention.archive.s3 import S3Store
-
-        return S3Store(root.rstrip("/"), spool)
-    raise StoreError(
-        f"{parts.scheme}://{parts.hostname or ''}: is no place for an archive; name a folder, or s3://bucket/prefix"
-    )
+        return parts
+    raise StoreError(f"{where}: is no place for an archive; name a folder, or s3://bucket/prefix")
