@@ -29,6 +29,7 @@ from recorder.redact import Redactor, in_force
 from recorder.redact_columns import ColumnRedactor
 from recorder.shapes import BadShape, Shapes
 from schemas.columns import Kind
+from schemas.policy import TablePolicy
 from schemas.table import Table
 
 logger = get_logger("recorder.build")
@@ -37,6 +38,14 @@ SLICE_ROWS = 256
 _ROW, _ACCEPTED, _CORRELATION, _WIDE = map(operator.itemgetter, range(4))
 MAX_PARTITIONS = 20
 """Partitions one insert may touch: ClickHouse refuses more than 100, and each is a part to write and to merge."""
+MAX_WITH_GROUPS = 96
+"""The same of a table with symbol groups, each of which may be touched on every day of the batch."""
+
+
+def max_times(policy: TablePolicy) -> int:
+    """Days, or months, that one insert into such a table may touch."""
+    groups = policy.symbol_groups
+    return MAX_PARTITIONS if groups == 1 else min(MAX_PARTITIONS, MAX_WITH_GROUPS // groups)
 
 
 class BatchBuilder:
@@ -272,7 +281,7 @@ class BatchBuilder:
     def seal(self) -> list[Batch]:
         """Combine what was built into batches, in order, and start anew.
 
-        One batch as a rule; more where the rows touch more than `MAX_PARTITIONS` partitions.
+        One batch as a rule; more where the rows touch more than `max_times` days or months.
         """
         if not self._slices:
             return []
@@ -285,7 +294,7 @@ class BatchBuilder:
         keys = partition_keys(local_times_ns(data), self.table.policy.partition)
         return [
             Batch(self.table.name, data.slice(start, stop - start), accepted_ns, from_source)
-            for start, stop in cut_by_partitions(keys, MAX_PARTITIONS)
+            for start, stop in cut_by_partitions(keys, max_times(self.table.policy))
         ]
 
     def _combined(self, slices: Sequence[_Slice]) -> pa.RecordBatch:

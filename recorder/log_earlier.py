@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import pyarrow as pa
 
 from recorder.batch import Batch, cut_by_partitions, cut_places, local_times_ns, partition_keys
-from recorder.build import MAX_PARTITIONS
+from recorder.build import max_times
 from recorder.lane import Cut
 from recorder.log_schema import OlderRows, as_current
 from recorder.replay_memory import BATCHES, ReplayMemory
@@ -113,5 +113,5 @@ def batches_of(table: Table, data: pa.RecordBatch, places: Sequence[Range], from
             from_source,
             places=cut_places(places, start, stop),
         )
-        for start, stop in cut_by_partitions(keys, MAX_PARTITIONS)
+        for start, stop in cut_by_partitions(keys, max_times(table.policy))
     ]

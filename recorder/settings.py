@@ -77,6 +77,7 @@ from recorder.settings_tables import (
     TableSettings,
 )
 from recorder.target import Target
+from schemas.policy import groups_complaint
 
 if TYPE_CHECKING:
     from schemas.pack import Pack
@@ -507,16 +508,19 @@ class Settings(BaseSettings):
         """
         own = self.tables.get(table.name.lower(), TableSettings())
         resolved = resolve(table.name, table.policy, own, self.defaults, self.unknown_fields)
-        if complaint := complaint_of(resolved, table.policy.conflate_key):
+        wrong = complaint_of(resolved, table.policy.conflate_key)
+        groups = resolved.symbol_groups
+        if complaint := wrong or groups_complaint(table.policy, groups, symbols=table.has_symbols):
             where = self._trace.nearest_source(("tables", table.name.lower()))
             raise SettingsError(f"{where}: tables.{table.name}: {complaint}")
         return resolved
 
     def resolve_packs(self, packs: Iterable[Pack]) -> tuple[Pack, ...]:
-        """The packs as they are recorded: the policies of their tables have the durability that the settings say.
+        """The packs as they are recorded: the policies of their tables have the durability and the symbol groups that
+        the settings say.
 
         To be used wherever packs are loaded, so that all that follows from a table's durability (what is critical,
-        what the database syncs, what raises an alarm) is read from its policy alone.
+        what the database syncs, what raises an alarm) or from its groups is read from its policy alone.
 
         Raises:
             SettingsError: the settings of a table do not go together.
@@ -527,8 +531,11 @@ class Settings(BaseSettings):
         )
 
     def _resolved(self, table: Table) -> Table:
-        durability = self.for_table(table).durability
-        return dataclasses.replace(table, policy=dataclasses.replace(table.policy, durability=durability))
+        said = self.for_table(table)
+        policy = dataclasses.replace(
+            table.policy, durability=said.durability, symbol_groups=said.symbol_groups
+        )
+        return dataclasses.replace(table, policy=policy)
 
     def check_tables(self, known: Iterable[str]) -> None:
         """Refuse settings of tables that no loaded pack has.

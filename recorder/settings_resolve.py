@@ -35,6 +35,7 @@ class ResolvedTable:
     archive_after_days: int | None
     bars: bool
     tier_after_days: int | None
+    symbol_groups: int
     unknown_fields: UnknownFields
 
     @property
@@ -88,6 +89,7 @@ def resolve(
         archive_after_days=None if said["archive_after_days"] == NEVER else said["archive_after_days"],
         bars=bool(said["bars"]),
         tier_after_days=None if said["tier_after_days"] == NEVER else said["tier_after_days"],
+        symbol_groups=said["symbol_groups"] or policy.symbol_groups,
         unknown_fields=said["unknown_fields"] or unknown_fields,
         **(values | _stretched(said, values)),
     )

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from recorder.settings_fields import Count, Millis, Ratio, Size, UnknownFields, keep_days, number, off_at_zero
-from schemas.policy import Durability, Overflow
+from schemas.policy import SYMBOL_GROUPS_MAX, Durability, Overflow
 
 MIB = 1 << 20
 NEVER: Literal["never"] = "never"
@@ -94,6 +94,14 @@ class TableSettings(BaseModel):
         default=None,
         description="Days after which a closed partition is to move to the table `archived_<name>`, or `never` (as if "
         "unset). Not with `archive_after_days` or `bars`.",
+    )
+    symbol_groups: Annotated[
+        Annotated[int, Field(ge=1, le=SYMBOL_GROUPS_MAX)] | None,
+        BeforeValidator(lambda value: None if value is None else number(value)),
+    ] = Field(
+        default=None,
+        description=f"Partitions that a day is cut into by a hash of the symbol, 2 to {SYMBOL_GROUPS_MAX}; 1 is one a "
+        "day. For tables by day with a symbol. A table that is there changes by `recorder migrate repartition`.",
     )
     unknown_fields: UnknownFields | None = Field(
         default=None,

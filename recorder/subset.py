@@ -2,6 +2,10 @@
 
 A partition of an insert is committed whole or not at all, so a batch that was sent is judged by partition: any row
 there means the partition is in. Those that are not are sent again under the *parent's* token (a derived one doubles).
+
+A day may be cut by symbol, too, into groups that this module does not know: the table may have had others when the
+batch was sent than it has now. All rows of a day with one symbol lie in one partition, whatever the groups, so each
+symbol of a day is judged by itself.
 """
 
 from __future__ import annotations
@@ -10,9 +14,10 @@ from collections.abc import Set
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow.compute as pc
 
 from recorder.batch import Batch, local_times_ns, partition_keys
-from schemas.policy import Partition
+from schemas.policy import SYMBOL, Partition
 
 Identities = Set[tuple[int, int]]
 
@@ -39,11 +44,26 @@ def judge(batch: Batch, present: Identities, partition: Partition) -> Verdict:
     )
     if there.all():
         return Verdict(batch.rows, None)
-    keys = partition_keys(local_times_ns(batch.data), partition)
+    times = partition_keys(local_times_ns(batch.data), partition)
+    keys = times if partition is not Partition.DAY else _with_symbols(batch, times)
     with_rows = np.unique(keys[there])
     in_absent = ~np.isin(keys, with_rows)
-    partly = tuple(int(key) for key in with_rows if not there[keys == key].all())
+    partly = tuple(
+        dict.fromkeys(int(times[keys == key][0]) for key in with_rows if not there[keys == key].all())
+    )
     return Verdict(int(there.sum()), batch.only(in_absent) if in_absent.any() else None, partly)
+
+
+def _with_symbols(
+    batch: Batch, times: np.ndarray[tuple[int], np.dtype[np.int64]]
+) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """A number for each pair of time and symbol; where there is no symbol, for each time."""
+    if SYMBOL not in batch.data.schema.names:
+        return times
+    symbols = pc.dictionary_encode(batch.data[SYMBOL], null_encoding="encode").indices
+    _, inverse = np.unique(np.stack([times, np.asarray(symbols)]), axis=1, return_inverse=True)
+    numbers: np.ndarray[tuple[int], np.dtype[np.int64]] = inverse.reshape(-1).astype(np.int64)
+    return numbers
 
 
 def without(batch: Batch, present: Identities) -> Batch | None:

@@ -15,7 +15,7 @@ from schemas.executor import SqlExecutor
 from schemas.live import LiveTable
 from schemas.policy import TablePolicy
 from schemas.quote import quote_name
-from schemas.render import partition_expression
+from schemas.render import is_cut_by
 
 S_NS = 1_000_000_000
 LATE_NS = 20_000_000
@@ -69,8 +69,7 @@ def read_facts(
                     merges=merges.get((live.name, partition), 0),
                 )
                 partitions.append(facts)
-        key = partition_expression(policy)
-        by_time = live.partition_key == key or live.partition_key.startswith(f"({key}, ")
+        by_time = is_cut_by(live.partition_key, policy)
         found.append(TableFacts(table=live.name, ttl=live.ttl, partitions=tuple(partitions), by_time=by_time))
     return found
 

@@ -48,6 +48,19 @@ def active_parts(executor: SqlExecutor, database: str, table: str, partition: st
     return tuple(sorted(LivePart(str(name), str(content), int(count)) for name, content, count in rows))
 
 
+def parts_at(executor: SqlExecutor, database: str, table: str, time: str) -> dict[str, tuple[LivePart, ...]]:
+    """The active parts of all partitions of a day or month (`20240808`), by their ids, in the order of these: of one,
+    or of one for each symbol group.
+    """
+    rows = executor.query(
+        "SELECT DISTINCT partition_id FROM system.parts WHERE database = {db:String} AND table = {table:String} "
+        "AND splitByChar('-', partition_id)[1] = {time:String} AND active",
+        {"db": database, "table": table, "time": time},
+    )
+    partitions = sorted(str(row[0]) for row in rows)
+    return {partition: active_parts(executor, database, table, partition) for partition in partitions}
+
+
 def sums_of_parts(
     executor: SqlExecutor,
     database: str,

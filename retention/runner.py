@@ -30,7 +30,7 @@ from retention.facts import PartitionFacts, Proof, TableFacts
 from retention.holds import Hold, holding
 from retention.live_facts import read_facts, server_time_ns
 from retention.live_holds import holds_of, read_holds
-from retention.live_parts import LivePart, active_parts, drop_part, must_see_all, sums_of_parts
+from retention.live_parts import LivePart, active_parts, drop_part, must_see_all, parts_at, sums_of_parts
 from retention.partitions import span_of
 from retention.policy import RetentionPolicy, older_than
 from retention.tiers import move_partition, set_ttl
@@ -127,7 +127,9 @@ class Runner:
         if facts is None:
             return None
         now_ns = self._now_ns()
-        proofs = [proof for part in facts.partitions for proof in self._proofs(subject.policy, part, now_ns)]
+        proofs = [
+            proof for part in facts.partitions for proof in self._proofs(subject.policy, facts, part, now_ns)
+        ]
         barred = [
             proof for part in facts.partitions for proof in self._bars.proofs(subject.policy, part, now_ns)
         ]
@@ -201,7 +203,9 @@ class Runner:
             return part
         return replace(part, sum_hash=name_of_parts(active))
 
-    def _proofs(self, policy: RetentionPolicy, part: PartitionFacts, now_ns: int) -> Iterator[Proof]:
+    def _proofs(
+        self, policy: RetentionPolicy, facts: TableFacts, part: PartitionFacts, now_ns: int
+    ) -> Iterator[Proof]:
         """What is proven: by this run, or, short of the hash, by receipts of as many rows."""
         span = span_of(part.id, policy.partition)
         if span is None or not older_than(part.max_ns, policy.archive_after_days, now_ns):
@@ -217,9 +221,11 @@ class Runner:
         except ManifestError:
             return  # archiving it says what is wrong
         self._archived[place] = archived
-        if archived.verified:
+        # Symbol groups of a day are archived together: so many rows as all of them have say something of each.
+        at_place = sum(one.rows for one in facts.partitions if _time_of(one.id) == _time_of(part.id))
+        if archived.verified and archived.sums.rows == at_place:
             # Their own times are of another clock than the parts', so that they never prove alone.
-            yield replace(known, rows=archived.sums.rows, sum_hash="receipts")
+            yield replace(known, rows=part.rows, sum_hash="receipts")
 
     # -- actions --
 
@@ -259,37 +265,47 @@ class Runner:
         return Outcome(action, State.DONE, action.why)
 
     def _prove(self, subject: Subject, action: Action) -> Outcome:
-        """Have the archive hold every row of the parts that are there now; archives what it lacks."""
-        parts = active_parts(self._executor, self._database, action.table, action.partition)
-        live = sums_of_parts(
-            self._executor,
-            self._database,
-            action.table,
-            parts,
-            time_column=subject.kept.partition_column,
-            identity=True,
-        )
-        if live.rows != action.rows:
+        """Have the archive hold every row of the parts that are there now; archives what it lacks.
+
+        A day that is parted into symbol groups is one partition of the archive: all its groups are archived and proven
+        together, and what the archive has is compared with all of them.
+        """
+        there = parts_at(self._executor, self._database, action.table, _time_of(action.partition))
+        sums = {
+            partition: sums_of_parts(
+                self._executor,
+                self._database,
+                action.table,
+                parts,
+                time_column=subject.kept.partition_column,
+                identity=True,
+            )
+            for partition, parts in there.items()
+        }
+        if action.partition not in sums or sums[action.partition].rows != action.rows:
             return Outcome(action, State.LEFT, "its rows changed meanwhile; the next run looks again")
-        must_see_all(action.table, parts, live)
+        for partition, parts in there.items():
+            must_see_all(action.table, parts, sums[partition])
+        rows = sum(one.rows for one in sums.values())
+        identity_sum = sum(one.identity_sum or 0 for one in sums.values()) % 2**64
         place = _place(subject.policy, action.partition)
         self._archived.pop(place, None)
         known = partition_of(self._store, place)
         added = 0
-        if (known.sums.rows, known.sums.identity_sum) != (live.rows, live.identity_sum) or not self._whole(
-            known
-        ):
-            source = _Counted(self._source_of(place, [part.name for part in parts]))
+        if (known.sums.rows, known.sums.identity_sum) != (rows, identity_sum) or not self._whole(known):
+            names = [part.name for parts in there.values() for part in parts]
+            source = _Counted(self._source_of(place, names))
             done = write_partition(source, self._store, recorder_version=self._version)
             # A merge meanwhile, or a replica that lags, gives fewer rows: these parts are then not proven.
-            if set(source.counts) != {live.rows}:
+            if set(source.counts) != {rows}:
                 return Outcome(action, State.LEFT, "its parts changed meanwhile; the next run looks again")
             added = sum(receipt.sums.rows for receipt in done.new)
-        self._proved[action.table, action.partition] = _Proved(parts, live.rows)
+        for partition, parts in there.items():
+            self._proved[action.table, partition] = _Proved(parts, sums[partition].rows)
         return Outcome(
             action,
             State.DONE,
-            f"{live.rows:,} rows are in the archive, {added:,} of them new, read back and verified",
+            f"{rows:,} rows are in the archive, {added:,} of them new, read back and verified",
         )
 
     def _drop(self, subject: Subject, action: Action) -> Outcome:
@@ -423,5 +439,10 @@ def _text(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def _time_of(partition: str) -> str:
+    """The day or month of a partition's id, without its symbol group."""
+    return partition.partition("-")[0]
+
+
 def _place(policy: RetentionPolicy, partition: str) -> Place:
-    return place_of(policy.logical, partition.partition("-")[0])
+    return place_of(policy.logical, _time_of(partition))

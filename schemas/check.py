@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from schemas.live import LiveTable
-from schemas.render import RenderContext, partition_expression
+from schemas.render import RenderContext, is_cut_by, partition_expression
 from schemas.table import Table
 
 
@@ -92,13 +92,16 @@ def _policy(table: Table, live: LiveTable, context: RenderContext) -> Iterator[D
         )
     partition = partition_expression(table.policy)
     if live.partition_key != partition:
+        only_groups = is_cut_by(live.partition_key, table.policy)
         yield Difference(
             table.name,
             "partition_key",
             "partition key",
             partition,
             live.partition_key or "none",
-            "drain the table and rebuild it with that partition key",
+            f"stop its recorders and run recorder migrate repartition {table.name}; or set symbol_groups as it is there"
+            if only_groups
+            else "drain the table and rebuild it with that partition key",
         )
     order = ", ".join(table.policy.order_by)
     if live.sorting_key != order:

@@ -6,7 +6,7 @@
 | `{{on_cluster}}` | `ON CLUSTER 'name'` on a cluster, else nothing |
 | `{{engine}}` | `MergeTree`, on a cluster `ReplicatedMergeTree(…)` |
 | `{{versioned_engine}}` | the same for derived rows: of those with one key it keeps the greatest `_version` |
-| `{{partition}}` | the partition key: day or month of the policy's time |
+| `{{partition}}` | the partition key: day or month of the policy's time, and the group of the symbol where it says so |
 | `{{ttl}}` | the `TTL` clause, nothing where rows are kept for ever or TTL is off |
 | `{{settings}}` | deduplication window, TTL settings, and by durability fsync or what a power cut may break |
 
@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from schemas.errors import StatementError
-from schemas.policy import Durability, Partition, TablePolicy
+from schemas.policy import SYMBOL, Durability, Partition, TablePolicy
 from schemas.quote import quote_name, quote_text
 from schemas.statements import blank_comments
 from schemas.table import Table
@@ -104,8 +104,23 @@ class RenderContext:
 
 def partition_expression(policy: TablePolicy) -> str:
     """The partition key as the server writes it."""
+    time = partition_time(policy)
+    if policy.symbol_groups == 1:
+        return time
+    # The server finds the one group of `symbol = '…'` by this expression itself: no column is needed for it.
+    return f"({time}, cityHash64({SYMBOL}) % {policy.symbol_groups})"
+
+
+def partition_time(policy: TablePolicy) -> str:
+    """The part of the partition key that is a time, as the server writes it."""
     function = "toYYYYMMDD" if policy.partition is Partition.DAY else "toYYYYMM"
     return f"{function}({policy.partition_column})"
+
+
+def is_cut_by(partition_key: str, policy: TablePolicy) -> bool:
+    """Whether a table with this partition key is cut by the policy's time, be it into symbol groups or not."""
+    time = partition_time(policy)
+    return partition_key == time or partition_key.startswith(f"({time}, ")
 
 
 def created_table(statement: str) -> str | None:

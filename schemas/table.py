@@ -15,7 +15,7 @@ from schemas.columns import IDENTITY_COLUMNS, REQUIRED, Column, ColumnType
 from schemas.docstrings import field_docs
 from schemas.errors import PackError
 from schemas.plain_row import PlainRow, plain_row
-from schemas.policy import KEEP_DAYS_MAX, TablePolicy
+from schemas.policy import KEEP_DAYS_MAX, SYMBOL, TablePolicy, groups_complaint
 
 
 class Row(msgspec.Struct, kw_only=True, gc=False):
@@ -50,6 +50,11 @@ class Table:
         """The class of this table's rows as a decoder makes them that leaves values to the batch builder."""
         return plain_row(f"Plain{self.row.__name__}", self.columns)
 
+    @property
+    def has_symbols(self) -> bool:
+        """Whether every row has a symbol."""
+        return any(column.name == SYMBOL and not column.nullable for column in self.columns)
+
     def column(self, name: str) -> Column:
         """The column of that name.
 
@@ -66,8 +71,8 @@ def table(name: str, row: type[Row], policy: TablePolicy) -> Table:
     """Derive a table from its row class.
 
     Raises:
-        PackError: a field's type is no column type, the policy names a column that is not there, or keeps rows longer
-            than a TTL can say.
+        PackError: a field's type is no column type, the policy names a column that is not there, keeps rows longer
+            than a TTL can say, or asks for symbol groups that the table cannot have.
     """
     hints = typing.get_type_hints(row, include_extras=True)
     docs = field_docs(row)
@@ -90,7 +95,10 @@ def table(name: str, row: type[Row], policy: TablePolicy) -> Table:
             f"table {name}: keep_days {policy.keep_days:,} is more than the {KEEP_DAYS_MAX:,} that a TTL adds up to; "
             "keep less, or None for ever"
         )
-    return Table(name, row, policy, tuple(columns), (row.__doc__ or "").strip())
+    made = Table(name, row, policy, tuple(columns), (row.__doc__ or "").strip())
+    if wrong := groups_complaint(policy, policy.symbol_groups, symbols=made.has_symbols):
+        raise PackError(f"table {name}: {wrong}")
+    return made
 
 
 def _column_type(table_name: str, field: str, hint: Any) -> tuple[ColumnType, bool]:
