@@ -76,6 +76,19 @@ class TableSource:
         ids = ", ".join(quote_text(part[0]) for part in mine)
         self._from = f"FROM {quote_name(database)}.{quote_name(place.table)} WHERE _partition_id IN ({ids})"
 
+    @property
+    def rows_sql(self) -> str:
+        """Its rows as what follows on SELECT."""
+        return self._from
+
+    def schema(self) -> pa.Schema:
+        """That of its batches."""
+        columns = ", ".join(map(quote_name, self.columns))
+        schema, batches = self._answers.arrow(f"SELECT {columns} {self._from} LIMIT 0 SETTINGS {SETTINGS}")
+        for _ in batches:
+            pass  # to the end, which frees the connection
+        return schema.remove_metadata()
+
     def batches(self) -> Iterator[pa.RecordBatch]:
         """See `Source`."""
         order = ", ".join(part for part in (self.order_by, "_log", "_seq") if part)

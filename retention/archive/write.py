@@ -26,6 +26,7 @@ from retention.archive.manifest import FileEntry, Manifest, Receipt, receipt_for
 from retention.archive.parquet import Limits, metadata_of, namer, read_files, write_files
 from retention.archive.pieces import Partition, Piece, partition_of
 from retention.archive.rowhash import LOG, SEQ, Sums, identities_of, identity_hashes
+from retention.archive.server_export import Exporter
 from retention.archive.source import Source
 from retention.archive.store import Store
 from retention.archive.verify import Progress, read_back
@@ -58,10 +59,12 @@ def write_partition(
     progress: Progress | None = None,
     limits: Limits | None = None,
     now_ns: Callable[[], int] = time.time_ns,
+    exporter: Exporter | None = None,
 ) -> Archived:
     """Have the archive hold every row that the source has now, verified. A run that finds nothing new adds nothing.
 
-    Rows that the source no longer has stay in the archive.
+    Rows that the source no longer has stay in the archive. With an `exporter` the first piece is written by the
+    database itself, where that can be; addenda, and what it cannot write, by this process.
 
     Raises:
         StoreError: the store fails, or another writer is at this partition; run it again.
@@ -70,7 +73,7 @@ def write_partition(
         ManifestError: a manifest or receipt is damaged; nothing was changed.
         ArchiveError: the partition has no rows, or rows without identity.
     """
-    run = _Run(source, store, recorder_version, progress, limits or Limits(), now_ns)
+    run = _Run(source, store, recorder_version, progress, limits or Limits(), now_ns, exporter)
     with store.exclusive(source.place.folder):
         return run.complete()
 
@@ -86,15 +89,17 @@ class _Run:
         progress: Progress | None,
         limits: Limits,
         now_ns: Callable[[], int],
+        exporter: Exporter | None,
     ):
         self._source, self._store, self._version = source, store, recorder_version
+        self._exporter = exporter
         self._progress, self._limits, self._now_ns = progress, limits, now_ns
         self._new: list[Receipt] = []
 
     def complete(self) -> Archived:
         known = self._mended(partition_of(self._store, self._source.place))
         if not known.pieces:
-            if self._write(0, self._source.batches()) is None:
+            if self._write(0, self._source.batches(), self._exporter) is None:
                 raise ArchiveError(
                     f"{self._source.place}: the table has no rows of it; there is nothing to archive"
                 )
@@ -161,7 +166,9 @@ class _Run:
                 rows += int((portion(logs, seqs, number, of) & ~archived.has(logs, seqs)).sum())
         return rows
 
-    def _write(self, number: int, batches: Iterator[pa.RecordBatch]) -> Piece | None:
+    def _write(
+        self, number: int, batches: Iterator[pa.RecordBatch], exporter: Exporter | None = None
+    ) -> Piece | None:
         """Write a piece and verify it; None where there are no rows."""
         draft = Manifest(
             self._source.database,
@@ -175,14 +182,21 @@ class _Run:
             self._version,
             self._now_ns(),
         )
-        passing = Passing(self._limits.known_rows)
-        written = write_files(
-            self._counted(passing.watched(batches)),
-            self._store,
-            namer(draft, new_attempt()),
-            metadata_of(draft),
-            self._limits,
-        )
+        name_of = namer(draft, new_attempt())
+        written = passing = None
+        if exporter is not None:
+            passing = Passing(self._limits.known_rows)
+            written = exporter(self._store, name_of(0), passing, self._limits, self._progress)
+        was_read = written is not None
+        if written is None or passing is None:
+            passing = Passing(self._limits.known_rows)
+            written = write_files(
+                self._counted(passing.watched(batches)),
+                self._store,
+                name_of,
+                metadata_of(draft),
+                self._limits,
+            )
         if written is None:
             return None
         if twice := passing.twice(self._source.identities, written.sums.rows):
@@ -200,15 +214,16 @@ class _Run:
                 f"{manifest_name(manifest.place, number)}: another process wrote this partition meanwhile; "
                 "run again, one at a time"
             )
-        return Piece(manifest, content, self._receipt(manifest, content))
+        return Piece(manifest, content, self._receipt(manifest, content, was_read=was_read))
 
     def _drop(self, files: tuple[FileEntry, ...]) -> None:
         for file in files:
             self._store.drop(f"{self._source.place.folder}/{file.name}")
 
-    def _receipt(self, manifest: Manifest, content: bytes) -> Receipt:
-        """Read a piece back, and only then give its receipt."""
-        read_back(manifest, self._store, self._progress)
+    def _receipt(self, manifest: Manifest, content: bytes, *, was_read: bool = False) -> Receipt:
+        """Read a piece back, unless that was done, and only then give its receipt."""
+        if not was_read:
+            read_back(manifest, self._store, self._progress)
         receipt = receipt_for(manifest, content, recorder_version=self._version, verified_ns=self._now_ns())
         self._store.create(receipt_name(manifest.place, manifest.piece), receipt.to_json())
         self._new.append(receipt)
