@@ -2,8 +2,9 @@
 
 Rows go by the names of the parts that were looked at (`retention.live_parts`), under the lock of migrations and holds:
 a row that comes late is in another part and stays. Where an archive is due, these very parts were read and every
-identity in them found in pieces with a receipt, in this run; that the pieces are still there is looked at again right
-before. So a run may be killed anywhere, and two may run at once: the next one finds what is left and goes on.
+identity in them found in pieces with a receipt, in this run; each of these pieces was read back whole in this run, too,
+since a receipt may be of long ago, and that they are still there is looked at again right before. So a run may be
+killed anywhere, and two may run at once: the next one finds what is left and goes on.
 
 Where bars come first, they were built and verified of these very parts, in this run (`retention.bars_first`).
 
@@ -22,6 +23,7 @@ import pyarrow as pa
 
 from retention.archive import Place, Source, Store, partition_of, place_of, write_partition
 from retention.archive.pieces import Partition
+from retention.archive.verify import read_back
 from retention.barred import Barring
 from retention.bars_first import BarsFirst, name_of_parts
 from retention.due import Action, Kind, Limits, due, next_due
@@ -111,6 +113,7 @@ class Runner:
         self._proved: dict[tuple[str, str], _Proved] = {}
         self._bars = BarsFirst(executor, database, store, barring)
         self._archived: dict[Place, Partition] = {}  # until this run writes there
+        self._read_back: set[str] = set()  # sha256 of manifests
 
     def plan(self, subject: Subject) -> list[Action]:
         """What is due for a table now, with the receipts that the archive has. Nothing where the table is not there.
@@ -300,6 +303,7 @@ class Runner:
             if set(source.counts) != {rows}:
                 return Outcome(action, State.LEFT, "its parts changed meanwhile; the next run looks again")
             added = sum(receipt.sums.rows for receipt in done.new)
+            self._read_back.update(receipt.manifest_sha256 for receipt in done.new)
         for partition, parts in there.items():
             self._proved[action.table, partition] = _Proved(parts, sums[partition].rows)
         return Outcome(
@@ -381,7 +385,11 @@ class Runner:
         return Outcome(action, State.DONE, action.why)
 
     def _proven_parts(self, policy: RetentionPolicy, action: Action) -> tuple[LivePart, ...]:
-        """The parts that this run has proven, after another look at what it was proven by."""
+        """The parts that this run has proven, after another look at what it was proven by.
+
+        Raises:
+            RetentionError: nothing is proven, or pieces of the archive are gone or damaged.
+        """
         proved = self._proved.get((action.table, action.partition))
         known = partition_of(self._store, _place(policy, action.partition))
         if proved is None or not self._whole(known) or known.sums.rows < proved.rows:
@@ -389,6 +397,11 @@ class Runner:
                 f"{action.table} {action.partition}: nothing is dropped without its archive: expected verified pieces "
                 f"of {action.rows:,} rows, found {known.sums.rows:,}; see recorder archive verify"
             )
+        for piece in known.pieces:
+            # A disk may have changed since the receipt what it keeps, and the rows are here still.
+            if piece.receipt is not None and piece.receipt.manifest_sha256 not in self._read_back:
+                read_back(piece.manifest, self._store)
+                self._read_back.add(piece.receipt.manifest_sha256)
         return proved.parts
 
     def _whole(self, known: Partition) -> bool:
