@@ -62,6 +62,8 @@ class TableAccount:
         self.inserts = 0
         self.dead_rows = 0
         self.duplicate_rows = 0
+        self.expired_rows = 0
+        """Rows of earlier runs that the table's TTL has taken, or would take at once."""
         self.lost_rows = 0
         """Rows given up at the end of a shutdown that ran out of time."""
         self.damaged_rows = 0
@@ -99,7 +101,7 @@ class TableAccount:
             shed=displaced + refused + self.lost_rows + self.damaged_rows,
             dead_lettered=self.dead_rows,
             duplicates_skipped=self.duplicate_rows,
-            expired=0,
+            expired=self.expired_rows,
         )
 
     # -- what the worker tells (WorkerEvents) -----------------------------------------------------------------------
@@ -136,6 +138,15 @@ class TableAccount:
             self.flying_rows -= rows
         if self.of_earlier:
             self.earlier.there += rows
+
+    def expired(self, rows: int) -> None:
+        """Rows of an earlier run that the table has not, and would not keep."""
+        self.told += 1
+        if not self.rechecking:
+            self.expired_rows += rows
+            self.flying_rows -= rows
+        if self.of_earlier:
+            self.earlier.expired += rows
 
     def dead_letter(self, row: pa.RecordBatch, error: DataError) -> None:
         """A row that ClickHouse refuses."""
@@ -217,7 +228,7 @@ class TableAccount:
         lost = (
             self.queue.taken_rows
             + self.replayed_rows
-            - (self.inserted_rows + self.dead_rows + self.duplicate_rows)
+            - (self.inserted_rows + self.dead_rows + self.duplicate_rows + self.expired_rows)
             - (self.lost_rows + self.damaged_rows + kept_rows)
         )
         self.flying_rows = kept_rows

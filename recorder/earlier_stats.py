@@ -11,13 +11,15 @@ class EarlierCounts:
 
     inserted: int = 0
     there: int = 0
-    """The table had them when it was asked."""
+    """The table had them when it was asked, or they had left it: they have moved, or are archived."""
     dead_lettered: int = 0
+    expired: int = 0
+    """The table's TTL has taken them, or would take them at once."""
 
     @property
     def resolved(self) -> int:
         """All of them."""
-        return self.inserted + self.there + self.dead_lettered
+        return self.inserted + self.there + self.dead_lettered + self.expired
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,7 @@ class EarlierStats:
     inserted: int
     there: int
     dead_lettered: int
+    expired: int
     restored: int
     """Confirmed before, lost by the database since, and put back."""
     kept: int
@@ -44,4 +47,4 @@ class EarlierStats:
     @property
     def resolved(self) -> int:
         """Those that need nothing more."""
-        return self.inserted + self.there + self.dead_lettered
+        return self.inserted + self.there + self.dead_lettered + self.expired

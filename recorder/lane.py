@@ -23,6 +23,7 @@ from typing import Protocol
 from aiochannel import Channel
 
 from recorder.batch import Batch
+from recorder.elsewhere import Gone
 from recorder.pulse import Pulse
 from wal.places import Range
 
@@ -64,6 +65,10 @@ class Cut:
     """Where some of its rows stand, the log not having taken all: `places` is empty then. Done with when the cut is."""
     server: str | None = None
     """Which run of the server its first batch went to."""
+    gone: list[Gone] | None = None
+    """Of each batch, what became of rows that have left the table; None until it is known."""
+    sorted_out: bool = False
+    """Whether these were taken out of its batches, or none of them can have left."""
     done: bool = False
     stand: Stand = field(default_factory=lambda: Stand(0))
     """Of a table that spills: since when its rows are on the log."""
@@ -117,6 +122,10 @@ class Lane:
     """Of what memory holds, the first."""
     _from_backlog: bool = False
     """Whether the backlog is next."""
+    _parked: int = 0
+    """Cuts of earlier runs that wait for an answer, and hold up what earlier runs left behind them."""
+    _answered: deque[Cut] = field(default_factory=deque)
+    """Those that were parked, and got it."""
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
     _taken: asyncio.Event = field(default_factory=asyncio.Event)
     resolved_upto: int = 0
@@ -130,7 +139,12 @@ class Lane:
     @property
     def waiting(self) -> bool:
         """Whether something waits for the worker."""
-        return bool(self._backlog) or self._head is not None or not self._memory.empty()
+        return self.parked or bool(self._backlog) or self._head is not None or not self._memory.empty()
+
+    @property
+    def parked(self) -> bool:
+        """Whether cuts of earlier runs wait for an answer, or have it and wait for the worker."""
+        return bool(self._parked or self._answered)
 
     def oldest_ns(self) -> int | None:
         """Acceptance (monotonic) of the oldest row of this run that is not resolved; None where there is none."""
@@ -189,28 +203,42 @@ class Lane:
             if self._backlogs_turn() and (cut := await self._next_of_backlog()) is not None:
                 self._from_backlog = False
                 return cut
-            if self._head is not None:
+            if self._head is not None and not (self._parked and self._head.from_source):
                 cut, self._head = self._head, None
                 self._from_backlog = not self._before_backlog(cut)
                 return cut
             self._arrived.clear()
-            if self._memory.empty():
+            if self._memory.empty() or self._head is not None:
                 # What is left of the backlog cannot be read now.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(ROOM_LOOK_S if self._backlog else None):
                         await self._arrived.wait()
 
+    def park(self, cut: Cut) -> None:
+        """A cut of earlier runs waits for an answer: what memory holds goes on meanwhile."""
+        self._parked += 1
+
+    def unpark(self, cut: Cut) -> None:
+        """Its answer has come."""
+        self._parked -= 1
+        self._answered.append(cut)
+        self._arrived.set()
+
     def _backlogs_turn(self) -> bool:
         if self._head is None or (self._from_backlog and not self._before_backlog(self._head)):
             return True
         # A source's rows may be among those: what was sealed must be found whole or not at all.
-        return self._head.from_source and self.earlier is not None
+        return bool(self._answered) or (self._head.from_source and self.earlier is not None)
 
     def _before_backlog(self, cut: Cut) -> bool:
         """Whether a cut came to memory before the trouble began: it is older than all that has left memory since."""
         return bool(self._backlog) and cut.upto <= self._backlog[0].upto
 
     async def _next_of_backlog(self) -> Cut | None:
+        if self._answered:
+            return self._answered.popleft()
+        if self._parked and (self.earlier is not None or (self._backlog and self._backlog[0].from_source)):
+            return None
         if self.earlier is not None:
             if (cut := await self.earlier.next()) is not None:
                 return cut

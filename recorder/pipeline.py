@@ -21,12 +21,14 @@ import pyarrow as pa
 
 from recorder.account import PipelineObserver, TableAccount
 from recorder.alarms.stillness import Work
+from recorder.backoff import Backoff
 from recorder.bad_rows import BadRow
 from recorder.batch import Batch, cut_places
 from recorder.budget import InsertBudget
 from recorder.build import SLICE_ROWS, BatchBuilder
 from recorder.contact import Contact
 from recorder.earlier_stats import EarlierStats
+from recorder.elsewhere import Elsewhere, Gone, Mask
 from recorder.entries import Waiting, rows_in
 from recorder.flush_policy import NS_PER_MS, NS_PER_S, FlushPolicy, is_due, is_full
 from recorder.flush_worker import FlushWorker, WorkerState
@@ -35,7 +37,7 @@ from recorder.log import get_logger
 from recorder.log_schema import OlderRows
 from recorder.pulse import Pulse
 from recorder.queue import TableQueue
-from recorder.sink.errors import DataError
+from recorder.sink.errors import DataError, SinkError
 from recorder.spill import Spill
 from recorder.stats import TableLogStats
 from recorder.supervised import Supervised
@@ -48,6 +50,9 @@ LOG_AFTER_MS = 50
 """The longest that rows wait for company on their way to the log: a slice costs its columns, however few its rows."""
 
 logger = get_logger("recorder.pipeline")
+
+ASK_AGAIN = Backoff(0.1, 5.0)
+"""How often a database that does not say where rows went is asked."""
 
 DRAIN_MS = 20
 """A builder looks at its queue this often while rows trickle in: rare enough to cost nothing beside 13 tables."""
@@ -80,8 +85,11 @@ class TablePipeline(TableAccount):
         observer: PipelineObserver,
         row_of_dead: Callable[[pa.RecordBatch, DataError], BadRow],
         wal: TableLog | None = None,
+        elsewhere: Elsewhere | None = None,
     ):
         super().__init__(table, queue, observer=observer, row_of_dead=row_of_dead)
+        self._elsewhere = elsewhere
+        self._asking: set[asyncio.Task[None]] = set()
         self.wal = wal
         """Where its rows are safe before the database has them; None where they are in memory alone."""
         self._builder = builder
@@ -133,6 +141,9 @@ class TablePipeline(TableAccount):
         """
         if self._written_off:
             return
+        for asking in self._asking:
+            asking.cancel()
+        await asyncio.gather(*self._asking, return_exceptions=True)
         await asyncio.gather(*(task.close() for task in self.supervised))
         unknown = await self._worker.settle(settle_s) if self._worker and self.supervised else 0
         self.supervised = ()
@@ -244,6 +255,7 @@ class TablePipeline(TableAccount):
             inserted=self.earlier.inserted,
             there=self.earlier.there,
             dead_lettered=self.earlier.dead_lettered,
+            expired=self.earlier.expired,
             restored=self.restored_rows,
             kept=wal.left_rows,
             kept_why=wal.left_why,
@@ -441,6 +453,8 @@ class TablePipeline(TableAccount):
                 cut.batches = await self._read_back(cut)
             if self.wal is not None and cut.server is None:
                 cut.server = self.wal.server
+            if not cut.sorted_out and not await self._sort_out(cut):
+                continue
             while cut.batches:
                 await self._flush_batch(cut.batches[0], cut)
                 del cut.batches[0]
@@ -499,6 +513,88 @@ class TablePipeline(TableAccount):
         else:
             self.wal.lose(lost, self, counted=True)
         return batches
+
+    # -- rows that have left the table ------------------------------------------------------------------------------
+
+    async def _sort_out(self, cut: Cut) -> bool:
+        """Take out of a cut what has left the table, before it is sent once more. False: it is being asked for, and the
+        cut comes back; what memory holds goes on meanwhile.
+        """
+        where, earlier = self._elsewhere, cut.upto == 0
+        if where is None or not (earlier or cut.from_source):
+            cut.sorted_out = True
+            return True
+        if cut.gone is None:
+            assert self._worker is not None
+            asked: list[Mask] = []
+            for batch in cut.batches:
+                if not (batch.from_source and where.concerns(batch, earlier=earlier)):
+                    asked.append(np.zeros(batch.rows, np.bool_))
+                    continue
+                asked.append(where.absent(batch, await self._worker.present(batch)))
+                self._worker.let_go()
+            if not any(one.any() for one in asked):
+                cut.sorted_out = True
+                return True
+            if earlier:
+                self._current = None
+                self._lane.park(cut)
+                task = asyncio.create_task(self._ask_beside(where, cut, asked), name=f"ask {self.table.name}")
+                self._asking.add(task)
+                task.add_done_callback(self._asking.discard)
+                return False
+            cut.gone = await self._asked_elsewhere(where, cut, asked)
+        self._take_out(cut, cut.gone)
+        return True
+
+    async def _ask_beside(self, where: Elsewhere, cut: Cut, asked: Sequence[Mask]) -> None:
+        cut.gone = await self._asked_elsewhere(where, cut, asked)
+        self.told += 1
+        self._lane.unpark(cut)
+
+    async def _asked_elsewhere(self, where: Elsewhere, cut: Cut, asked: Sequence[Mask]) -> list[Gone]:
+        """Where the rows that were asked for are, of each batch; the database is asked until it says so."""
+        found, attempt = list[Gone](), 0
+        while len(found) < len(asked):
+            batch, open_ = cut.batches[len(found)], asked[len(found)]
+            try:
+                found.append(await where.look(batch, open_, earlier=cut.upto == 0))
+            except SinkError as error:
+                self.error(error)
+                await asyncio.sleep(ASK_AGAIN.wait_s(attempt))
+                attempt += 1
+            except Exception as error:
+                why = f"internal error: {error!r}; nobody knows which of them left the table; start it again"
+                logger.error("asking where rows went failed", table=self.table.name, error=why, exc_info=True)
+                none = np.zeros(batch.rows, np.bool_)
+                found.append(Gone(none, none, none, open_, why))
+        return found
+
+    def _take_out(self, cut: Cut, gone: Sequence[Gone]) -> None:
+        """Count rows that have left the table, and leave on the log those of which nobody can say it."""
+        self.rechecking, self.of_earlier = cut.recheck, cut.upto == 0 and not cut.recheck
+        rest = []
+        for batch, one in zip(cut.batches, gone, strict=True):
+            out = one.left
+            if there := int((one.moved | one.archived).sum()):
+                # As a look-up in the table says it: what was sealed was inserted, the rest came before.
+                if cut.sent_before:
+                    self.found(batch, there)
+                else:
+                    self.duplicates(there)
+            if expired := int(one.expired.sum()):
+                self.expired(expired)
+            if self.wal is not None:
+                self.wal.confirm(batch.only(one.moved).places, cut.server or "", letters=False)
+                self.wal.resolve(batch.only(one.archived | one.expired).places)
+                if cut.upto == 0 and one.unknown.any():
+                    # Else they would be there twice, until the archive can be asked: they are safe where they are.
+                    self.wal.leave(batch.only(one.unknown).places, one.why)
+                    out = out | one.unknown
+            if not out.all():
+                rest.append(batch.only(~out) if out.any() else batch)
+        cut.batches, cut.rows = rest, sum(batch.rows for batch in rest)
+        cut.sorted_out = True
 
     async def _flush_batch(self, batch: Batch, cut: Cut) -> None:
         """Flush one batch. After a fault of our own the table is held until the worker, started again, went on with it
@@ -589,7 +685,9 @@ class TablePipeline(TableAccount):
     def reads_earlier(self) -> bool:
         """Whether what earlier runs left is being read just now: which of it memory has, nobody knows."""
         wal = self.wal
-        return wal is not None and (wal.earlier is not None or (bool(wal.server) and not self._taken_up))
+        return wal is not None and (
+            wal.earlier is not None or self._lane.parked or (bool(wal.server) and not self._taken_up)
+        )
 
     def drop_logged(self, gone: Range, where: str, accepted_ns: int) -> int:
         """Count what nobody has when these are removed from the log, which is done next; how many rows.

@@ -50,8 +50,10 @@ class TableReplayed:
     rows: int
     inserted: int
     there: int
-    """The table had them when it was asked."""
+    """The table had them when it was asked, or they had left it: they have moved, or are archived."""
     dead_lettered: int
+    expired: int
+    """Older than the table's TTL: it has taken them, or would at once."""
     lost: int
     """The log had them, and cannot give them."""
     left: int
@@ -148,6 +150,7 @@ def _became(left: LeftOnLog, found: EarlierStats | None, why: str) -> TableRepla
         inserted=found.inserted if found is not None else 0,
         there=found.there if found is not None else 0,
         dead_lettered=found.dead_lettered if found is not None else 0,
+        expired=found.expired if found is not None else 0,
         # What it gave out all of, and is nowhere, could not be read after all.
         lost=left.lost + (rest - kept if done else 0),
         left=kept if done else rest,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from recorder import unread_logs
 from recorder.alarms.alarm import Alarm
 from recorder.alarms.board import AlarmBoard
+from recorder.archive_look import RecorderArchive
 from recorder.backlog import QueueLimits
 from recorder.backoff import Backoff
 from recorder.bad_rows import refused_row
@@ -24,6 +25,7 @@ from recorder.budget import InsertBudget
 from recorder.build import BatchBuilder
 from recorder.contact import Contact
 from recorder.door import Door, key_of
+from recorder.elsewhere import elsewhere_of
 from recorder.flush_policy import FlushPolicy
 from recorder.flush_worker import FlushWorker, WorkerPolicy, WorkerState
 from recorder.given_up import GivenUp, given_up_of, tell_lost
@@ -110,6 +112,7 @@ class Runtime:
         self._schema = SchemaStart(sink, settings, self._packs)
         self.contact = Contact(sink, self._schema, self._backoff)
         self._wait_for_database = wait_for_database
+        self._archive = RecorderArchive(settings)
         self._logs_of = logs_of
         self._hurried = asyncio.Event()
         self.stuck = False
@@ -229,6 +232,7 @@ class Runtime:
             observer=self._observer,
             row_of_dead=refused_row,
             wal=wal,
+            elsewhere=elsewhere_of(table, self.sink, self._settings, self._archive),
         )
         worker = FlushWorker(
             self.sink,

@@ -236,6 +236,8 @@ def _show(invocation: Invocation, result: Mapping[str, TableReplayed], elapsed_s
     emit_table(["table", *columns], rows, right=columns)
     if restored := sum(one.restored for one in result.values()):
         click.echo(f"{counted(restored, 'row')} the database had confirmed and lost since: put back")
+    if expired := sum(one.expired for one in result.values()):
+        click.echo(f"{counted(expired, 'row')} older than the tables keep them: not put back")
     sent = sum(one.inserted + one.there for one in result.values())
     click.echo(f"{elapsed_s:.1f} s, {sent / max(1e-3, elapsed_s):,.0f} rows/s")
 
