@@ -88,7 +88,8 @@ class Runner:
 
     `source_of` gives the rows of parts of a partition, by their names. `alter_ttl` gives a table the TTL that it should
     have. `lock` keeps holds and migrations out. `merges` False: the engine merges nothing now. `now_ns` is the
-    server's clock unless given. `barring` makes bars.
+    server's clock unless given. `barring` makes bars. `pending_oldest_ns` gives the time of the oldest row of a
+    table that waits in a log, None for none.
     """
 
     def __init__(
@@ -105,12 +106,14 @@ class Runner:
         limits: Limits | None = None,
         now_ns: Callable[[], int] | None = None,
         barring: Barring | None = None,
+        pending_oldest_ns: Callable[[str], int | None] = lambda table: None,
     ):
         self._executor, self._database, self._store = executor, database, store
         self._source_of, self._alter_ttl, self._lock = source_of, alter_ttl, lock
         self._version, self._merges, self._limits = recorder_version, merges, limits or Limits()
         self._now_ns = now_ns or (lambda: server_time_ns(executor))
         self._proved: dict[tuple[str, str], _Proved] = {}
+        self._pending_oldest_ns = pending_oldest_ns
         self._bars = BarsFirst(executor, database, store, barring)
         self._archived: dict[Place, Partition] = {}  # until this run writes there
         self._read_back: set[str] = set()  # sha256 of manifests
@@ -196,7 +199,8 @@ class Runner:
             return None
         (facts,) = read_facts(self._executor, self._database, [(live, subject.kept)])
         partitions = tuple(self._with_hash(facts.table, part) for part in facts.partitions)
-        return replace(facts, partitions=partitions)
+        waits_ns = self._pending_oldest_ns(subject.policy.logical)
+        return replace(facts, partitions=partitions, pending_oldest_ns=waits_ns)
 
     def _with_hash(self, table: str, part: PartitionFacts) -> PartitionFacts:
         """A partition with the name of its proof, where it consists of the parts that were proven."""
