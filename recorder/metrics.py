@@ -22,7 +22,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from recorder.latency import LatencyHistogram
-from recorder.stats import AlarmStats, BusCounts, LogDiskStats, RecorderStats, TableStats, TaskDeaths
+from recorder.stats import (
+    AlarmStats,
+    BusCounts,
+    LogDiskStats,
+    RecorderStats,
+    RetentionStats,
+    TableStats,
+    TaskDeaths,
+)
 
 LAG_BOUNDS_S = (
     0.005,
@@ -148,6 +156,8 @@ class RecorderMetrics(Collector):
         yield from self._of_tasks(stats.deaths, stats.loop_stalls)
         if stats.log_disk is not None:
             yield from self._of_log_disk(stats.log_disk)
+        if stats.retention is not None:
+            yield from self._of_retention(stats.retention)
         build = GaugeMetricFamily(
             "recorder_build_info", "Version and settings; always 1.", labels=list(self._info)
         )
@@ -350,6 +360,55 @@ class RecorderMetrics(Collector):
                 "How long the room lasts at the recent rate of critical rows.",
                 disk.minutes,
             )
+
+    @staticmethod
+    def _of_retention(retention: RetentionStats) -> Iterator[Metric]:
+        runs = CounterMetricFamily(
+            "recorder_retention_runs", "Runs of retention, by how they ended.", labels=["outcome"]
+        )
+        for outcome, count in retention.runs.items():
+            runs.add_metric([outcome], count)
+        actions = CounterMetricFamily(
+            "recorder_retention_actions",
+            "Actions of runs of retention, by what became of them.",
+            labels=["action", "state"],
+        )
+        for (kind, state), count in retention.actions.items():
+            actions.add_metric([kind, state], count)
+        rows = CounterMetricFamily(
+            "recorder_retention_rows", "Rows of partitions of which the action was done.", labels=["action"]
+        )
+        nbytes = CounterMetricFamily(
+            "recorder_retention_bytes", "Bytes on disk that these partitions had.", labels=["action"]
+        )
+        for family, counts in ((rows, retention.rows), (nbytes, retention.nbytes)):
+            for kind in dict.fromkeys(("archive", "drop", *counts)):
+                family.add_metric([kind], counts.get(kind, 0))
+        yield from (runs, actions, rows, nbytes)
+        for name, help_text, seconds in (
+            (
+                "recorder_retention_last_success_timestamp_seconds",
+                "Time of the last run that was done, whichever recorder ran it.",
+                retention.last_success_s,
+            ),
+            (
+                "recorder_retention_next_run_timestamp_seconds",
+                "Time of the next run.",
+                retention.next_run_s,
+            ),
+            (
+                "recorder_retention_last_run_seconds",
+                "How long this recorder's last run took.",
+                retention.last_seconds if retention.last_outcome else 0,
+            ),
+        ):
+            if seconds:
+                yield GaugeMetricFamily(name, help_text, seconds)
+        yield GaugeMetricFamily(
+            "recorder_retention_running",
+            "1 while this recorder runs retention.",
+            int(bool(retention.running_since_s)),
+        )
 
     def _of_batches(self) -> Iterator[Metric]:
         lag = HistogramMetricFamily(

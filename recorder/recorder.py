@@ -33,7 +33,7 @@ from recorder.runtime_thread import RuntimeThread
 from recorder.settings import Settings
 from recorder.sink.base import Sink
 from recorder.sink.open import open_sink
-from recorder.stats import SourceCounts
+from recorder.stats import RetentionStats, SourceCounts
 from recorder.waiting import blocked, not_durable, on_loop
 from schemas.pack import Pack
 from schemas.table import Table
@@ -215,6 +215,12 @@ class Recorder(Intake):
     def watch_loop(self, loop: LoopWatch) -> None:
         """Raise the alarm when another event loop of the process stands still, too; once the recorder runs."""
         self._life.running()[0].board.loops.append(loop)
+
+    def watch_retention(self, stats: Callable[[], RetentionStats]) -> None:
+        """Show how runs of retention stand, and raise the alarm where something is wrong with them; `stats` is called
+        on the recorder's loop. Once the recorder runs.
+        """
+        self._life.running()[0].board.retention = stats
 
     def balance(self) -> dict[str, Balance]:
         """Per table, where the rows of this run are; after `close`, where they ended."""

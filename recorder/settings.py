@@ -56,6 +56,7 @@ from recorder.settings_fields import (
     number,
     parse_address,
     patterns,
+    schedule_of,
     target_of,
 )
 from recorder.settings_problems import problem_line
@@ -281,6 +282,11 @@ class Settings(BaseSettings):
         default=None,
         description="Where partitions are archived: a folder, or `s3://bucket/prefix`; unset means `archive` in "
         "`data_dir`. Credentials of a bucket come from the environment (`docs/archive.md`).",
+    )
+    retention_schedule: Annotated[str | None, BeforeValidator(schedule_of)] = Field(
+        default="0 2 * * *",
+        description="When `recorder run` carries out what retention has due, as cron writes it: minute, hour, day of "
+        'the month, month, day of the week, in UTC; "off" for never (`docs/retention.md`).',
     )
     gap_window_s: Seconds = Field(
         default=1.0, description="Shed rows of this window are told in one gap row and one line of the log."

@@ -164,6 +164,17 @@ def archive_root(value: Any) -> Any:
     return text
 
 
+def schedule_of(value: Any) -> Any:
+    """A cron expression, or None for `off`."""
+    if not isinstance(value, str):
+        return value
+    if value.strip().lower() == "off":
+        return None
+    from recorder.retention_schedule import Schedule  # here, since whoever only records has none
+
+    return Schedule(value).expression
+
+
 class Address(NamedTuple):
     """Where a port is opened."""
 

@@ -143,6 +143,36 @@ class TaskDeaths(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RetentionStats:
+    """How the runs of retention stand that a service begins by itself. Times are seconds since 1970; 0 is never."""
+
+    schedule: str
+    """A cron expression, or `off`."""
+    next_run_s: float = 0.0
+    running_since_s: float = 0.0
+    """0 while none is at work."""
+    last_run_s: float = 0.0
+    """When the last run of this recorder ended."""
+    last_outcome: str = ""
+    """done, failed, left (to another one) or stopped (with the recorder); empty before the first."""
+    last_why: str = ""
+    last_seconds: float = 0.0
+    """How long it took."""
+    last_success_s: float = 0.0
+    """When the last run that was done ended, whichever recorder ran it."""
+    runs: Mapping[str, int] = field(default_factory=dict)
+    """By how they ended; skipped and missed ones too."""
+    actions: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """By kind and what became of them."""
+    rows: Mapping[str, int] = field(default_factory=dict)
+    """By kind, of actions that were done."""
+    nbytes: Mapping[str, int] = field(default_factory=dict)
+    """The same in bytes on disk."""
+    trouble: str = ""
+    """What is wrong; empty where nothing is."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RecorderStats:
     """What the whole recorder counts."""
 
@@ -163,3 +193,5 @@ class RecorderStats:
     """None without logs, and before they were looked at."""
     loop_stalls: Mapping[str, int] = field(default_factory=dict)
     """How often each event loop of the process stood still."""
+    retention: RetentionStats | None = None
+    """None where nobody runs it by itself."""

@@ -20,6 +20,7 @@ from recorder.log_disk_care import LogDiskCare
 from recorder.metrics import RecorderMetrics
 from recorder.reasons import as_sentences
 from recorder.recorded_table import RecordedTable, RecordedTables
+from recorder.redact import redacted
 from recorder.settings import Settings
 from recorder.stats import BusCounts, RecorderStats, Sources, TableStats
 from recorder.table_log import STILL, STILL_S
@@ -134,6 +135,7 @@ class Status:
             },
             "log_disk": _log_disk(self.log_disk),
             "unread_logs": self.unread_logs,
+            "retention": _retention(self._board),
             "tables": {name: _table_status(recorded) for name, recorded in self._tables.items()},
         }
 
@@ -145,6 +147,18 @@ def _log_disk(care: LogDiskCare | None) -> dict[str, Any] | None:
     shown = dataclasses.asdict(found)
     if found.minutes is not None and math.isinf(found.minutes):
         shown["minutes"] = None
+    return shown
+
+
+def _retention(board: AlarmBoard) -> dict[str, Any] | None:
+    """How the runs of retention stand; None where nobody begins them by itself."""
+    if board.retention is None:
+        return None
+    shown = dataclasses.asdict(found := board.retention())
+    shown["actions"] = [
+        {"kind": kind, "state": state, "count": count} for (kind, state), count in found.actions.items()
+    ]
+    shown |= {"last_why": redacted(found.last_why), "trouble": redacted(found.trouble)}
     return shown
 
 
@@ -202,6 +216,7 @@ def stats(tables: RecordedTables, sources: Sources, board: AlarmBoard) -> Record
         deaths=board.deaths(),
         log_disk=board.log_disk.stats() if board.log_disk is not None else None,
         loop_stalls=board.loop_stalls,
+        retention=None if board.retention is None else board.retention(),
     )
 
 

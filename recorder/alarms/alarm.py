@@ -19,6 +19,8 @@ class Alarm(enum.Enum):
     """Rows of another table were shed, conflated or thinned."""
     WAL_DISK = "RecorderWalDisk"
     """The disk of the log is nearly full, or fails."""
+    RETENTION = "RecorderRetention"
+    """The last run of retention failed, or none has succeeded for long."""
 
     @property
     def severity(self) -> str:
@@ -32,6 +34,7 @@ _SEVERITIES = {
     Alarm.LAG: "warning",
     Alarm.SHEDDING: "warning",
     Alarm.WAL_DISK: "error",
+    Alarm.RETENTION: "warning",
 }
 
 

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from recorder.alarms.alarm import Alarm, Key
@@ -31,7 +31,7 @@ from recorder.reasons import by_reason
 from recorder.recorded_table import RecordedTable, RecordedTables
 from recorder.redact import redacted
 from recorder.settings import Settings
-from recorder.stats import AlarmStats, Sources, TaskDeaths
+from recorder.stats import AlarmStats, RetentionStats, Sources, TaskDeaths
 from recorder.supervised import Supervised
 from recorder.table_log import UNREAD
 
@@ -60,6 +60,8 @@ class AlarmBoard:
         """Event loops that are watched: the recorder's own, and others of the process."""
         self.log_disk: LogDiskCare | None = None
         """Who looks at the disks of the logs, if anybody does."""
+        self.retention: Callable[[], RetentionStats] | None = None
+        """How the runs of retention stand, where somebody begins them by itself."""
         self._settings = settings
         self._policy = AlarmPolicy(
             retry_s=settings.alarm_retry_s, clear_s=settings.alarm_clear_s, loss_s=settings.alarm_loss_s
@@ -92,6 +94,7 @@ class AlarmBoard:
             away="" if self._contact.made else redacted(self._contact.why),
             troubles=[*self._troubles()],
             wal_disk=self._log_troubles(),
+            retention="" if self.retention is None else redacted(self.retention().trouble),
             tables=[
                 self._table(name, recorded, now_ns, late_s.get(name, 0.0))
                 for name, recorded in self._tables.items()
@@ -234,6 +237,8 @@ class AlarmBoard:
 
     def _possible(self) -> Iterator[Key]:
         yield from (Key(Alarm.FAILURE), Key(Alarm.WAL_DISK))
+        if self.retention is not None:
+            yield Key(Alarm.RETENTION)
         for name, recorded in self._tables.items():
             shedding = Alarm.DATA_LOSS if recorded.table.policy.critical else Alarm.SHEDDING
             yield from (Key(alarm, name) for alarm in (Alarm.FAILURE, Alarm.LAG, shedding))

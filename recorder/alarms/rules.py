@@ -68,6 +68,8 @@ class Look:
     """What is wrong with the recorder as a whole: tasks that died, a loop that stood still."""
     wal_disk: str = ""
     """What is wrong with the logs, or with their disk."""
+    retention: str = ""
+    """What is wrong with the runs of retention that begin by themselves."""
     tables: Sequence[TableLook] = ()
 
 
@@ -88,6 +90,8 @@ def findings(look: Look, policy: AlarmPolicy, shed_before: Mapping[str, int]) ->
         found[Key(Alarm.FAILURE)] = Finding("; ".join(whole), 0.0, policy.clear_s)
     if look.wal_disk:
         found[Key(Alarm.WAL_DISK)] = Finding(look.wal_disk, 0.0, policy.clear_s)
+    if look.retention:
+        found[Key(Alarm.RETENTION)] = Finding(look.retention, 0.0, 0.0)  # it is over when a run succeeds
     for table in look.tables:
         if (failure := _failure(table, policy, away=bool(look.away))) is not None:
             found[Key(Alarm.FAILURE, table.table)] = failure

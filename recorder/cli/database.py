@@ -160,6 +160,33 @@ def connect_quietly(folder: pathlib.Path, settings: Settings) -> Any:
     return connection
 
 
+def connect_beside(folder: pathlib.Path, settings: Settings) -> Any:
+    """A connection of chDB itself to the embedded database that this process records into. It stops no merge.
+
+    Raises:
+        SinkUnavailable: it cannot be opened; the message says why and what to do.
+    """
+    import chdb
+
+    from recorder.sink import engine_config
+    from recorder.sink import folder as sink_folder
+    from recorder.sink.engine import configured
+
+    connect: Any = chdb.connect
+    path = (
+        folder.resolve()
+    )  # as the sink has it open: by another name the engine takes it for another database
+    with configured(
+        path,
+        keep_free_bytes=engine_config.keep_free_on(path, settings.engine_keep_free_bytes),
+        tmp_dir=settings.data_dir / "tmp",
+    ) as config:
+        try:
+            return connect(f"{path}?config-file={urllib.parse.quote(config, safe='')}")
+        except RuntimeError as error:
+            raise sink_folder.reason_after(path, error) from error
+
+
 def error_code(error: Exception) -> int:
     """ClickHouse's number in an error's text; 0 where there is none."""
     code = getattr(error, "code", None)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import abc
 import itertools
+import pathlib
 import re
-from collections.abc import Generator, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -128,13 +129,18 @@ def open_reader(settings: Settings) -> Reader:
 
 
 class EmbeddedReader(Reader):
-    """On the engine in this process."""
+    """On the engine in this process; `connect` opens it, by default without merges."""
 
-    def __init__(self, settings: Settings):
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        connect: Callable[[pathlib.Path, Settings], Any] = connect_quietly,
+    ):
         folder = folder_of(settings)
         must_exist(folder)
         self._open: list[Generator[pa.RecordBatchReader]] = []
-        self._connection = connect_quietly(folder, settings)
+        self._connection = connect(folder, settings)
         try:
             self._connection.query(f"USE `{settings.database}`")
             # The engine refuses every change from here on, of this setting too.

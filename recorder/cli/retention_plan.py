@@ -98,14 +98,14 @@ def tables_of(packs: Sequence[Pack], names: Sequence[str]) -> list[Table]:
 def _look(
     settings: Settings, packs: Sequence[Pack], wanted: Sequence[Table], root: str | None, at_ns: int | None
 ) -> _Looked:
-    from recorder.cli.retention_apply import runner_of
     from recorder.cli.retention_policies import policy_of
+    from recorder.retention_run import runner_of
     from retention.runner import Subject
 
     found: list[tuple[RetentionPolicy, TableFacts]] = []
     actions: list[Action] = []
     missing = []
-    with runner_of(settings, packs, root, writes=False, at_ns=at_ns) as (runner, ttl):
+    with runner_of(settings, packs, root, writes=False, at_ns=at_ns, on_wait=note) as (runner, ttl):
         with progress(unit="tables", transient=True) as bar:
             task = bar.add_task("looking", total=len(wanted))
             for table in wanted:
@@ -196,4 +196,7 @@ def _tell(looked: _Looked, root: str) -> None:
         note('TTL is off in this database ("migrate up --no-ttl"): rows are kept until someone deletes them')
     if any(policy.archive_after_days is not None for policy, _ in looked.found):
         note(f"receipts are those of the archive at {root}; another one is named by --to")
-    note('nothing of this is done by itself; "recorder retention apply --yes" does it')
+    note(
+        'nothing of this was done; "recorder run" does it by its retention_schedule, '
+        '"recorder retention apply --yes" at once'
+    )

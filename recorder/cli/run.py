@@ -34,7 +34,8 @@ def run(invocation: Invocation, bus: tuple[str, ...], serve: str | None, health_
 
     A message is acknowledged when its rows are durable. With the database down it starts all the same, takes what it
     can hold, and goes on when the database comes. SIGTERM or Ctrl-C stops it: it reads no more, flushes within
-    shutdown_timeout_s, and acknowledges. A second one ends that at once. SIGHUP reads the settings again.
+    shutdown_timeout_s, and acknowledges. A second one ends that at once. SIGHUP reads the settings again. What
+    retention has due is carried out at the times of retention_schedule, and when SIGUSR1 comes.
 
     \b
     Exit codes:

@@ -171,6 +171,8 @@ def _print(invocation: Invocation, found: Mapping[str, Any], reasons: list[str],
         click.echo(shown(_alarm(alarm)))
     if disk := found.get("log_disk"):
         click.echo(shown(_log_disk(disk)))
+    if retention := found.get("retention"):
+        click.echo(shown(_retention(retention)))
     for name, log in found.get("unread_logs", {}).items():
         click.echo(
             shown(
@@ -216,6 +218,24 @@ def _log_disk(disk: Mapping[str, Any]) -> str:
     return (
         f"log disk {disk.get('level')}: room for {disk.get('room_bytes', 0) / 2**30:,.1f} GiB, {lasts}{why}"
     )
+
+
+def _retention(retention: Mapping[str, Any]) -> str:
+    """When retention ran and runs next, in a line."""
+    last = "has not run yet"
+    if outcome := retention.get("last_outcome"):
+        last = f"last run {_moment(retention['last_run_s'])}, {outcome}"
+        last += f" ({retention['last_why']})" if retention.get("last_why") else ""
+    if since_s := retention.get("running_since_s"):
+        last = f"runs since {_moment(since_s)}; {last}"
+    success_s = retention.get("last_success_s")
+    success = f"last success {_moment(success_s)}" if success_s else "no success yet"
+    next_s = retention.get("next_run_s")
+    return f"retention {last}; {success}; next {_moment(next_s) if next_s else 'is off'}"
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(seconds))
 
 
 def _row(name: str, table: Mapping[str, Any], counts: Mapping[str, int]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from recorder.settings import Settings
 from recorder.settings_explain import explain
 
-LIVE = frozenset({"log_level", "log_format", "topics"})
+LIVE = frozenset({"log_level", "log_format", "retention_schedule", "topics"})
 LIVE_OF_TABLES = frozenset(
     {
         "enabled",

@@ -3,8 +3,9 @@
     start: settings ─► recorder (or a database it waits for) ─► subscriptions ─► READY
     stop:  read no more ─► flush within `shutdown_timeout_s`, acknowledging what becomes durable ─► leave the buses
 
-SIGTERM and SIGINT stop it; a second one ends the flush at once. SIGHUP reads the settings again. Subscriptions and
-signals are on the loop of the main thread, the recorder has a thread of its own.
+SIGTERM and SIGINT stop it; a second one ends the flush at once. SIGHUP reads the settings again, SIGUSR1 runs retention
+now. Subscriptions, signals and the schedule of retention are on the loop of the main thread, the recorder has a thread
+of its own.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from recorder.service.notify import notify, reloading, watchdog_s
 from recorder.service.orders_before import OrdersBefore
 from recorder.service.readiness import Readiness
 from recorder.service.reload import changes
+from recorder.service.retention import Retention
+from recorder.service.retention_ways import way_for
 from recorder.service.topics import TopicMap
 from recorder.settings import Settings
 from recorder.stats import SourceCounts
@@ -43,6 +46,8 @@ LOOK_S = 1.0
 """How often the service sees whether its recorder still lives."""
 READY_LOOK_S = 0.1
 """How often it sees whether it is ready, until it is."""
+STOP_S = 3.0
+"""How long a run of retention may take to stop, at most a tenth of `shutdown_timeout_s`."""
 RELOAD_S = 0.2
 """Signals to reload within this time are one."""
 
@@ -75,6 +80,7 @@ class Service:
         self._failed = ""
         self._readiness = Readiness()
         self._recorder: Recorder | None = None
+        self._retention: Retention | None = None
         self._loop_watch = LoopWatch(stall_s=settings.loop_stall_s, name="service")
         self._endpoint: DevServer | None = None
         self.stuck = False
@@ -156,6 +162,14 @@ class Service:
             log.warning("no bus is subscribed to: nothing will come; give --bus")
         self._readiness.saw(await asyncio.to_thread(recorder.unready))
         notify(READY="1")
+        settings = self._started
+        self._retention = Retention(
+            recorder,
+            way_for(settings, recorder.packs),
+            settings.retention_schedule,
+            stop_s=min(STOP_S, 0.1 * settings.shutdown_timeout_s),
+        )
+        self._retention.start()
         looking = asyncio.create_task(self._look_after(recorder, before), name="look after")
         looking.add_done_callback(self._looked)
         await self._stop.wait()
@@ -215,13 +229,21 @@ class Service:
         if not recorder.started:
             return 0
         notify(STOPPING="1", STATUS="flushing")
-        await asyncio.gather(*(consumer.stop_reading() for consumer in self._consumers))
+        await asyncio.gather(
+            *(consumer.stop_reading() for consumer in self._consumers), self._stop_retention()
+        )
         log.info("flushing", unacknowledged=self._unacknowledged())
         try:
             await asyncio.gather(asyncio.to_thread(recorder.close), self._close_endpoint())
         finally:
             await asyncio.gather(*(consumer.close() for consumer in self._consumers))
         self.stuck |= recorder.stuck
+        if self._retention is not None and self._retention.stuck:
+            self.stuck = True
+            log.warning(
+                "a run of retention would not end when it was told to; the process ends without waiting for it, "
+                "and the next run goes on"
+            )
         given_up = [found for name, found in recorder.given_up().items() if name not in OWN_TABLES]
         lost = sum(found.lost for found in given_up)
         if unacknowledged := self._unacknowledged():
@@ -232,6 +254,10 @@ class Service:
             )
         log.info("stopped", rows_lost=lost, unacknowledged=unacknowledged)
         return lost
+
+    async def _stop_retention(self) -> None:
+        if self._retention is not None:
+            await self._unless(self._hurry, asyncio.create_task(self._retention.close()))
 
     def _unacknowledged(self) -> int:
         return sum(consumer.pending for consumer in self._consumers)
@@ -260,10 +286,11 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told_to_stop, number)
         loop.add_signal_handler(signal.SIGHUP, self._told_to_reload)
+        loop.add_signal_handler(signal.SIGUSR1, self._told_to_retain)
         try:
             yield
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
                 loop.remove_signal_handler(number)
 
     def _told_to_stop(self, number: signal.Signals) -> None:
@@ -276,6 +303,12 @@ class Service:
             self._hurry.set()
             if self._recorder is not None:
                 self._recorder.abort()
+
+    def _told_to_retain(self) -> None:
+        if self._retention is None or self._stop.is_set():
+            log.warning("retention is not run: the service does not run yet, or no more; send SIGUSR1 later")
+        else:
+            self._retention.run_now()
 
     def _told_to_reload(self) -> None:
         """Soon, so that many signals are one reading."""
@@ -310,6 +343,8 @@ class Service:
         self._settings, self._topics = new, topics
         for consumer in self._consumers:
             consumer.change(topics)
+        if self._retention is not None:
+            self._retention.change(new.retention_schedule)
         log.info(
             "settings read again",
             changed={key: f"{_said(before)} → {_said(after)}" for key, (before, after) in found.live.items()},

@@ -13,6 +13,7 @@ from recorder.stats import (
     BusCounts,
     LogDiskStats,
     RecorderStats,
+    RetentionStats,
     TableLogStats,
     TableStats,
     TaskDeaths,
@@ -55,6 +56,14 @@ NAMES = {
     "recorder_alarm_raises": ("counter", {"alarm", "table"}),
     "recorder_task_deaths": ("counter", {"task", "table"}),
     "recorder_loop_stalls": ("counter", {"loop"}),
+    "recorder_retention_runs": ("counter", {"outcome"}),
+    "recorder_retention_actions": ("counter", {"action", "state"}),
+    "recorder_retention_rows": ("counter", {"action"}),
+    "recorder_retention_bytes": ("counter", {"action"}),
+    "recorder_retention_last_success_timestamp_seconds": ("gauge", set()),
+    "recorder_retention_next_run_timestamp_seconds": ("gauge", set()),
+    "recorder_retention_last_run_seconds": ("gauge", set()),
+    "recorder_retention_running": ("gauge", set()),
     "recorder_build_info": ("gauge", {"version"}),
     "recorder_uptime_seconds": ("gauge", set()),
     "recorder_bus_messages": ("counter", {"bus", "kind"}),
@@ -109,6 +118,18 @@ def _stats() -> RecorderStats:
         ],
         deaths=[TaskDeaths("worker", "fills", 4)],
         loop_stalls={"recorder": 3},
+        retention=RetentionStats(
+            schedule="0 2 * * *",
+            next_run_s=1_800_000_000.0,
+            last_run_s=1_700_000_100.0,
+            last_outcome="done",
+            last_seconds=7.5,
+            last_success_s=1_700_000_100.0,
+            runs={"done": 2, "failed": 0},
+            actions={("drop", "done"): 3},
+            rows={"drop": 30},
+            nbytes={"drop": 300},
+        ),
         log_disk=LogDiskStats(
             level="warning",
             severity=1,
@@ -178,6 +199,11 @@ def test_values_are_what_was_counted(metrics: RecorderMetrics) -> None:
     assert value("recorder_alarm_raises_total", {"alarm": "RecorderLag", "table": "fills"}) == 1
     assert value("recorder_task_deaths_total", {"task": "worker", "table": "fills"}) == 4
     assert value("recorder_loop_stalls_total", {"loop": "recorder"}) == 3
+    assert value("recorder_retention_runs_total", {"outcome": "done"}) == 2
+    assert value("recorder_retention_actions_total", {"action": "drop", "state": "done"}) == 3
+    assert value("recorder_retention_rows_total", {"action": "drop"}) == 30
+    assert value("recorder_retention_rows_total", {"action": "archive"}) == 0
+    assert value("recorder_retention_last_success_timestamp_seconds") == 1_700_000_100
     assert value("recorder_sink_errors_total", {"table": "fills", "code": "60", "kind": "HoldError"}) == 1
 
 
