@@ -283,6 +283,17 @@ class Settings(BaseSettings):
         description="Where partitions are archived: a folder, or `s3://bucket/prefix`; unset means `archive` in "
         "`data_dir`. Credentials of a bucket come from the environment (`docs/archive.md`).",
     )
+    archive_export: Literal["auto", "client", "server"] = Field(
+        default="auto",
+        description="Who writes archived partitions: `client`, the recorder; `server`, the database itself, where it "
+        "can; `auto`, the database where it is a server and `archive_collection` names its way to a bucket "
+        "(`docs/archive.md`).",
+    )
+    archive_collection: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="A named collection of the server with the URL of the archive's root in a bucket and the server's "
+        "own credentials for it.",
+    )
     retention_schedule: Annotated[str | None, BeforeValidator(schedule_of)] = Field(
         default="0 2 * * *",
         description="When `recorder run` carries out what retention has due, as cron writes it: minute, hour, day of "

@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from retention.archive import Place, Source, Store, partition_of, place_of, write_partition
 from retention.archive.pieces import Partition
+from retention.archive.server_export import Exporter
 from retention.archive.verify import read_back
 from retention.barred import Barring
 from retention.bars_first import BarsFirst, name_of_parts
@@ -86,10 +87,11 @@ class Renewing(Protocol):
 class Runner:
     """One run over some tables, in one thread.
 
-    `source_of` gives the rows of parts of a partition, by their names. `alter_ttl` gives a table the TTL that it should
-    have. `lock` keeps holds and migrations out. `merges` False: the engine merges nothing now. `now_ns` is the
-    server's clock unless given. `barring` makes bars. `pending_oldest_ns` gives the time of the oldest row of a
-    table that waits in a log, None for none.
+    `source_of` gives the rows of parts of a partition, by their names; `exporter_of`, where the database is to write
+    their file itself, who has it do that. `alter_ttl` gives a table the TTL that it should have. `lock` keeps holds
+    and migrations out. `merges` False: the engine merges nothing now. `now_ns` is the server's clock unless given.
+    `barring` makes bars. `pending_oldest_ns` gives the time of the oldest row of a table that waits in a log, None
+    for none.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Runner:
         *,
         store: Store,
         source_of: Callable[[Place, Sequence[str]], Source],
+        exporter_of: Callable[[Place, Sequence[str]], Exporter] | None = None,
         alter_ttl: Callable[[str], object],
         lock: Callable[[], AbstractContextManager[Renewing]],
         recorder_version: str,
@@ -110,6 +113,7 @@ class Runner:
     ):
         self._executor, self._database, self._store = executor, database, store
         self._source_of, self._alter_ttl, self._lock = source_of, alter_ttl, lock
+        self._exporter_of = exporter_of
         self._version, self._merges, self._limits = recorder_version, merges, limits or Limits()
         self._now_ns = now_ns or (lambda: server_time_ns(executor))
         self._proved: dict[tuple[str, str], _Proved] = {}
@@ -302,9 +306,10 @@ class Runner:
         if (known.sums.rows, known.sums.identity_sum) != (rows, identity_sum) or not self._whole(known):
             names = [part.name for parts in there.values() for part in parts]
             source = _Counted(self._source_of(place, names))
-            done = write_partition(source, self._store, recorder_version=self._version)
+            exporter = None if self._exporter_of is None else self._exporter_of(place, names)
+            done = write_partition(source, self._store, recorder_version=self._version, exporter=exporter)
             # A merge meanwhile, or a replica that lags, gives fewer rows: these parts are then not proven.
-            if set(source.counts) != {rows}:
+            if {*source.counts, *([] if exporter is None else exporter.counts)} != {rows}:
                 return Outcome(action, State.LEFT, "its parts changed meanwhile; the next run looks again")
             added = sum(receipt.sums.rows for receipt in done.new)
             self._read_back.update(receipt.manifest_sha256 for receipt in done.new)

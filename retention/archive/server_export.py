@@ -60,6 +60,9 @@ FORM = (
 class Exporter(Protocol):
     """Who can have a piece's rows written without having them."""
 
+    counts: list[int]
+    """How many rows it wrote, each time."""
+
     def __call__(
         self, store: Store, name: str, passing: Passing, limits: Limits, progress: Progress | None
     ) -> Written | None:
@@ -89,7 +92,6 @@ class ServerExport:
         told: Callable[[str], None] = lambda line: None,
     ):
         self.counts: list[int] = []
-        """How many rows the database was found to have, each time."""
         self._executor, self._place, self._told = executor, place, told
         self._rows_sql, self._order_by, self._columns = rows_sql, order_by, columns
         self._schema, self._collection = schema, collection
