@@ -158,6 +158,7 @@ def runner_on(
 ) -> tuple[Runner, bool]:
     """A runner on what is open, and whether tables of that database carry a TTL; `merges`: the engine merges now."""
     from recorder.bars.proof import BarsProof
+    from recorder.rows_on_logs import RowsOnLogs
     from recorder.schema_start import manager_of
     from recorder.version import version
     from retention.runner import Runner
@@ -174,6 +175,7 @@ def runner_on(
         merges=merges,
         barring=BarsProof(executor, settings.database),
         now_ns=None if at_ns is None else lambda: at_ns,
+        pending_oldest_ns=RowsOnLogs(settings.log_folders).oldest_ns,
     )
     return runner, manager.ttl_enabled()
 
