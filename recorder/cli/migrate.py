@@ -1,4 +1,4 @@
-"""`recorder migrate plan|up|status|check`."""
+"""`recorder migrate plan|up|status|check|repartition`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from recorder.cli.database import client_of
-from recorder.cli.lazy import LazyGroup
+from recorder.cli.lazy import Home, LazyGroup
 from recorder.cli.options import Invocation, pass_invocation
 from recorder.cli.output import counted, emit_json, emit_table, note
 
@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from schemas.manager import Manager, PlannedStatement
 
 
-@click.group(cls=LazyGroup)
+HOMES = {
+    "repartition": Home(
+        "recorder.cli.migrate_repartition:repartition",
+        "Part the days of tables by symbol, as the settings say.",
+    )
+}
+
+
+@click.group(cls=LazyGroup, homes=HOMES)
 def migrate() -> None:
     """Bring the database's schema up to the packs, or compare the two.
 

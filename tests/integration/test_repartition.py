@@ -1,0 +1,293 @@
+"""Another number of symbol groups on real tables: every row stays once, whatever stops, comes late or is in the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from harness.backends import Place
+from harness.retention_runs import Ended, StoppingExecutor
+
+from recorder.packs import packs_of
+from recorder.repartition import CannotRepartition, Moved, Repartition
+from recorder.settings import Settings
+from schemas.core.market import MARKET_DATA
+from schemas.core.tables import PACK
+from schemas.executor import ClientExecutor
+from schemas.live import read_tables
+from schemas.manager import Manager
+from schemas.policy import TablePolicy
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+
+TESTS = pathlib.Path(__file__).parents[1]
+SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "ADAUSDT")
+BY_DAY = "toYYYYMMDD(ts_local)"
+INSERT = (
+    "INSERT INTO {table} (ts_local, symbol, last_price, bid_pxs, trade_id, run_id, _log, _seq) "
+    "SELECT toDateTime64('2024-08-08 00:00:00', 9, 'UTC') + number * {step}, "
+    "['BTCUSDT', 'ETHUSDT', 'SOLUSDT', 'XRPUSDT', 'ADAUSDT'][1 + number % 5], number / 3, [number, 1.5], "
+    "if(number % 2, NULL, number), 'run', {log}, number FROM numbers({rows}) SETTINGS insert_deduplicate = 0"
+)
+
+
+def _key(groups: int) -> str:
+    return BY_DAY if groups == 1 else f"({BY_DAY}, cityHash64(symbol) % {groups})"
+
+
+def _policy(groups: int) -> TablePolicy:
+    return dataclasses.replace(MARKET_DATA.policy, symbol_groups=groups)
+
+
+class Desk:
+    """Market data of three days."""
+
+    def __init__(self, client: Client, database: str):
+        self.client, self.database, self.executor = client, database, ClientExecutor(client)
+        self.table = f"{database}.market_data"
+        Manager(self.executor, [PACK], database, ttl=False).up()
+        self.insert(300, step=800)  # 0:00 of the first day to noon of the third
+        self.rows = self.content()
+
+    def insert(self, rows: int, *, log: int = 7, step: float = 1, table: str = "") -> None:
+        self.client.command(INSERT.format(table=table or self.table, rows=rows, log=log, step=step))
+
+    def content(self, table: str = "") -> list[Any]:
+        return list(self.client.query(f"SELECT * FROM {table or self.table} ORDER BY _log, _seq").result_rows)
+
+    def move(
+        self, groups: int, *, executor: ClientExecutor | None = None, table: str = "market_data", **more: Any
+    ) -> Moved:
+        return self.way(groups, executor=executor, table=table, **more).run()
+
+    def way(
+        self, groups: int, *, executor: ClientExecutor | None = None, table: str = "market_data", **more: Any
+    ) -> Repartition:
+        options = {"quiet_s": 0.0} | more
+        return Repartition(executor or self.executor, self.database, table, _policy(groups), **options)
+
+    def key(self) -> str:
+        return read_tables(self.executor, self.database)["market_data"].partition_key
+
+    def tables(self) -> list[str]:
+        return [name for name in read_tables(self.executor, self.database) if "repartition" in name]
+
+    def comment(self) -> str:
+        sql = f"SELECT comment FROM system.tables WHERE database = '{self.database}' AND name = 'market_data'"
+        return str(self.client.query(sql).result_rows[0][0])
+
+
+@pytest.fixture
+def desk(client: Client, database: str) -> Desk:
+    return Desk(client, database)
+
+
+def test_there_and_back_the_table_is_what_it_was(desk: Desk) -> None:
+    """Every value of every row, columns, codecs, indices and settings stay; partitions and nothing else are others."""
+    shown = f"SHOW CREATE TABLE {desk.table}"
+    before = desk.client.query(shown).result_rows[0][0]
+    desk.client.command(f"ALTER TABLE {desk.table} MODIFY COMMENT 'it''s mine'")
+    assert desk.move(8) == Moved("market_data", 300, 0)
+    assert desk.client.query(shown).result_rows[0][0].replace(_key(8), BY_DAY).split("\nCOMMENT")[0] == before
+    partitions = desk.client.query(f"SELECT DISTINCT _partition_id FROM {desk.table}").result_rows
+    assert all(len(one.split("-")) == 2 for (one,) in partitions)
+    assert len(partitions) > 3
+    assert (desk.content(), desk.tables(), desk.comment()) == (desk.rows, [], "it's mine")
+    by_symbol = f"SELECT count() FROM {desk.table} WHERE symbol = 'BTCUSDT'"
+    assert desk.client.query(by_symbol).result_rows == [(60,)]
+    assert desk.move(8) == Moved("market_data", 0, 0)
+    assert desk.move(3) == Moved("market_data", 300, 0)
+    assert desk.move(1) == Moved("market_data", 300, 0)
+    assert (desk.key(), desk.content(), desk.tables()) == (BY_DAY, desk.rows, [])
+
+
+def test_it_may_stop_before_any_statement(desk: Desk) -> None:
+    """Whatever was done before a stop, readers see each row once, and the next run completes it."""
+    targets = itertools.cycle((4, 1))
+    stops = 0
+    for stop_at in range(40):
+        groups = next(targets)
+        try:
+            desk.move(groups, executor=StoppingExecutor(desk.client, stop_at))
+        except Ended:
+            stops += 1
+        else:
+            break
+        assert desk.content() == desk.rows
+        desk.move(groups)
+        assert (desk.key(), desk.content(), desk.tables()) == (_key(groups), desk.rows, [])
+    assert stops >= 7, "create, three days, exchange, setting, drop and comment are statements"
+
+
+def test_who_wants_another_number_amid_it_gets_that(desk: Desk) -> None:
+    """Stopped amid the copy or after the names were swapped, then asked for other groups, or for none again."""
+    amid, swapped = 2, 5
+    for stop_at, last in ((amid, 2), (swapped, 3), (swapped, 1)):
+        with pytest.raises(Ended):
+            desk.move(6, executor=StoppingExecutor(desk.client, stop_at))
+        desk.move(last)
+        assert (desk.key(), desk.content(), desk.tables()) == (_key(last), desk.rows, []), (stop_at, last)
+
+
+class Between(ClientExecutor):
+    """Something happens right before a statement that begins so, once."""
+
+    def __init__(self, client: Client, begins: str, happens: Callable[[], object]):
+        super().__init__(client)
+        self._begins, self._happens = begins, happens
+
+    def command(self, sql: str) -> object:
+        """Run a statement."""
+        if sql.startswith(self._begins) and self._happens is not None:
+            happens, self._happens = self._happens, lambda: None
+            happens()
+        return super().command(sql)
+
+
+@pytest.mark.parametrize("begins", ["INSERT", "EXCHANGE"])
+def test_rows_that_come_all_the_same_are_moved_too(desk: Desk, begins: str) -> None:
+    """A row that is inserted while days are copied, or right before the names are swapped, is there once."""
+    late = Between(desk.client, begins, lambda: desk.insert(3, log=8, step=60_000))
+    moved = desk.move(5, executor=late)
+    assert moved.late == (3 if begins == "EXCHANGE" else 0)
+    rows = desk.content()
+    assert [row for row in rows if row[-2] == 7] == desk.rows
+    assert [row[-2:] for row in rows if row[-2] == 8] == [(8, 0), (8, 1), (8, 2)]
+    assert (desk.key(), desk.tables()) == (_key(5), [])
+
+
+def test_rows_that_the_recorder_sent_again_come_once(desk: Desk) -> None:
+    """A row that got into the old table, and after the swap into the new one as well, is there once."""
+    with pytest.raises(Ended):
+        desk.move(5, executor=StoppingExecutor(desk.client, 5))
+    assert desk.tables(), "it stopped after the names were swapped"
+    desk.insert(3, log=8, table=f"{desk.table}_repartition")
+    desk.insert(2, log=8)
+    desk.insert(1, log=9)
+    assert desk.move(5).late == 1
+    assert [row[-2:] for row in desk.content() if row[-2] != 7] == [(8, 0), (8, 1), (8, 2), (9, 0)]
+
+
+def test_a_day_that_went_amid_it_does_not_come_back(desk: Desk) -> None:
+    """A partition that retention drops between a stop and the next run stays gone."""
+    with pytest.raises(Ended):
+        desk.move(5, executor=StoppingExecutor(desk.client, 4))
+    desk.client.command(f"ALTER TABLE {desk.table} DROP PARTITION ID '20240808'")
+    left = desk.content()
+    assert 0 < len(left) < 300
+    desk.move(5)
+    assert desk.content() == left
+
+
+def test_a_column_that_a_migration_adds_amid_it_is_there(desk: Desk) -> None:
+    """The copy of the table as it was goes, and is made anew."""
+    with pytest.raises(Ended):
+        desk.move(5, executor=StoppingExecutor(desk.client, 3))
+    desk.client.command(f"ALTER TABLE {desk.table} ADD COLUMN more String DEFAULT 'x' AFTER symbol")
+    rows = desk.content()
+    desk.move(5)
+    assert desk.content() == rows
+
+
+def test_what_cannot_be_done_is_refused_and_nothing_changes(desk: Desk) -> None:
+    """Another table of that name, a view that runs at insert, a key that is another by time."""
+    desk.client.command(f"CREATE TABLE {desk.table}_repartition (a UInt8) ENGINE = MergeTree ORDER BY a")
+    with pytest.raises(CannotRepartition, match="look what it is"):
+        desk.move(5)
+    desk.client.command(f"DROP TABLE {desk.table}_repartition SYNC")
+    desk.client.command(
+        f"CREATE MATERIALIZED VIEW {desk.database}.v ENGINE = Memory AS SELECT 1 AS a FROM {desk.table}"
+    )
+    with pytest.raises(CannotRepartition, match="go through the view v"):
+        desk.move(5)
+    desk.client.command(f"DROP TABLE {desk.database}.v SYNC")
+    with pytest.raises(CannotRepartition, match="only these are changed"):
+        Repartition(desk.executor, desk.database, "orders", _policy(5)).run()
+    assert (desk.key(), desk.content(), desk.tables()) == (BY_DAY, desk.rows, [])
+    assert desk.way(5, table="nothing").look() is None
+
+
+def test_while_rows_come_it_does_not_begin(desk: Desk) -> None:
+    """On a server a recorder that still writes is told, and nothing was made."""
+    seqs = itertools.count(10)
+    writing = desk.way(5, sleep=lambda _: desk.insert(1, log=next(seqs)))
+    with pytest.raises(CannotRepartition, match="stop its recorders"):
+        writing.run()
+    assert desk.tables() == []
+
+
+def test_the_check_says_what_to_do_and_then_nothing(desk: Desk) -> None:
+    """Where the groups alone differ, the remedy is the command; afterwards nothing differs."""
+    settings = Settings(packs=("core",), tables={"market_data": {"symbol_groups": 8}})
+    manager = Manager(desk.executor, packs_of(settings), desk.database, ttl=False)
+    (difference,) = manager.check()
+    assert (difference.expected, difference.observed) == (_key(8), BY_DAY)
+    assert "recorder migrate repartition market_data" in difference.remedy
+    desk.move(8)
+    assert manager.check() == []
+
+
+# -- the command --
+
+
+class Command:
+    """`recorder` in another process, which may kill itself at a statement."""
+
+    def __init__(self, data_dir: pathlib.Path, place: Place):
+        self._data_dir, self._place = data_dir, place
+
+    def run(
+        self, *arguments: str, step: str = "never", groups: str = "8"
+    ) -> subprocess.CompletedProcess[str]:
+        child = [sys.executable, "-m", "harness.repartition_child", step, "--data-dir", str(self._data_dir)]
+        return subprocess.run(
+            [*child, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            cwd=TESTS,
+            env={"HOME": "/nonexistent", "LANG": "C.UTF-8", "PATH": "/usr/bin:/bin"}
+            | {"RECORDER_TABLES__MARKET_DATA__SYMBOL_GROUPS": groups}
+            | self._place.variables
+            | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+
+    def rows(self) -> tuple[int, int, str]:
+        sql = (
+            "SELECT count() AS n, uniqExact(_log, _seq) AS u, (SELECT partition_key FROM system.tables WHERE "
+            "database = currentDatabase() AND name = 'market_data') AS k FROM market_data"
+        )
+        done = self.run("query", "--json", sql)
+        assert done.returncode == 0, done.stderr
+        (row,) = json.loads(done.stdout)
+        return int(row["n"]), int(row["u"]), row["k"]
+
+
+def test_a_killed_command_is_completed_by_the_next(place: Place, tmp_path: pathlib.Path) -> None:
+    """`kill -9` before or after a statement: all rows are read once, and the next run ends as if nothing had been."""
+    command = Command(tmp_path / "data", place)
+    done = command.run("simulate", "--rows", "600", groups="1")
+    assert done.returncode == 0, done.stderr
+    shown = command.run("migrate", "repartition", "--json")
+    (look,) = json.loads(shown.stdout)["tables"]
+    rows = look["rows"]
+    assert (look["table"], look["present"], look["wanted"]) == ("market_data", BY_DAY, _key(8))
+    assert rows > 100
+    for step in ("after INSERT", "before EXCHANGE", "after EXCHANGE", "after DROP"):
+        killed = command.run("migrate", "repartition", "market_data", "--yes", step=step)
+        assert killed.returncode == -9, (step, killed.stderr)
+        if step != "before EXCHANGE":
+            assert command.rows() == (rows, rows, BY_DAY if step == "after INSERT" else _key(8)), step
+    done = command.run("migrate", "repartition", "--yes", "--json")
+    assert (done.returncode, json.loads(done.stdout)["tables"]) == (0, []), done.stderr
+    assert command.run("migrate", "check").returncode == 0, "the table has its TTL and settings"
