@@ -70,10 +70,12 @@ def main() -> None:
     configure(settings.log_level, settings.log_format)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     packs = packs_of(settings)
-    for outcome in said(settings, packs, runner_of(settings, packs, writes=True)):
-        line = msgspec.json.encode(outcome) + b"\n"
-        while line:
-            line = line[os.write(answers, line) :]
+    outcomes = said(settings, packs, runner_of(settings, packs, writes=True))
+    with contextlib.suppress(BrokenPipeError):  # the recorder is gone, and with it whoever would be told
+        for outcome in outcomes:
+            line = msgspec.json.encode(outcome) + b"\n"
+            while line:
+                line = line[os.write(answers, line) :]
 
 
 def _exactly(stream: IO[bytes], size: int) -> bytes:

@@ -81,6 +81,7 @@ class Service:
         self._readiness = Readiness()
         self._recorder: Recorder | None = None
         self._retention: Retention | None = None
+        self._retain_soon = False
         self._loop_watch = LoopWatch(stall_s=settings.loop_stall_s, name="service")
         self._endpoint: DevServer | None = None
         self.stuck = False
@@ -170,6 +171,8 @@ class Service:
             stop_s=min(STOP_S, 0.1 * settings.shutdown_timeout_s),
         )
         self._retention.start()
+        if self._retain_soon:
+            self._retention.run_now()
         looking = asyncio.create_task(self._look_after(recorder, before), name="look after")
         looking.add_done_callback(self._looked)
         await self._stop.wait()
@@ -305,9 +308,8 @@ class Service:
                 self._recorder.abort()
 
     def _told_to_retain(self) -> None:
-        if self._retention is None or self._stop.is_set():
-            log.warning("retention is not run: the service does not run yet, or no more; send SIGUSR1 later")
-        else:
+        self._retain_soon = True  # also before there is somebody to run it
+        if self._retention is not None:
             self._retention.run_now()
 
     def _told_to_reload(self) -> None:
