@@ -16,7 +16,7 @@ from retention.archive import Place
 from retention.archive.rowhash import LOG, SEQ
 from schemas.quote import quote_name, quote_text
 
-BLOCK_ROWS, BLOCK_BYTES = 16_384, 16 * 2**20
+BLOCK_ROWS, BLOCK_BYTES = 32_768, 16 * 2**20
 SETTINGS = (
     "output_format_arrow_string_as_string = 0, output_format_arrow_low_cardinality_as_dictionary = 0, "
     "output_format_arrow_date_as_uint16 = 0, output_format_arrow_compression_method = 'none', "

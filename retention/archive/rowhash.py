@@ -21,31 +21,19 @@ from __future__ import annotations
 
 import collections
 import hashlib
-from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.types as kinds
 
+from retention.archive.valuehash import GOLDEN, LAST, STEPS, add_hashes, mix
+from retention.archive.valuehash import Words as Words
 from retention.errors import ArchiveError
 
-Words: TypeAlias = npt.NDArray[np.uint64]
 LOG, SEQ, TIME = "_log", "_seq", "ts_local"
-SLICE_ROWS = 16_384
-SLICE_BYTES = 8 * 2**20
-"""Rows are hashed in slices about so large: what numpy needs beside them is several times that."""
-SAMPLE_ROWS = 256
 THREADS, WAITING = 2, 3
-_NULL = np.uint64(0x6A09E667F3BCC909)
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_PLAIN = {1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}
-_UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
-_FLOATS = {2: np.float16, 4: np.float32, 8: np.float64}
 
 
 @dataclass(frozen=True)
@@ -76,10 +64,22 @@ def sums_of(rows: pa.RecordBatch) -> Sums:
     Raises:
         ArchiveError: it has no identity, or a column of a type that cannot be hashed.
     """
-    total = Sums()
-    for part in _slices(rows):
-        total += _sums_of(part)
-    return total
+    total = np.zeros(rows.num_rows, np.uint64)
+    for name, column in zip(rows.schema.names, rows.columns, strict=True):
+        try:
+            add_hashes(total, column, _seed(name))
+        except ArchiveError as error:
+            raise ArchiveError(f"column {name}: {error}") from error
+    sums = Sums(
+        rows.num_rows,
+        int(mix(total).sum(dtype=np.uint64)),
+        int(identity_hashes(*identities_of(rows)).sum(dtype=np.uint64)),
+    )
+    place = rows.schema.get_field_index(TIME)
+    if place < 0 or not kinds.is_timestamp(rows.schema.field(place).type):
+        return sums
+    times = rows.column(place).drop_null().cast(pa.timestamp("ns", "UTC")).cast(pa.int64()).to_numpy()
+    return sums + Sums(0, 0, 0, int(times.min()), int(times.max())) if len(times) else sums
 
 
 class Summing:
@@ -115,7 +115,7 @@ class Summing:
 
 def identity_hashes(logs: Words, seqs: Words) -> Words:
     """The hash of each identity, from two arrays of shape (n,)."""
-    return mix(mix(logs + _GOLDEN) + seqs)
+    return mix(mix(logs + GOLDEN) + seqs)
 
 
 def identities_of(rows: pa.RecordBatch) -> tuple[Words, Words]:
@@ -134,53 +134,8 @@ def identity_sum_sql() -> str:
 
 def identity_hash_sql() -> str:
     """`identity_hashes` as an expression of ClickHouse."""
-    log = _mix_sql(f"(toUInt64({LOG}) + toUInt64({int(_GOLDEN)}))")
+    log = _mix_sql(f"(toUInt64({LOG}) + toUInt64({int(GOLDEN)}))")
     return _mix_sql(f"({log} + toUInt64({SEQ}))")
-
-
-def mix(words: Words) -> Words:
-    """The mixing function of the module's table."""
-    words = (words ^ (words >> np.uint64(30))) * _FIRST
-    words = (words ^ (words >> np.uint64(27))) * _SECOND
-    return words ^ (words >> np.uint64(31))
-
-
-def hashes(values: pa.Array) -> Words:
-    """The hash of each value, shape (n,).
-
-    Raises:
-        ArchiveError: there is no rule for their type.
-    """
-    if not len(values):
-        return np.empty(0, np.uint64)
-    found = _values(values)
-    if values.null_count:
-        found[values.is_null().to_numpy(zero_copy_only=False)] = _NULL
-    return found
-
-
-def _sums_of(rows: pa.RecordBatch) -> Sums:
-    total = np.zeros(rows.num_rows, np.uint64)
-    for name, column in zip(rows.schema.names, rows.columns, strict=True):
-        try:
-            total += mix(hashes(column) + _seed(name))
-        except ArchiveError as error:
-            raise ArchiveError(f"column {name}: {error}") from error
-    sums = Sums(
-        rows.num_rows,
-        int(mix(total).sum(dtype=np.uint64)),
-        int(identity_hashes(*identities_of(rows)).sum(dtype=np.uint64)),
-    )
-    place = rows.schema.get_field_index(TIME)
-    if place < 0 or not kinds.is_timestamp(rows.schema.field(place).type):
-        return sums
-    times = rows.column(place).drop_null().cast(pa.timestamp("ns", "UTC")).cast(pa.int64()).to_numpy()
-    return sums + Sums(0, 0, 0, int(times.min()), int(times.max())) if len(times) else sums
-
-
-def _slices(rows: pa.RecordBatch) -> Iterable[pa.RecordBatch]:
-    step = max(1, min(SLICE_ROWS, rows.num_rows * SLICE_BYTES // max(1, rows.nbytes)))
-    return (rows.slice(start, step) for start in range(0, rows.num_rows, step))
 
 
 def _seed(name: str) -> np.uint64:
@@ -203,113 +158,7 @@ def _identity(rows: pa.RecordBatch, name: str) -> Words:
     return numbers
 
 
-def _values(values: pa.Array) -> Words:
-    kind = values.type
-    if isinstance(values, pa.ExtensionArray):
-        return hashes(values.storage)
-    if kinds.is_dictionary(kind):
-        known: Words = np.append(hashes(values.dictionary), _NULL)
-        found: Words = known[values.indices.fill_null(len(values.dictionary)).to_numpy(zero_copy_only=False)]
-        return found
-    if kinds.is_null(kind):
-        return np.full(len(values), _NULL)
-    if kinds.is_boolean(kind):
-        values = values.cast(pa.uint8())
-        kind = values.type
-    if kinds.is_binary_view(kind) or kinds.is_string_view(kind):
-        values, kind = values.cast(pa.large_binary()), pa.large_binary()
-    if kinds.is_decimal(kind) or kinds.is_fixed_size_binary(kind):
-        width = kind.byte_width
-        if width % 8 == 0 and width:
-            return _words(values, width)
-        start = values.offset * width
-        stops = start + width * np.arange(len(values) + 1, dtype=np.int64)
-        return _bytes(values.buffers()[1], stops)
-    if kinds.is_primitive(kind):
-        return mix(_bits(values))
-    if kinds.is_binary(kind) or kinds.is_string(kind):
-        if _repeats(values):
-            return hashes(values.dictionary_encode())
-        return _bytes(values.buffers()[2], _stops(values, np.int32))
-    if kinds.is_large_binary(kind) or kinds.is_large_string(kind):
-        return _bytes(values.buffers()[2], _stops(values, np.int64))
-    if kinds.is_list(kind) or kinds.is_map(kind) or kinds.is_large_list(kind):
-        stops = _stops(values, np.int64 if kinds.is_large_list(kind) else np.int32)
-        first, last = int(stops[0]), int(stops[-1])
-        if kinds.is_map(kind):
-            pair = [hashes(side.slice(first, last - first)) for side in (values.keys, values.items)]
-            items = _folded(np.stack(pair, axis=1).ravel(), 2 * np.arange(last - first + 1))
-        else:
-            items = hashes(values.values.slice(first, last - first))
-        return _folded(items, stops - first)
-    raise ArchiveError(f"no rule to hash {kind}; leave the column out, or have its type added")
-
-
-def _repeats(values: pa.Array) -> bool:
-    """Whether it has few different values, to go by its first: then it is quicker to hash each of them once."""
-    return len(values) > 2 * SAMPLE_ROWS and len(values.slice(0, SAMPLE_ROWS).unique()) * 4 <= SAMPLE_ROWS
-
-
-def _bits(values: pa.Array) -> Words:
-    """Numbers of fixed width as 64 bits each."""
-    kind = values.type
-    width = kind.bit_width // 8
-    known: Any = (
-        _FLOATS if kinds.is_floating(kind) else _UNSIGNED if kinds.is_unsigned_integer(kind) else _PLAIN
-    )
-    numbers = np.frombuffer(values.buffers()[1], known[width], len(values), values.offset * width)
-    if not kinds.is_floating(kind):
-        return numbers.astype(np.int64 if known is _PLAIN else np.uint64).view(np.uint64)
-    doubles = numbers.astype(np.float64)
-    doubles[np.isnan(doubles)] = np.nan
-    return doubles.view(np.uint64)
-
-
-def _words(values: pa.Array, width: int) -> Words:
-    """The hash of values of so many bytes, a multiple of 8: as `_bytes`, without looking for where each begins."""
-    words = np.frombuffer(values.buffers()[1], "<u8", len(values) * width // 8, values.offset * width)
-    sums = np.zeros(len(values), np.uint64)
-    for place in range(width // 8):
-        sums += mix(words[place :: width // 8] + np.uint64((place + 1) * int(_GOLDEN) % 2**64))
-    return mix(sums + mix(np.full(1, width, np.uint64)))
-
-
-def _stops(values: pa.Array, width: Any) -> npt.NDArray[np.int64]:
-    """Where each value begins, and the last one ends: shape (n + 1,)."""
-    size = np.dtype(width).itemsize
-    stops = np.frombuffer(values.buffers()[1], width, len(values) + 1, values.offset * size)
-    return stops.astype(np.int64)
-
-
-def _bytes(content: pa.Buffer | None, stops: npt.NDArray[np.int64]) -> Words:
-    """The hash of each stretch of bytes between two stops."""
-    first, last = int(stops[0]), int(stops[-1])
-    data = np.zeros(last - first + 8, np.uint8)
-    if last > first:
-        data[:-8] = np.frombuffer(cast(Any, content), np.uint8, last - first, first)
-    lengths = np.diff(stops)
-    counts = -(-lengths // 8)
-    ends = np.concatenate([[0], np.cumsum(counts)])
-    within = np.arange(ends[-1]) - np.repeat(ends[:-1], counts)
-    # A word may begin at any byte: a view of one word a byte, of which some are copied out.
-    every: Words = np.ndarray((len(data) - 7,), "<u8", data, strides=(1,))
-    words = every[np.repeat(stops[:-1] - first, counts) + 8 * within]
-    rest = np.minimum(np.repeat(lengths, counts) - 8 * within, 8).astype(np.uint64)
-    words &= np.uint64(2**64 - 1) >> (np.uint64(64) - np.uint64(8) * rest)
-    return _folded(words, ends, lengths.astype(np.uint64))
-
-
-def _folded(items: Words, ends: npt.NDArray[Any], lengths: Words | None = None) -> Words:
-    """One hash for each run of items between two ends."""
-    counts = np.diff(ends)
-    within = np.arange(ends[-1]) - np.repeat(ends[:-1], counts)
-    terms = mix(items + (within.astype(np.uint64) + np.uint64(1)) * _GOLDEN)
-    running = np.concatenate([np.zeros(1, np.uint64), np.cumsum(terms, dtype=np.uint64)])
-    sums = running[ends[1:]] - running[ends[:-1]]
-    return mix(sums + mix(counts.astype(np.uint64) if lengths is None else lengths))
-
-
 def _mix_sql(x: str) -> str:
-    for shift, factor in ((30, int(_FIRST)), (27, int(_SECOND))):
+    for shift, factor in STEPS:
         x = f"(bitXor({x}, bitShiftRight({x}, {shift})) * toUInt64({factor}))"
-    return f"bitXor({x}, bitShiftRight({x}, 31))"
+    return f"bitXor({x}, bitShiftRight({x}, {LAST}))"
