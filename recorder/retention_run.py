@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+from recorder.archive_export import exporter_of, wanted
 from recorder.cli.archive_source import TableSource
 from recorder.log import get_logger
 from recorder.redact import redacted
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from recorder.cli.archive_source import Answers
     from recorder.settings import Settings
     from retention.archive import Place, Store
+    from retention.archive.server_export import Exporter
     from retention.runner import Outcome, Runner, Subject
     from schemas.executor import SqlExecutor
     from schemas.pack import Pack
@@ -163,12 +165,19 @@ def runner_on(
     from recorder.version import version
     from retention.runner import Runner
 
+    def exporter(place: Place, parts: Sequence[str]) -> Exporter:
+        source = PartsSource(answers, settings.database, place, parts)
+        return exporter_of(executor, source, settings, on_wait or log.info)
+
     manager = manager_of(executor, settings, packs, on_wait)
+    # In the process of a recorder nobody could end what the engine writes.
+    exports = not settings.target.embedded and wanted(settings, store)
     runner = Runner(
         executor,
         settings.database,
         store=store,
         source_of=lambda place, parts: PartsSource(answers, settings.database, place, parts),
+        exporter_of=exporter if exports else None,
         alter_ttl=lambda table: manager.apply_ttl([table]),
         lock=manager.alone,
         recorder_version=version(),
