@@ -11,6 +11,7 @@ from mutations.trial import ROOT, CodeMoved, Edit, Mutation, Verdict, judge, mut
 NEEDED = (
     *("fsync", "directory fsync", "CRC", "seal", "token", "look-up", "epoch", "settled mark", "lock", "void"),
     "purge",
+    "retention",
 )
 
 

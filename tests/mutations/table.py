@@ -6,6 +6,7 @@ moves the entry. Tests that are named here are short, and isolate their piece: n
 
 from __future__ import annotations
 
+from mutations.of_retention import RETENTION
 from mutations.trial import Edit, Mutation
 
 LOG = "tests/faults/test_log_pieces.py::"
@@ -435,4 +436,5 @@ MUTATIONS: tuple[Mutation, ...] = (
         "rows that are not settled are gone",
         "What the database may lose yet is in no log any more.",
     ),
+    *RETENTION,
 )

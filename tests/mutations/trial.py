@@ -24,6 +24,7 @@ from typing import Any
 ROOT = pathlib.Path(__file__).parents[2]
 COPIED = (
     "recorder",
+    "retention",
     "wal",
     "schemas",
     "tests/harness",
