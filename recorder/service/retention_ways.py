@@ -86,6 +86,8 @@ class InProcess(Way):
             limit=LINE_BYTES,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         )
+        if self._stopped:  # meanwhile
+            self._send(signal.SIGTERM)
         assert process.stdin is not None
         assert process.stdout is not None
         end: End | None = None
@@ -135,9 +137,8 @@ class InProcess(Way):
 
 def _died(code: int) -> str:
     if code < 0:
-        return (
-            f"its process was ended by {signal.Signals(-code).name} before the run was; the next one goes on"
-        )
+        name = next((number.name for number in signal.Signals if number == -code), f"signal {-code}")
+        return f"its process was ended by {name} before the run was; the next one goes on"
     return f"its process ended with code {code} before the run did; the log has its last words"
 
 
