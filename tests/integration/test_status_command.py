@@ -19,12 +19,17 @@ from harness.ingest_files import COMMAND, child_environment, run_command
 from harness.recorders import WAIT_S, faulty, order, settings_for, wait_until
 
 from recorder import Recorder
+from recorder.alarms import rules
 from recorder.sink.errors import HoldError
-from recorder.stats import BusCounts, SourceCounts
+from recorder.stats import BusCounts, RetentionStats, SourceCounts
 
 BUS = BusCounts(
     guarantee="at-least-once", down="", restarts=0, messages=12, redelivered=3, duplicates=0, undecodable=1, ignored=2,
     rows=34, unacknowledged=5, oldest_unacknowledged_s=0.25,
+)  # fmt: skip
+RETENTION = RetentionStats(
+    schedule="0 2 * * *", next_run_s=1_800_000_000.0, last_run_s=1_700_000_000.0, last_outcome="failed",
+    last_why="no room", last_success_s=1_699_913_600.0, actions={("drop", "done"): 2},
 )  # fmt: skip
 
 
@@ -40,6 +45,7 @@ def test_a_ready_recorder_is_shown_with_exit_code_0(
     """State, balance, lag and buses; as JSON everything there is. The address may come from the settings."""
     with Recorder(settings_for(backend, database, tmp_path, health_addr=address)) as recorder:
         recorder.watch("zmq://here", lambda: SourceCounts(bus=BUS))
+        recorder.watch_retention(lambda: RETENTION)
         for n in range(7):
             recorder.record("orders", order(n))
         recorder.flush(WAIT_S)
@@ -48,6 +54,10 @@ def test_a_ready_recorder_is_shown_with_exit_code_0(
         assert told.stdout.startswith("ready: recorder ")
         assert "log disk " in told.stdout
         assert " GiB, " in told.stdout
+        assert (
+            "retention last run 2023-11-14 22:13:20Z, failed (no room); last success 2023-11-13 22:13:20Z; "
+            "next 2027-01-15 08:00:00Z" in told.stdout
+        )
         (line,) = [line for line in told.stdout.splitlines() if " orders " in line]
         assert line.split()[:4] == ["orders", "flowing", "7", "7"]
         (line,) = [line for line in told.stdout.splitlines() if "zmq://here" in line]
@@ -55,12 +65,14 @@ def test_a_ready_recorder_is_shown_with_exit_code_0(
         found = json.loads(run_command("status", "--url", address, "--json", cwd=tmp_path).stdout)
         assert (found["ready"], found["balance"]["orders"]["inserted"]) == (True, 7)
         assert found["buses"]["zmq://here"]["unacknowledged"] == 5
+        assert found["retention"]["actions"] == [{"kind": "drop", "state": "done", "count": 2}]
 
 
 def test_a_recorder_that_is_not_ready_says_why_with_exit_code_3(
-    backend: Backend, database: str, tmp_path: pathlib.Path, address: str
+    backend: Backend, database: str, tmp_path: pathlib.Path, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A held table, though it has inserted nothing."""
+    monkeypatch.setattr(rules, "LAG_LEAST_S", 3_600.0)  # a busy machine is late, too
     settings = settings_for(backend, database, tmp_path, health_addr=address)
     sink = faulty(settings)
     sink.always("orders", Fail(HoldError("no such column", code=16)))

@@ -9,7 +9,6 @@ import pathlib
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 
 import click
@@ -71,7 +70,7 @@ def test_the_list_of_commands_says_what_each_does() -> None:
 
 
 def test_help_does_not_load_what_it_does_not_need() -> None:
-    """`recorder --help` imports neither the engine nor Arrow nor any command."""
+    """`recorder --help` imports neither the engine nor Arrow nor any command, so that it answers at once."""
     code = (
         "import sys\nfrom recorder.cli import main\n"
         "try: main(['--help'])\nexcept SystemExit: pass\n"
@@ -320,14 +319,3 @@ def test_notes_are_json_with_json() -> None:
         {"note": "stopped"},
     ]
     assert plain.stderr == "just a moment\nstopped\n"
-
-
-@pytest.mark.slow
-def test_help_answers_at_once() -> None:
-    """`recorder --help` takes less than 300 ms, at best of five on a busy machine."""
-    best = 9.0
-    for _ in range(5):
-        began = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "recorder", "--help"], check=True, capture_output=True)
-        best = min(best, time.perf_counter() - began)
-    assert best < 0.3
