@@ -1,0 +1,230 @@
+"""A table whose days are parted by symbol is recorded, archived, dropped and moved as one that is not."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from harness.backends import Backend
+from harness.faulty_sink import CommitPart, LoseAnswer
+from harness.groups_child import EACH, GROUPED, SYMBOLS, put
+from harness.recorders import WAIT_S, faulty, rows, settings_for
+from harness.retention_runs import Asked, Doing, Ended, StoppingExecutor
+
+from recorder import Recorder
+from recorder.repartition import Repartition
+from recorder.retention_run import PartsSource
+from retention.archive import FolderStore, Place, partition_of, read_files
+from retention.due import Kind, Limits
+from retention.live_facts import server_time_ns
+from retention.policy import DAY_NS, RetentionPolicy
+from retention.runner import Outcome, Runner, State, Subject
+from schemas.core.market import MARKET_DATA
+from schemas.executor import ClientExecutor
+from schemas.policy import Partition
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+
+TESTS = pathlib.Path(__file__).parents[1]
+FIRST_NS = 1_723_075_200_000_000_000  # 2024-08-08
+POLICY = dataclasses.replace(MARKET_DATA.policy, symbol_groups=4)
+PLACE = Place("market_data", "2024-08-08")
+ARCHIVED = RetentionPolicy(table="market_data", partition=Partition.DAY, keep_days=7, archive_after_days=2)
+TIERED = RetentionPolicy(table="market_data", partition=Partition.DAY, tier_after_days=2)
+
+
+# -- recording --
+
+
+@pytest.mark.parametrize("fault", [CommitPart(2 * EACH), LoseAnswer()], ids=["half of the groups", "all"])
+def test_what_some_groups_have_is_completed(
+    backend: Backend, database: str, tmp_path: pathlib.Path, fault: Any
+) -> None:
+    """An insert whose answer is lost, and which some groups or all committed: each row is in once, none is held."""
+    settings = settings_for(backend, database, tmp_path, **GROUPED)
+    sink = faulty(settings)
+    sink.plan("market_data", fault)
+    with Recorder(settings, sink=sink) as recorder:
+        put(recorder)
+        recorder.flush(WAIT_S)
+        counts = "SELECT count(), uniqExact(_log, _seq), uniqExact(_partition_id) FROM market_data"
+        ((count, unique, partitions),) = rows(recorder, counts)
+        balance = recorder.balance()["market_data"]
+    assert (count, unique) == (len(SYMBOLS) * EACH,) * 2
+    assert partitions > 1
+    assert (balance.received, balance.inserted, balance.shed, balance.pending) == (count, count, 0, 0)
+
+
+def test_killed_when_half_of_the_groups_are_in_the_next_run_completes_it(
+    embedded: None, tmp_path: pathlib.Path
+) -> None:
+    """`kill -9` between the commits of two groups: the next run sends the rows of the others, and no other."""
+
+    def child(mode: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "harness.groups_child", str(tmp_path), mode],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            cwd=TESTS,
+            env={"HOME": "/nonexistent", "LANG": "C.UTF-8", "PATH": "/usr/bin:/bin"}
+            | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+
+    assert child("die").returncode == -9
+    done = child("go on")
+    assert done.returncode == 0, done.stderr
+    count, unique, partitions, received, inserted, shed = json.loads(done.stdout.splitlines()[-1])
+    assert (count, unique, received, inserted, shed) == (*(len(SYMBOLS) * EACH,) * 4, 0)
+    assert partitions > 1
+
+
+# -- retention --
+
+
+class Days:
+    """Market data with groups, an archive, and runs over them."""
+
+    def __init__(self, client: Client, database: str, root: pathlib.Path):
+        self.client, self.database, self.root = client, database, root
+        self.executor, self.store = ClientExecutor(client), FolderStore(root)
+        self._numbers = itertools.count()
+        client.command(
+            f"CREATE TABLE {database}.market_data (ts_local DateTime64(9, 'UTC'), symbol LowCardinality(String), "
+            "_log UInt64, _seq UInt64) ENGINE = MergeTree PARTITION BY (toYYYYMMDD(ts_local), cityHash64(symbol) % 4) "
+            "ORDER BY (symbol, ts_local)"
+        )
+        client.command(f"SYSTEM STOP MERGES {database}.market_data")
+
+    def insert(self, *symbols: str, day: int = 0) -> None:
+        """One row of each symbol, numbered on."""
+        values = ", ".join(
+            f"(fromUnixTimestamp64Nano({FIRST_NS + day * DAY_NS + n}, 'UTC'), '{symbol}', 7, {n})"
+            for symbol in symbols
+            for n in [next(self._numbers)]
+        )
+        self.client.command(f"INSERT INTO {self.database}.market_data VALUES {values}")
+
+    def seqs(self, table: str = "market_data") -> list[int]:
+        found = self.client.query(f"SELECT _seq FROM {self.database}.{table} ORDER BY _seq").result_rows
+        return [row[0] for row in found]
+
+    def groups(self) -> int:
+        sql = f"SELECT uniqExact(_partition_id) FROM {self.database}.market_data"
+        return int(self.client.query(sql).result_rows[0][0])
+
+    def archived(self) -> list[list[int]]:
+        """Rows of each piece."""
+        known = partition_of(self.store, PLACE)
+        return [
+            [seq for batch in read_files(piece.manifest, self.store) for seq in batch["_seq"].to_pylist()]
+            for piece in known.pieces
+        ]
+
+    def run(
+        self,
+        policy: RetentionPolicy = ARCHIVED,
+        *,
+        executor: ClientExecutor | None = None,
+        after_ns: int = DAY_NS,
+        between: Callable[[], object] = lambda: None,
+    ) -> list[Outcome]:
+        runner = Runner(
+            executor or self.executor,
+            self.database,
+            store=self.store,
+            source_of=lambda place, parts: PartsSource(Asked(self.client), self.database, place, parts),
+            alter_ttl=lambda table: None,
+            lock=Doing(between),
+            recorder_version="0",
+            limits=Limits(settle_s=-3_600, merge_parts=1_000),
+            now_ns=lambda: server_time_ns(self.executor) + after_ns,
+        )
+        return list(runner.run(Subject(policy, POLICY)))
+
+
+@pytest.fixture
+def days(client: Client, database: str, tmp_path: pathlib.Path) -> Days:
+    return Days(client, database, tmp_path / "archive")
+
+
+def _kinds(outcomes: list[Outcome]) -> list[Kind]:
+    assert {outcome.state for outcome in outcomes} <= {State.DONE}, outcomes
+    return [outcome.action.kind for outcome in outcomes]
+
+
+def test_a_day_is_archived_once_and_its_groups_go_one_after_the_other(days: Days) -> None:
+    """One piece has all groups in the table's order; no group is taken for late rows of another; all of them go."""
+    days.insert(*SYMBOLS)
+    days.insert(*reversed(SYMBOLS))
+    groups = days.groups()
+    assert groups > 1
+    assert _kinds(days.run()) == [Kind.ARCHIVE, *[Kind.DROP] * groups]
+    assert days.seqs() == []
+    assert days.archived() == [[0, 7, 1, 6, 2, 5, 3, 4]], "by symbol, then time"
+    assert days.run() == []
+
+
+def test_what_is_archived_and_not_to_go_yet_is_left_alone(days: Days) -> None:
+    """Until a row comes, or one group has expired, no run archives anything again; late rows make one addendum."""
+    archived = dataclasses.replace(ARCHIVED, keep_days=20_000)
+    days.insert(*SYMBOLS)
+    assert _kinds(days.run(archived)) == [Kind.ARCHIVE]
+    assert days.run(archived) == []
+    days.insert("ETHUSDT", "BTCUSDT")
+    assert _kinds(days.run(archived)) == [Kind.ARCHIVE]
+    assert days.archived() == [[0, 1, 2, 3], [5, 4]]
+    assert days.run(archived) == []
+    assert len(days.seqs()) == 6
+
+
+def test_a_row_that_is_twice_in_one_group_is_not_taken_for_one_of_another(days: Days) -> None:
+    """The archive has as many rows as the day has identities: a group with a row too many is told, and does not go."""
+    days.insert("BTCUSDT", "ETHUSDT")
+    days.run(dataclasses.replace(ARCHIVED, keep_days=20_000))
+    days.client.command(
+        f"INSERT INTO {days.database}.market_data SETTINGS insert_deduplicate = 0 "
+        f"SELECT * FROM {days.database}.market_data WHERE symbol = 'BTCUSDT'"
+    )
+    outcomes = days.run()
+    assert any(outcome.state is State.FAILED and "twice" in outcome.told for outcome in outcomes)
+    assert days.seqs() == [0, 0, 1]
+
+
+def test_a_run_may_stop_before_any_statement_that_drops(days: Days) -> None:
+    """Each next run drops what is left; what is archived is whole, and nothing is added to it."""
+    for stop_at in range(4):
+        days.insert(*SYMBOLS)
+        with contextlib.suppress(Ended):
+            days.run(executor=StoppingExecutor(days.client, stop_at))
+        before = sum(map(len, days.archived()))
+        days.run()
+        assert days.seqs() == []
+        rows_of = sorted(seq for piece in days.archived() for seq in piece)
+        assert rows_of == list(range(4 * (stop_at + 1)))
+        assert before == len(rows_of), "all groups were in the archive before the first went"
+
+
+def test_groups_move_to_the_tier_and_are_read_with_it(days: Days) -> None:
+    """Every partition of a day moves; the view has each row once."""
+    days.insert(*SYMBOLS)
+    days.insert("BTCUSDT", day=(server_time_ns(days.executor) - FIRST_NS) // DAY_NS)
+    assert set(_kinds(days.run(TIERED))) == {Kind.MOVE}
+    assert (days.seqs(), days.seqs("archived_market_data")) == ([4], [0, 1, 2, 3])
+    assert days.seqs("market_data_all") == [0, 1, 2, 3, 4]
+    days.insert("ETHUSDT")
+    for table in ("market_data", "archived_market_data"):
+        Repartition(days.executor, days.database, table, MARKET_DATA.policy, quiet_s=0.0).run()
+    days.run(TIERED)
+    assert (days.seqs(), days.seqs("market_data_all")) == ([4], [0, 1, 2, 3, 4, 5])
