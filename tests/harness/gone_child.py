@@ -4,7 +4,8 @@
     resume LIVE              goes on with what is on the log, and first records so many rows of now
 
 Its checkpoint is never written while it runs, so that one that is killed knows nothing of what it inserted. `resume`
-answers with a line of JSON. Settings are those of the environment; `GONE_PATIENCE_S` is the patience with an archive.
+answers with a line of JSON. Settings are those of the environment; `GONE_PATIENCE_S` is the patience with an archive,
+and with `GONE_BESIDE` rows of now are recorded once it was asked.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from typing import Any
 
@@ -26,6 +28,7 @@ from .recorders import WAIT_S, faulty, order, rows, wait_until
 LONG_AGO_NS = 1_717_243_200_000_000_000
 """2024-06-01 12:00 UTC."""
 S_NS = 1_000_000_000
+BESIDE = "GONE_BESIDE"
 
 
 def put(recorder: Recorder, first: int, count: int, at_ns: int) -> None:
@@ -56,10 +59,19 @@ def stored(recorder: Recorder, table: str) -> int:
 
 
 def resume(settings: Settings, live: int) -> dict[str, Any]:
+    asked, found = threading.Event(), archive_look.RecorderArchive.found
+
+    def noted(*arguments: Any, **named: Any) -> Any:
+        asked.set()
+        return found(*arguments, **named)
+
+    vars(archive_look)["RecorderArchive"].found = noted
     with Recorder(settings, packs=packs_of(settings)) as recorder:
+        if live and BESIDE in os.environ:
+            wait_until(asked.is_set, "the question to the archive")
         put(recorder, 1_000_000, live, time.time_ns())
         recorder.flush(WAIT_S)
-        waited = recorder.earlier()["orders"]
+        given_up = recorder.earlier()["orders"].kept > 0
         wait_until(lambda: recorder.earlier()["orders"].done, "what earlier runs left")
         balance, earlier = recorder.balance()["orders"], recorder.earlier()["orders"]
         return {
@@ -68,7 +80,7 @@ def resume(settings: Settings, live: int) -> dict[str, Any]:
             "earlier": [earlier.inserted, earlier.there, earlier.expired],
             "kept": earlier.kept,
             "why": earlier.kept_why,
-            "live_first": not waited.done,
+            "given_up_first": given_up,
             "rows": [stored(recorder, table) for table in ("orders", "archived_orders")],
             "parquet": "pyarrow.parquet" in sys.modules,
         }

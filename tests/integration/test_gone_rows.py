@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 from harness.backends import Place
+from harness.gone_child import LONG_AGO_NS
+from harness.ingest_files import write_rows
+from harness.recorders import order
 
 ENVIRONMENT = {
     "HOME": "/nonexistent",
@@ -140,8 +143,8 @@ def test_rows_of_now_do_not_wait_for_the_archive(place: Place, tmp_path: pathlib
     assert (waits["kind"], waits["why"]) == ("wait", "rows for it may wait in a log; they go in first")
     away = {"RECORDER_ARCHIVE": "s3://nowhere/archive", "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
     keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "none", "AWS_REGION": "us-east-1"}
-    told = desk.resume(live=10, GONE_PATIENCE_S="1", **away, **keys)
-    assert told["live_first"], "rows of now waited for the archive"
+    told = desk.resume(live=10, GONE_PATIENCE_S="5", GONE_BESIDE="1", **away, **keys)
+    assert not told["given_up_first"], "rows of now waited for the archive"
     # What the table has is there, whatever the archive.
     assert (told["kept"], told["pending"], told["earlier"], told["rows"]) == (40, 40, [0, 60, 0], [70, 0])
     assert "the archive at s3://nowhere/archive cannot be read" in told["why"], told["why"]
@@ -165,3 +168,17 @@ def test_what_the_ttl_takes_counts_as_expired(place: Place, tmp_path: pathlib.Pa
     held.run("recorder", "retention", "hold", "case", "--reason", "a test", "--table", "orders")
     told = held.resume()
     assert (told["earlier"], told["rows"]) == ([50, 0, 0], [55, 0])
+
+
+@pytest.mark.usefixtures("embedded")
+def test_a_capture_that_is_ingested_again_stays_archived(place: Place, tmp_path: pathlib.Path) -> None:
+    """What comes again from a source is looked for in the archive, too: all of it counts as duplicates."""
+    desk = Desk(tmp_path / "data", place, ARCHIVE)
+    rows = [order(n, ts_local=LONG_AGO_NS + n) for n in range(50)]
+    file = write_rows(tmp_path / "orders.ndjson", rows)
+    ingest = ("recorder", "ingest", "--table", "orders", "--json", str(file))
+    desk.run("recorder", "migrate", "up")
+    for inserted, again, done in ((50, 0, ARCHIVED), (0, 50, [])):
+        told = json.loads(desk.run(*ingest))
+        assert (told["inserted"], told["already_there"]) == ({"orders": inserted}, {"orders": again})
+        assert desk.retain() == done
