@@ -43,7 +43,8 @@ class RetentionPolicy:
     Days count from a row's local time. `keep_days` None keeps rows for ever, `archive_after_days` and
     `tier_after_days` None never do it. `bars` asks that the bars of a partition are verified before it goes.
     `native_ttl` is the TTL as the server writes it where the server itself is to delete, empty for none. `logical` is
-    the table that holds and receipts speak of, where this one only has its older partitions.
+    the table that holds and receipts speak of, where this one only has its older partitions. A day is parted into
+    `symbol_groups` partitions at most.
 
     Raises:
         PolicyError: they do not go together.
@@ -57,6 +58,7 @@ class RetentionPolicy:
     tier_after_days: int | None = None
     native_ttl: str = ""
     logical: str = ""
+    symbol_groups: int = 1
 
     def __post_init__(self) -> None:
         wrong = complaint(
@@ -85,6 +87,7 @@ class RetentionPolicy:
             keep_days=self.keep_days,
             native_ttl=self.native_ttl,
             logical=self.logical,
+            symbol_groups=self.symbol_groups,
         )
 
 

@@ -140,7 +140,9 @@ def _full(policy: RetentionPolicy) -> int | None:
     """The most partitions of a table at full retention; None where it grows for ever."""
     from retention.partitions import at_full_retention
 
-    return None if policy.keep_days is None else at_full_retention(policy.partition, policy.keep_days)
+    if policy.keep_days is None:
+        return None
+    return at_full_retention(policy.partition, policy.keep_days) * policy.symbol_groups
 
 
 def _as_json(looked: _Looked, actions: Sequence[Action]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ def policy_of(settings: Settings, table: Table, *, ttl: bool) -> RetentionPolicy
         bars=resolved.bars,
         tier_after_days=resolved.tier_after_days,
         native_ttl=context.ttl_expression(table),
+        symbol_groups=table.policy.symbol_groups,
     )
 
 

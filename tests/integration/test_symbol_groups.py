@@ -15,12 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from harness.backends import Backend
+from harness.bars_desk import Desk
+from harness.bars_plain import Said
 from harness.faulty_sink import CommitPart, LoseAnswer
 from harness.groups_child import EACH, GROUPED, SYMBOLS, put
 from harness.recorders import WAIT_S, faulty, rows, settings_for
 from harness.retention_runs import Asked, Doing, Ended, StoppingExecutor
 
 from recorder import Recorder
+from recorder.bars.proof import BarsProof
+from recorder.bars.windows import ALL_BARS
 from recorder.repartition import Repartition
 from recorder.retention_run import PartsSource
 from retention.archive import FolderStore, Place, partition_of, read_files
@@ -228,3 +232,56 @@ def test_groups_move_to_the_tier_and_are_read_with_it(days: Days) -> None:
         Repartition(days.executor, days.database, table, MARKET_DATA.policy, quiet_s=0.0).run()
     days.run(TIERED)
     assert (days.seqs(), days.seqs("market_data_all")) == ([4], [0, 1, 2, 3, 4, 5])
+
+
+def test_bars_of_each_group_are_whole_before_it_goes(
+    client: Client, database: str, tmp_path: pathlib.Path
+) -> None:
+    """Groups of two days go one after the other, and bars are those of all rows, over midnight too."""
+    desk = Desk(client, database)
+    client.command(f"SYSTEM STOP MERGES {database}.market_data")
+    midnight, s_ns = FIRST_NS + DAY_NS, 10**9
+    for symbol, px in zip(SYMBOLS, (100.0, 200.0, 300.0, 400.0), strict=True):
+        feed = ("binance.spot", symbol)
+        quotes = [Said(*feed, midnight - 5 * s_ns, (), quote=(px, px + 1.0))]
+        trades = [Said(*feed, midnight + n * 40 * s_ns, (), trade=(px + n, 1.0)) for n in range(-2, 3)]
+        desk.put([*quotes, *trades])
+    for bars in ALL_BARS:
+        desk.build(bars)
+    expected = [desk.every_value(bars) for bars in ALL_BARS]
+    assert all(expected)
+    desk.empty(*(bars.stored for bars in ALL_BARS))
+    Repartition(desk.executor, database, "market_data", POLICY, quiet_s=0.0).run()
+    partitions = int(
+        client.query(f"SELECT uniqExact(_partition_id) FROM {database}.market_data").result_rows[0][0]
+    )
+    assert partitions > 2
+    runner = Runner(
+        desk.executor,
+        database,
+        store=FolderStore(tmp_path / "archive"),
+        source_of=lambda place, parts: pytest.fail("no archive is asked for"),
+        alter_ttl=lambda table: None,
+        lock=Doing(),
+        recorder_version="0",
+        limits=Limits(settle_s=-1e12, merge_parts=1_000),
+        now_ns=lambda: midnight + 30 * DAY_NS,
+        barring=BarsProof(desk.executor, database),
+    )
+    barred = RetentionPolicy(table="market_data", partition=Partition.DAY, keep_days=7, bars=True)
+    kinds = _kinds(list(runner.run(Subject(barred, POLICY))))
+    assert kinds.count(Kind.DROP) == partitions
+    assert client.query(f"SELECT count() FROM {database}.market_data").result_rows == [(0,)]
+    assert [desk.every_value(bars) for bars in ALL_BARS] == expected
+
+
+def test_an_archived_day_comes_back_into_other_groups(days: Days) -> None:
+    """What groups gave to the archive is proven of the day with other groups, or with none: nothing is added to it."""
+    archived = dataclasses.replace(ARCHIVED, keep_days=20_000)
+    days.insert(*SYMBOLS)
+    days.run(archived)
+    Repartition(days.executor, days.database, "market_data", MARKET_DATA.policy, quiet_s=0.0).run()
+    assert days.groups() == 1
+    assert days.run(archived) == []
+    assert _kinds(days.run()) == [Kind.VERIFY_ARCHIVE, Kind.DROP]
+    assert days.archived() == [[0, 1, 2, 3]]
