@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 OVERDUE_GRACE_S = 60.0
 """So long after its time a run may begin before its absence is noticed."""
+TOLD_CHARS = 4_000
+"""So much of what is told of an action travels, and is kept."""
 WHYS_MOST = 3
 """Of the actions that failed so many are named in a line; the others are rows of their own."""
 _S_NS = 1_000_000_000
@@ -62,7 +64,7 @@ class Told:
             partition=action.partition,
             rows=action.rows,
             bytes_on_disk=action.bytes_on_disk,
-            told=outcome.told,
+            told=outcome.told[:TOLD_CHARS],
         )
 
     def __str__(self) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,7 @@ LOOK_S = 1.0
 """How often the clock is looked at."""
 LEARN_S = 600.0
 """How often it is asked how runs of other recorders ended."""
-ASK_S = 10.0
+ASK_S = 3.0
 EVENTS_MOST = 200
 """Actions of one run that have a row and a line each; of the others the counts are told."""
 ACTION, RUN = "retention", "retention_run"
@@ -66,7 +67,6 @@ class Retention:
         self._book = Book(started_ns=now_ns())
         self._shown: tuple[Book, Schedule | None] = self._book, None
         self._asked = False
-        self._closing = False
         self._told = 0
         self._learned_s: float | None = None
         self._wake = asyncio.Event()
@@ -106,7 +106,6 @@ class Retention:
 
     async def close(self) -> None:
         """Begin no more, and have the run that is at work end: between two steps, or killed after `stop_s`."""
-        self._closing = True
         await self._keeper.close()
         run = self._run
         if run is None or run.done():
@@ -124,7 +123,9 @@ class Retention:
     def stats(self) -> RetentionStats:
         """How it stands."""
         book, schedule = self._shown
-        return book.stats(schedule, self._now_ns())
+        stats = book.stats(schedule, self._now_ns())
+        trouble = "; ".join(filter(None, (stats.trouble, self._keeper.trouble())))
+        return dataclasses.replace(stats, trouble=trouble)
 
     # -- running ------------------------------------------------------------------------------------------------
 
@@ -156,11 +157,10 @@ class Retention:
             self._begin("signal")
 
     def _begin(self, by: str) -> None:
-        if not self._closing:
-            self._told = 0
-            self._book = self._book.begun(self._now_ns())
-            self._write()
-            self._run = asyncio.create_task(self._carry_out(by), name="retention run")
+        self._told = 0
+        self._book = self._book.begun(self._now_ns())
+        self._write()
+        self._run = asyncio.create_task(self._carry_out(by), name="retention run")
 
     async def _carry_out(self, by: str) -> None:
         log.info("retention runs", by=by)
