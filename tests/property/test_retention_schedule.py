@@ -6,7 +6,7 @@ import datetime
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recorder.retention_schedule import LATE_S, Schedule, begun, looked
@@ -34,6 +34,7 @@ def test_the_next_time_is_the_calendar_s() -> None:
     assert _utc(Schedule("30 3 * * 6").after_ns(NOON_NS)) == "2026-11-28T03:30:00+00:00"
 
 
+@settings(deadline=None)
 @given(SCHEDULES, MOMENTS)
 def test_times_are_in_order_and_none_is_between(schedule: Schedule, now_ns: int) -> None:
     """From anywhere before a time, also from right before it, that time is the next one."""
@@ -43,6 +44,7 @@ def test_times_are_in_order_and_none_is_between(schedule: Schedule, now_ns: int)
     assert schedule.after_ns((now_ns + first) // 2) == first
 
 
+@settings(deadline=None)
 @given(SCHEDULES, MOMENTS, st.lists(st.integers(1, int(LATE_S) * S), max_size=60))
 def test_who_looks_often_enough_misses_nothing(schedule: Schedule, now_ns: int, steps: list[int]) -> None:
     """Each time that the clock passes has its turn, once and in order, if no two lie within one step."""
@@ -58,6 +60,7 @@ def test_who_looks_often_enough_misses_nothing(schedule: Schedule, now_ns: int, 
         assert came[0] == schedule.after_ns(now_ns)
 
 
+@settings(deadline=None)
 @given(SCHEDULES, MOMENTS, st.lists(st.integers(-90_000 * S, 90_000 * S), max_size=60))
 def test_however_the_clock_jumps(schedule: Schedule, now_ns: int, jumps: list[int]) -> None:
     """No time has its turn twice in a row, none before it has come, and the next one is as near as it should be."""
@@ -116,6 +119,7 @@ def test_what_is_no_schedule_is_refused_with_an_example(wrong: str) -> None:
         Schedule(wrong)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30) | st.lists(st.text("0123456789*/-,#LW", max_size=5), max_size=6).map(" ".join))
 def test_any_text_is_a_schedule_or_is_refused(text: str) -> None:
     """With one kind of error, whatever it is; and a schedule has a next time."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recorder.alarms.alarm import Alarm, Key
@@ -97,6 +97,7 @@ def test_what_other_recorders_did_counts_if_it_is_newer() -> None:
     assert done.judged(DONE, TWO + DAY).trouble(NIGHTLY, TWO + 3 * DAY) == ""
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(list(Ended)), st.integers(-3 * DAY, 3 * DAY)), max_size=12))
 def test_after_an_own_success_there_is_no_trouble(ends: list[tuple[Ended, int]]) -> None:
     """Whatever was before, and however the clock went: also behind a run that was told from the future."""
