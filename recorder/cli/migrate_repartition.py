@@ -43,7 +43,7 @@ def repartition(invocation: Invocation, tables: tuple[str, ...], yes: bool) -> N
 
     settings = invocation.settings()
     packs = packs_of(settings)
-    wanted = tables_of(packs, tables)
+    wanted = [table for table in tables_of(packs, tables) if tables or _may_have_groups(table)]
     with _database(settings, packs) as (manager, make):
         looks = [
             (table, look) for table in wanted for name in _names(table) if (look := make(table, name).look())
@@ -75,6 +75,12 @@ def repartition(invocation: Invocation, tables: tuple[str, ...], yes: bool) -> N
         emit_json({"applied": True, "tables": [dataclasses.asdict(one) for one in moved]})
     elif not moved:
         note("nothing to do: the tables are parted as the settings say")
+
+
+def _may_have_groups(table: Table) -> bool:
+    from schemas.policy import groups_complaint
+
+    return groups_complaint(table.policy, 2, symbols=table.has_symbols) is None
 
 
 def _names(table: Table) -> Sequence[str]:

@@ -135,8 +135,8 @@ def _agreed(source: Side, target: Side, there: LiveTable, here: LiveTable | None
         more = f" and {len(differences) - _NAMED} more" if len(differences) > _NAMED else ""
         raise CannotCopy(
             f"{there.name} is not the same table in {source.name} (there) and {target.name} (here): "
-            f"{'; '.join(differences[:_NAMED])}{more}; bring both to one schema with recorder migrate up, "
-            "or leave it out of --tables"
+            f"{'; '.join(differences[:_NAMED])}{more}; bring both to one schema with recorder migrate up "
+            "(to one partition key: recorder migrate repartition), or leave it out of --tables"
         )
     if here.views:
         raise CannotCopy(

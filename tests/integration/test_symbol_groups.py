@@ -69,14 +69,16 @@ def test_what_some_groups_have_is_completed(
     assert (balance.received, balance.inserted, balance.shed, balance.pending) == (count, count, 0, 0)
 
 
+@pytest.mark.parametrize("groups", [8, 1], ids=["same groups", "no groups since"])
 def test_killed_when_half_of_the_groups_are_in_the_next_run_completes_it(
-    embedded: None, tmp_path: pathlib.Path
+    embedded: None, tmp_path: pathlib.Path, groups: int
 ) -> None:
-    """`kill -9` between the commits of two groups: the next run sends the rows of the others, and no other."""
+    """`kill -9` between the commits of two groups: the next run sends the rows of the others, and no other; also
+    when the table was given one partition a day meanwhile, half of which is there then."""
 
-    def child(mode: str) -> subprocess.CompletedProcess[str]:
+    def python(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "harness.groups_child", str(tmp_path), mode],
+            [sys.executable, "-m", *arguments],
             capture_output=True,
             text=True,
             check=False,
@@ -86,12 +88,18 @@ def test_killed_when_half_of_the_groups_are_in_the_next_run_completes_it(
             | {"PYTHONPATH": os.pathsep.join(sys.path)},
         )
 
-    assert child("die").returncode == -9
-    done = child("go on")
+    assert python("harness.groups_child", str(tmp_path), "die").returncode == -9
+    if groups == 1:
+        target = ("--target", f"chdb://{tmp_path / 'db'}", "--data-dir", str(tmp_path / "data"))
+        moved = python("recorder", *target, "migrate", "repartition", "--yes", "--json")
+        assert moved.returncode == 0, moved.stderr
+        (table,) = json.loads(moved.stdout)["tables"]
+        assert (table["table"], table["copied"]) == ("market_data", 2 * EACH)
+    done = python("harness.groups_child", str(tmp_path), "go on")
     assert done.returncode == 0, done.stderr
     count, unique, partitions, received, inserted, shed = json.loads(done.stdout.splitlines()[-1])
     assert (count, unique, received, inserted, shed) == (*(len(SYMBOLS) * EACH,) * 4, 0)
-    assert partitions > 1
+    assert (partitions == 1) == (groups == 1)
 
 
 # -- retention --
