@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -9,11 +10,13 @@ import os
 import pathlib
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from harness.backends import Place
+from harness.backends import Backend, Place
+from harness.recorders import WAIT_S, wait_until
 from harness.retention_runs import Ended, StoppingExecutor
 
 from recorder.packs import packs_of
@@ -216,6 +219,15 @@ def test_what_cannot_be_done_is_refused_and_nothing_changes(desk: Desk) -> None:
     assert desk.way(5, table="nothing").look() is None
 
 
+def test_rows_that_are_not_shown_keep_the_table_as_it_is(desk: Desk, backend: Backend) -> None:
+    """A user with a filter would copy what it sees, and drop the rest: refused before anything is copied."""
+    with contextlib.closing(backend.open_client()) as narrow:
+        narrow.set_client_setting("additional_table_filters", f"{{'{desk.table}': '_seq < 200'}}")
+        with pytest.raises(CannotRepartition, match="is shown"):
+            desk.move(5, executor=ClientExecutor(narrow))
+    assert (desk.key(), desk.content()) == (BY_DAY, desk.rows)
+
+
 def test_while_rows_come_it_does_not_begin(desk: Desk) -> None:
     """On a server a recorder that still writes is told, and nothing was made."""
     seqs = itertools.count(10)
@@ -223,6 +235,35 @@ def test_while_rows_come_it_does_not_begin(desk: Desk) -> None:
     with pytest.raises(CannotRepartition, match="stop its recorders"):
         writing.run()
     assert desk.tables() == []
+
+
+def test_what_an_earlier_run_left_running_is_ended_first(desk: Desk, backend: Backend) -> None:
+    """A command that was killed leaves its statement to the server: it must not bring rows after they are compared."""
+    slow = (
+        f"INSERT INTO {desk.table} (symbol) SETTINGS log_comment = 'repartition {desk.database}.market_data' "
+        "SELECT toString(sleepEachRow(1)) FROM numbers(300) SETTINGS max_block_size = 1, "
+        "function_sleep_max_microseconds_per_block = 0"
+    )
+    ended: list[Exception] = []
+
+    def running() -> bool:
+        sql = "SELECT count() FROM system.processes WHERE startsWith(Settings['log_comment'], 'repartition')"
+        return bool(desk.client.query(sql).result_rows[0][0])
+
+    def earlier() -> None:
+        with contextlib.closing(backend.open_client()) as other:
+            try:
+                other.command(slow)
+            except Exception as error:  # noqa: BLE001 - the test looks at it
+                ended.append(error)
+
+    thread = threading.Thread(target=earlier)
+    thread.start()
+    wait_until(running, "the earlier statement")
+    desk.move(5)
+    thread.join(WAIT_S)
+    assert len(ended) == 1, "it was ended, and did not end by itself"
+    assert (desk.key(), desk.content()) == (_key(5), desk.rows)
 
 
 def test_the_check_says_what_to_do_and_then_nothing(desk: Desk) -> None:
