@@ -65,7 +65,7 @@ def test_young_rows_have_not_left() -> None:
     assert old(times_ns, NOON_NS).tolist() == [True, False, False]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.lists(st.sets(st.integers(0, 60), max_size=25), min_size=1, max_size=3),
     st.sets(st.integers(0, 2)),
