@@ -8,13 +8,17 @@ that came later. Bars cannot tell them: some of what they were made of is gone.
 
 from __future__ import annotations
 
-from typing import Protocol
+import re
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from retention.archive.store import Store
+from retention.errors import RetentionError
 from retention.live_parts import LivePart
 from retention.partitions import Span
+
+_PART = re.compile(r"[^_]+_\d+_(\d+)_\d+(?:_(\d+))?")
 
 
 class Barred(msgspec.Struct, frozen=True):
@@ -32,10 +36,15 @@ class Barred(msgspec.Struct, frozen=True):
 
 
 class BarsReceipt(msgspec.Struct, frozen=True):
-    """The bars of all rows of these parts, each by name and content, were verified."""
+    """The bars of all rows of these parts, each by name and content, were verified.
+
+    `rows` is how many these were, and `table_id` the UUID of their table.
+    """
 
     parts: tuple[tuple[str, str], ...]
     barred: Barred
+    rows: int = 0
+    table_id: str = ""
 
     def covers(self, parts: tuple[LivePart, ...]) -> bool:
         """Whether it speaks of all these parts, and perhaps of others."""
@@ -44,6 +53,41 @@ class BarsReceipt(msgspec.Struct, frozen=True):
     def is_of(self, parts: tuple[LivePart, ...]) -> bool:
         """Whether it speaks of exactly these parts."""
         return {(part.name, part.content) for part in parts} == set(self.parts)
+
+    def has_rows_of(self, parts: tuple[LivePart, ...]) -> bool:
+        """Whether each row of these parts is of its parts, which were merged since.
+
+        Of a plain MergeTree: there an insert gets its number when its rows are to be seen, so that what came later has
+        a higher one. Parts that were mutated since are others.
+        """
+        mine = [blocks_of(name) for name, _ in self.parts]
+        last, mutation = (
+            max((one.last for one in mine), default=-1),
+            max((one.mutation for one in mine), default=0),
+        )
+        return all(
+            blocks.last <= last and blocks.mutation <= mutation
+            for blocks in (blocks_of(part.name) for part in parts)
+        )
+
+
+class Blocks(NamedTuple):
+    """The number of the last insert that a part has rows of, and of the last mutation that changed it (0: none did)."""
+
+    last: int
+    mutation: int
+
+
+def blocks_of(part: str) -> Blocks:
+    """What a part's name says: `20240808_1_3_1` or, mutated, `20240808_1_3_1_7`.
+
+    Raises:
+        RetentionError: it is no name of a part.
+    """
+    found = _PART.fullmatch(part)
+    if found is None:
+        raise RetentionError(f"{part}: is no name of a part, expected one such as 20240808_1_3_1")
+    return Blocks(int(found[1]), int(found[2] or 0))
 
 
 class Barring(Protocol):

@@ -2,8 +2,8 @@
 
 Proven are parts, by name and content, as for the archive: the bars of a partition's time were built and verified while
 exactly these parts were there. Where an earlier run had proven more parts than are left, it was ended amid their drop:
-then the rest is proven by that run's receipt, and by the bars being there still. A row that came since is in no part of
-the receipt: it stays, and so does what is there with it.
+then the rest, merged meanwhile or not, is proven by that run's receipt, and by the bars being there still. A row that
+came since is in no part of the receipt: it stays, and so does what is there with it.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class BarsFirst:
             return False, "its rows changed meanwhile; the next run looks again"
         key = action.table, action.partition
         receipt = self._receipts[key] = read_bars_receipt(self._store, *key)
-        if receipt is not None and receipt.covers(parts) and not receipt.is_of(parts):
+        if receipt is not None and self._is_left_of(receipt, action.table, parts, live.rows):
             self._see(barring, receipt, action)
             self._proved[key] = _Proved(parts, live.rows, receipt)
             return (
@@ -110,7 +110,12 @@ class BarsFirst:
         # What is inserted while bars are verified may be in them or not: they speak of the parts of before and after.
         if self._active(action.table, action.partition) != parts:
             return False, "its parts changed meanwhile; the next run looks again"
-        receipt = BarsReceipt(parts=tuple((part.name, part.content) for part in parts), barred=barred)
+        receipt = BarsReceipt(
+            parts=tuple((part.name, part.content) for part in parts),
+            barred=barred,
+            rows=live.rows,
+            table_id=self._plain_table_id(action.table),
+        )
         write_bars_receipt(self._store, *key, receipt)
         self._receipts[key] = receipt
         self._proved[key] = _Proved(parts, live.rows, receipt)
@@ -149,6 +154,27 @@ class BarsFirst:
                 f"({receipt.barred.bars:,} of {receipt.barred.rows:,} rows): some were dropped; run it again if the "
                 "whole partition is there, or else restore it from the archive first"
             )
+
+    def _is_left_of(self, receipt: BarsReceipt, table: str, parts: tuple[LivePart, ...], rows: int) -> bool:
+        """Whether these parts, of so many rows, are what a drop that was interrupted has left, merged or not."""
+        if receipt.covers(parts):
+            return not receipt.is_of(parts)
+        # With all rows there bars are verified anew; a table that was made anew counts its inserts anew.
+        return (
+            rows < receipt.rows
+            and receipt.has_rows_of(parts)
+            and receipt.table_id != ""
+            and receipt.table_id == self._plain_table_id(table)
+        )
+
+    def _plain_table_id(self, table: str) -> str:
+        """The UUID of a plain MergeTree; empty for other tables."""
+        rows = self._executor.query(
+            "SELECT toString(uuid) FROM system.tables WHERE database = {db:String} AND name = {table:String} "
+            "AND engine = 'MergeTree' AND uuid != toUUID('00000000-0000-0000-0000-000000000000')",
+            {"db": self._database, "table": table},
+        )
+        return str(rows[0][0]) if rows else ""
 
     def _active(self, table: str, partition: str) -> tuple[LivePart, ...]:
         return active_parts(self._executor, self._database, table, partition)

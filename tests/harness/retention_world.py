@@ -353,9 +353,8 @@ class World:
     def bars_stay(self) -> None:
         """The bars of rows that went are what they were."""
         for bars, expected in zip(ALL_BARS, self.bars_expected, strict=True):
-            assert differences(expected, self._found(bars, expected)) == [], (
-                "bars changed after their rows went"
-            )
+            changed = differences(expected, self._found(bars, expected))
+            assert not changed, f"bars changed after their rows went: {changed[:3]}"
 
     def _must_be_done(self, outcomes: Sequence[Outcome]) -> None:
         """Nothing failed without a reason; nothing is kept that had to go; what is to be archived is."""
