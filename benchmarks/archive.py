@@ -1,8 +1,9 @@
 """`recorder bench archive`: a partition to Parquet and back again, beside ClickHouse's own `INTO OUTFILE`.
 
 The sides take turns with the same partition of the embedded engine: the archive, which sorts, hashes every row, syncs,
-reads all of it back and compares; and the engine's own file, as the rows come and in the order of the archive's, which
-is neither synced nor read. The archive runs on a smaller partition, too, to see whether memory grows with the rows.
+reads all of it back and compares; and the engine's own file, as the rows come, in the order of the archive's, and with
+its level of compression and row groups, too; that is neither synced nor read. The archive runs on a smaller partition,
+too, to see whether memory grows with the rows.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from benchmarks.stats import Spread, spread
 from recorder.cli.errors import Failure
 from recorder.cli.options import Invocation, equip, pass_invocation
 
-ARCHIVE, OUTFILE, SORTED = SIDES
+ARCHIVE, OUTFILE, SORTED, ALIKE = SIDES
 RATIO_TARGET = 0.5
 MEMORY_TARGET = 1.25
 SMALLER = 4
@@ -42,6 +43,7 @@ NOTES = {
     ARCHIVE: "the archive, sorted, synced, read back and compared",
     OUTFILE: "INTO OUTFILE … FORMAT Parquet, as the rows come",
     SORTED: "the same, ORDER BY as the archive has it",
+    ALIKE: "sorted, and with the archive's level of zstd and row groups",
 }
 
 
@@ -160,6 +162,7 @@ def command(invocation: Invocation, rows: int, rounds: int, check: bool) -> None
         "smaller": [asdict(one) for one in smaller[ARCHIVE]],
         "ratio": _ratio(found, OUTFILE).as_dict(),
         "ratio_sorted": _ratio(found, SORTED).as_dict(),
+        "ratio_alike": _ratio(found, ALIKE).as_dict(),
     }
     conditions = (
         "rows of a simulated session, spread over the day; zstd on all sides; each in a process of its own"

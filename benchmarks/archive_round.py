@@ -29,13 +29,15 @@ from recorder.cli.reader import open_reader
 from recorder.settings import Settings
 from recorder.sink.open import open_sink
 from recorder.version import version
-from retention.archive import FolderStore, place_of, write_partition
+from retention.archive import FolderStore, Limits, place_of, write_partition
 from schemas.quote import quote_text
 
 TABLE = "market_data"
 DAY, DAY_NS = "2024-08-08", 1_723_075_200 * 10**9
 INSERT_ROWS = 100_000
-SIDES = ("archive", "outfile", "outfile sorted")
+SIDES = ("archive", "outfile", "outfile sorted", "outfile alike")
+ALIKE = f", output_format_compression_level = 1, output_format_parquet_row_group_size = {Limits().group_rows}"
+"""What the archive's files have: pyarrow's level of zstd (ClickHouse's own is 3), and row groups as small."""
 INSERT_TIMEOUT_S = 60.0
 
 
@@ -142,7 +144,7 @@ def _archive(folder: Path, out: Path) -> Taken:
     return Taken(done.sums.rows, elapsed_s, nbytes, opened_bytes, peak_bytes())
 
 
-def _outfile(folder: Path, out: Path, *, ordered: bool) -> Taken:
+def _outfile(folder: Path, out: Path, *, ordered: bool, more: str = "") -> Taken:
     import chdb
 
     settings = settings_in(folder)
@@ -158,7 +160,7 @@ def _outfile(folder: Path, out: Path, *, ordered: bool) -> Taken:
         opened_bytes, began_s = peak_bytes(), time.perf_counter()
         connection.query(
             f"SELECT * FROM {settings.database}.{TABLE} WHERE {where} {order} INTO OUTFILE {quote_text(str(file))} "
-            "FORMAT Parquet SETTINGS output_format_parquet_compression_method = 'zstd'"
+            f"FORMAT Parquet SETTINGS output_format_parquet_compression_method = 'zstd'{more}"
         )
         elapsed_s = time.perf_counter() - began_s
         rows = int(str(connection.query(f"SELECT count() FROM file({quote_text(str(file))})", "TSV")))
@@ -173,7 +175,12 @@ def _main(what: str, folder: Path, more: str) -> None:
         _fill(folder, int(more))
         return
     out = Path(more)
-    taken = _archive(folder, out) if what == "archive" else _outfile(folder, out, ordered=what != "outfile")
+    if what == "archive":
+        taken = _archive(folder, out)
+    else:
+        taken = _outfile(
+            folder, out, ordered=what != "outfile", more=ALIKE if what == "outfile alike" else ""
+        )
     print(json.dumps(asdict(taken)))
 
 

@@ -192,7 +192,7 @@ def _write_beside(
 
 
 def grouped(batches: Iterator[pa.RecordBatch], limits: Limits) -> Iterator[pa.Table]:
-    """Row groups, each in one stretch of memory, cut at the same rows however the source sliced them by rows."""
+    """Row groups, cut at the same rows however the source sliced them by rows."""
     waiting: list[pa.RecordBatch] = []
     rows = nbytes = 0
     for batch in batches:
@@ -200,13 +200,13 @@ def grouped(batches: Iterator[pa.RecordBatch], limits: Limits) -> Iterator[pa.Ta
             if waiting and (
                 rows + part.num_rows > limits.group_rows or nbytes + part.nbytes > limits.group_bytes
             ):
-                group = pa.Table.from_batches(waiting).combine_chunks()
+                group = pa.Table.from_batches(waiting)
                 waiting, rows, nbytes = [], 0, 0  # before it goes: nobody needs the rows twice
                 yield group
             waiting.append(part)
             rows, nbytes = rows + part.num_rows, nbytes + part.nbytes
     if waiting:
-        yield pa.Table.from_batches(waiting).combine_chunks()
+        yield pa.Table.from_batches(waiting)
 
 
 def _parts(batch: pa.RecordBatch, limits: Limits) -> Iterator[pa.RecordBatch]:

@@ -160,8 +160,8 @@ def test_an_engine_that_hangs_loses_no_count() -> None:
 def test_archive_takes_the_same_rows_out_on_every_side() -> None:
     """Of both partitions; each side has all rows of it, or the command would have failed."""
     found = answer("archive", "--rows", "8000", "--rounds", "1")
-    assert set(found["sides"]) == {"archive", "outfile", "outfile sorted"}
-    assert [one["rows"] for rounds in found["sides"].values() for one in rounds] == [8_000] * 3
+    assert set(found["sides"]) == {"archive", "outfile", "outfile sorted", "outfile alike"}
+    assert [one["rows"] for rounds in found["sides"].values() for one in rounds] == [8_000] * 4
     assert [one["rows"] for one in found["smaller"]] == [2_000]
     assert found["ratio"]["median"] > 0
 
