@@ -314,7 +314,8 @@ class World:
             assert went <= self.vouched(), "rows are gone that no verified piece has"
             self.archived_gone |= went
         if policy.bars:
-            assert not went & self.stuck, "rows are gone that no bar can be of"
+            no_bars = {seq for seq in went & self.stuck if not self._outnumbered(self._hour(seq))}
+            assert not no_bars, "rows are gone that no bar can be of"
             self._bars_must_be_of(went, left)
             self.bars_gone |= went
 
@@ -331,8 +332,14 @@ class World:
             wrong = self._differ(went, all_rows - late)
         assert not wrong, f"bars are not those of the rows that went: {wrong[:3]}"
 
+    def _outnumbered(self, hour: int) -> bool:
+        """Whether as many rows came late for an hour as are gone of it. Bars know that rows are gone by their number
+        and their times alone, so that they may be made anew then, of the late ones."""
+        gone = sum(self._hour(seq) == hour for seq in self.bars_gone)
+        return 0 < gone <= sum(self._hour(seq) == hour for seq in self.stuck)
+
     def _differ(self, went: set[int], all_rows: set[int]) -> list[str]:
-        hours = {self._hour(seq) for seq in went}
+        hours = {hour for hour in map(self._hour, went) if not self._outnumbered(hour)}
         beside = hours | {hour - 1 for hour in hours}
         own_alone = any(self._hour(seq) in beside for seq in self.own_values_alone)
         wrong = []
@@ -352,7 +359,8 @@ class World:
 
     def bars_stay(self) -> None:
         """The bars of rows that went are what they were."""
-        for bars, expected in zip(ALL_BARS, self.bars_expected, strict=True):
+        for bars, every in zip(ALL_BARS, self.bars_expected, strict=True):
+            expected = {key: bar for key, bar in every.items() if not self._outnumbered(key[2] // HOUR_NS)}
             changed = differences(expected, self._found(bars, expected))
             assert not changed, f"bars changed after their rows went: {changed[:3]}"
 

@@ -6,7 +6,8 @@ might: older than its policy keeps it, of a closed partition that nothing held, 
 one is due, with right bars where they are due. No row is there twice. After a run that nothing disturbed nothing is
 left that had to go, and it failed at nothing without a reason (`harness.retention_world`).
 
-`RECORDER_TEST_KILLS` says how many examples are tried (`make torture` tries many).
+`RECORDER_TEST_KILLS` says how many random examples are tried (`make torture` tries many); without it they are few, and
+the same each time.
 """
 
 from __future__ import annotations
@@ -142,6 +143,15 @@ class Retention(RuleBasedStateMachine):
     def someone_damages_the_archive(self, data: st.DataObject, how: str) -> None:
         self.world.damage(data.draw(st.sampled_from(self.world.files()), "file"), how)
 
+    @precondition(lambda self: self.world.damaged is None and self.world.files())
+    @rule(data=st.data(), days=st.integers(1, 4))
+    def a_file_rots_until_its_rows_expire(self, data: st.DataObject, days: int) -> None:
+        """Under its name and with its size."""
+        if files := [path for path in self.world.files() if path.suffix == ".parquet"]:
+            self.world.damage(data.draw(st.sampled_from(files), "file"), "changed")
+            self.world.now_ns += days * DAY_NS
+            self.world.complete()
+
     @precondition(lambda self: self.world.damaged is not None)
     @rule()
     def the_archive_is_mended(self) -> None:
@@ -246,6 +256,7 @@ def test_whatever_stops_or_disturbs_runs_no_row_goes_that_may_not_and_none_stays
                 max_examples=EXAMPLES,
                 stateful_step_count=25,
                 deadline=None,
+                derandomize="RECORDER_TEST_KILLS" not in os.environ,
                 phases=[Phase.reuse, Phase.generate],
                 suppress_health_check=list(HealthCheck),
             ),
