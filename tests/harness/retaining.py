@@ -41,7 +41,7 @@ def record_old_rows(folder: pathlib.Path, place: Place, *numbers: int) -> None:
     rows = [{"ts_local": FIRST_NS + number, "symbol": "BTCUSDT"} for number in numbers]
     file = write_rows(folder / f"rows-{numbers[0]}.ndjson", rows)
     environment = ENVIRONMENT | place.variables
-    # Without a TTL from the first moment on: it would take such old rows before they are archived.
+    # A database that `ingest` makes keeps its rows for ever, so it is made before.
     for command in (("migrate", "up"), ("ingest", "--table", "market_data", str(file))):
         done = run_command("--data-dir", str(folder / "data"), *command, cwd=folder, **environment)
         assert done.returncode == 0, done.stderr
