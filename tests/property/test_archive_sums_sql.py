@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -61,12 +62,13 @@ EMPTY: tuple[Any, ...] = (0, b"", None, decimal.Decimal(0), None, 0, [], [[]], 0
 
 
 @pytest.fixture(scope="module")
-def table(engine: Client) -> str:
+def table(engine: Client) -> Iterator[str]:
     """A table of these columns."""
     told = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
     engine.command("CREATE DATABASE IF NOT EXISTS of_sums")
     engine.command(f"CREATE OR REPLACE TABLE of_sums.rows ({told}) ENGINE = Memory")
-    return "of_sums.rows"
+    yield "of_sums.rows"
+    engine.command("DROP DATABASE of_sums SYNC")
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
