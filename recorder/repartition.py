@@ -138,6 +138,8 @@ class Repartition:
         self._log_comment = f"repartition {database}.{table}"
         self._prints: dict[str, frozenset[frozenset[str]]] = {}
         """Of each day that was found equal: the parts that both tables had before."""
+        self._known: set[str] = set()
+        """Settings of the server, once they were asked for."""
         self._copied = self._late = 0
 
     def look(self) -> Look | None:
@@ -146,10 +148,10 @@ class Repartition:
         Raises:
             CannotRepartition: the table cannot be parted so, or there is something else of the other table's name.
         """
-        there = self._there(self._table)
-        if there is None:
-            return None
-        beside = self._there(self._beside)
+        there, beside = self._both()
+        return None if there is None else self._look(there, beside)
+
+    def _look(self, there: _There, beside: _There | None) -> Look:
         self._see(there, beside)
         (sums,) = self._executor.query(
             "SELECT sum(rows), sum(bytes_on_disk), uniqExact(partition_id) FROM system.parts "
@@ -176,35 +178,35 @@ class Repartition:
         """
         self._end_earlier()
         while True:
-            look = self.look()
-            if look is None or not look.due:
+            there, beside = self._both()
+            if there is None or not (look := self._look(there, beside)).due:
                 break
-            there, beside = self._there(self._table), self._there(self._beside)
-            assert there is not None
             if look.late:
                 assert beside is not None
                 self._finish(there, beside)
             else:
                 self._copy(there, beside, look)
-        if (done := self._there(self._table)) is not None and done.copy_of:
-            self._comment(done.own_comment)
+        if there is not None and there.copy_of:
+            self._comment(there.own_comment)
         return Moved(self._table, self._copied, self._late)
 
     # -- what is there --
 
-    def _there(self, table: str) -> _There | None:
-        live = read_tables(self._executor, self._database).get(table)
+    def _both(self) -> tuple[_There | None, _There | None]:
+        """The table, and the one beside it."""
+        live = read_tables(self._executor, self._database)
         rows = self._executor.query(
-            "SELECT comment, engine_full, data_paths[1] FROM system.tables "
-            "WHERE database = {db:String} AND name = {table:String}",
-            {"db": self._database, "table": table},
+            "SELECT name, comment, engine_full, data_paths[1] FROM system.tables "
+            "WHERE database = {db:String} AND name IN ({table:String}, {beside:String})",
+            {"db": self._database, "table": self._table, "beside": self._beside},
         )
-        if live is None or not rows:
-            return None
-        comment, engine, path = map(str, rows[0])
         # The table's own number is not told of some embedded databases; its folder has it.
-        numbers = _NUMBER.findall(path)
-        return _There(live, comment, engine, numbers[-1] if numbers else "")
+        found = {
+            str(name): _There(live[name], str(comment), str(engine), ["", *_NUMBER.findall(str(path))][-1])
+            for name, comment, engine, path in rows
+            if name in live
+        }
+        return found.get(self._table), found.get(self._beside)
 
     def _see(self, there: _There, beside: _There | None) -> None:
         live = there.live
@@ -285,7 +287,7 @@ class Repartition:
             f"CREATE TABLE {self._name(self._beside)} AS {self._name(self._table)} ENGINE = {engine} "
             f"COMMENT {quote_text(mark)}"
         )
-        made = self._there(self._beside)
+        _, made = self._both()
         if made is None or made.live.partition_key != self._wanted:
             raise CannotRepartition(
                 f"{self._database}.{self._beside}: the server made it with the partition key "
@@ -494,12 +496,9 @@ class Repartition:
 
     def _settings(self, wanted: dict[str, str]) -> str:
         """Those of these settings that the server knows, as a clause."""
-        names = ", ".join(map(quote_text, wanted))
-        known = {
-            row[0]
-            for row in self._executor.query(f"SELECT name FROM system.settings WHERE name IN ({names})")
-        }
-        pairs = [f"{name} = {value}" for name, value in wanted.items() if name in known]
+        if not self._known:
+            self._known = {str(row[0]) for row in self._executor.query("SELECT name FROM system.settings")}
+        pairs = [f"{name} = {value}" for name, value in wanted.items() if name in self._known]
         return f" SETTINGS {', '.join(pairs)}" if pairs else ""
 
     def _command(self, sql: str) -> None:
