@@ -99,7 +99,7 @@ def main() -> None:
             found = measure(client, rows)
         finally:
             client.close()
-    print(f"| {rows:,} rows | {' | '.join(f'{groups} groups' for groups in GROUPS)} |")
+    print(f"| {rows:,} rows | {' | '.join(f'groups: {groups}' for groups in GROUPS)} |")
     print(f"|---|{'---|' * len(GROUPS)}")
     for name in found[1]:
         shown = [
