@@ -182,6 +182,16 @@ class Retention(RuleBasedStateMachine):
         self._run(Steps(kind, left, self._deed(data)))
         self.world.look()
 
+    @precondition(lambda self: self.world.there)
+    @rule(which=st.integers(0, 20), days=st.integers(0, 4), left=st.integers(0, 3))
+    def a_row_comes_right_before_a_drop(self, which: int, days: int, left: int) -> None:
+        """Or between two, for a day that has others."""
+        world = self.world
+        at_ns = world.said[sorted(world.there)[which % len(world.there)]].at
+        world.now_ns += days * DAY_NS
+        self._run(Steps("lock", left, lambda: world.rows_come([at_ns])))
+        world.look()
+
     @precondition(lambda self: self.world.damaged is None and self.world.files())
     @rule(data=st.data(), outcomes=st.integers(1, 4), how=st.sampled_from(["removed", "cut"]))
     def the_archive_is_damaged_amid_a_run(self, data: st.DataObject, outcomes: int, how: str) -> None:
