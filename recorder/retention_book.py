@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from recorder.redact import redacted
 from recorder.stats import RetentionStats
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Told:
             partition=action.partition,
             rows=action.rows,
             bytes_on_disk=action.bytes_on_disk,
-            told=outcome.told[:TOLD_CHARS],
+            told=redacted(outcome.told)[:TOLD_CHARS],
         )
 
     def __str__(self) -> str:
@@ -194,9 +195,12 @@ class Book:
         since_ns = self.success_ns or self.started_ns
         if schedule is None:
             return ""
-        # A run that is at work and began in time may yet succeed.
+        # A run that is at work and began in time may yet succeed, but not for ever: one that hangs never ends.
+        if self.running is not None and _two_passed(schedule, self.running.began_ns, now_ns):
+            began = moment(self.running.began_ns)
+            return f"has a run of retention that is at work since {began}, and two of its times have passed"
         seen_ns = now_ns if self.running is None else self.running.began_ns
-        if seen_ns <= schedule.second_after_ns(since_ns) + OVERDUE_GRACE_S * _S_NS:
+        if not _two_passed(schedule, since_ns, seen_ns):
             return ""
         since = f"since {moment(since_ns)}" if self.success_ns else f"since it started at {moment(since_ns)}"
         return f"has had no run of retention that succeeded {since}, and two of its times have passed"
@@ -241,6 +245,10 @@ _ENDS = {
     Ended.LEFT: "was left to another one",
     Ended.STOPPED: "stopped with the recorder",
 }
+
+
+def _two_passed(schedule: Schedule, since_ns: int, now_ns: int) -> bool:
+    return now_ns > schedule.second_after_ns(since_ns) + OVERDUE_GRACE_S * _S_NS
 
 
 def moment(at_ns: int) -> str:

@@ -13,6 +13,8 @@ from recorder.alarms.rules import AlarmPolicy, Look
 from recorder.alarms.state import AlarmState, advance
 from recorder.retention_book import OVERDUE_GRACE_S, WHYS_MOST, Book, End, Ended, Run, Told, summary
 from recorder.retention_schedule import Schedule
+from retention.due import Action, Kind
+from retention.runner import Outcome, State
 
 S = 1_000_000_000
 DAY = 86_400 * S
@@ -85,6 +87,27 @@ def test_two_times_without_a_success_are_trouble(ends: list[tuple[End, int]]) ->
     assert book.trouble(None, second + 9 * DAY) == ""
     assert book.begun(second + S).trouble(NIGHTLY, second + DAY) == ""
     assert book.begun(second + DAY).trouble(NIGHTLY, second + DAY + 1) != ""
+
+
+def test_a_run_that_never_ends_is_trouble() -> None:
+    """One that hangs is told when two of its times have passed since it began; that they are skipped ends nothing."""
+    book = after((DONE, TWO)).begun(TWO + DAY)
+    grace = int(OVERDUE_GRACE_S) * S
+    assert book.trouble(NIGHTLY, TWO + 3 * DAY + grace) == ""
+    late = TWO + 3 * DAY + grace + 1
+    assert "at work since" in book.trouble(NIGHTLY, late)
+    assert "at work since" in book.passed(Ended.SKIPPED).trouble(NIGHTLY, late)
+    assert book.trouble(None, late) == ""
+    assert book.ended(DONE, late).trouble(NIGHTLY, late + 1) == ""
+
+
+def test_what_is_told_of_an_action_has_no_secret() -> None:
+    """It goes to the log, the alarm and the status, also as the reason of a run that failed."""
+    action = Action(kind=Kind.ARCHIVE, table="orders", why="due", partition="202408")
+    one = Told.of(Outcome(action, State.FAILED, "no answer of https://me:hunter2@bucket.example/x"))
+    assert "bucket.example" in one.told
+    assert "hunter2" not in one.told
+    assert "hunter2" not in Run(began_ns=TWO).told(one).end(DONE).why
 
 
 def test_what_other_recorders_did_counts_if_it_is_newer() -> None:
