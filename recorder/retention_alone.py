@@ -12,7 +12,9 @@ import contextlib
 import fcntl
 import os
 import socket
+import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -94,8 +96,8 @@ def _lease(settings: Settings, renew_s: float) -> Iterator[Callable[[], None]]:
                 raise
             raise RetentionForbidden(
                 f"database {settings.database}: a run of retention keeps others away by a table {LOCK_TABLE}_…, and "
-                f"the user may not make it; GRANT CREATE TABLE, DROP TABLE, ALTER TABLE ON {settings.database}.* "
-                f"({error})"
+                f"the user may not make it; GRANT CREATE TABLE, DROP TABLE, ALTER TABLE ON {settings.database}.*, or "
+                f'set retention_schedule = "off" and have another user run it ({error})'
             ) from error
         stack.callback(_give_back, held)
         keeper = _Keeper(lease, settings.database, renew_s)
@@ -109,12 +111,21 @@ def _give_back(held: contextlib.AbstractContextManager[Lease]) -> None:
         held.__exit__(None, None, None)
 
 
+def awake_s() -> float:
+    """A clock that goes on while the machine sleeps, where there is one; from an unknown time on."""
+    if sys.platform == "linux":
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
 class _Keeper:
-    """Renews a lease in a thread of its own, which alone uses the lease's client until `close`."""
+    """Renews a lease in a thread of its own, which with `check` alone uses the lease's client until `close`."""
 
     def __init__(self, lease: Lease, database: str, renew_s: float):
         self._lease, self._database, self._renew_s = lease, database, renew_s
         self._lost = False
+        self._turn = threading.Lock()
+        self._renewed_s = awake_s()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="retention-lock", daemon=True)
 
@@ -125,9 +136,13 @@ class _Keeper:
     def check(self) -> None:
         """See that the lock was not lost. One that could not be renewed for long shows when the server answers again.
 
+        After a sleep of the machine, of which the thread's own waiting knows nothing, the server is asked at once.
+
         Raises:
             RetentionBusy: another run took over.
         """
+        if awake_s() - self._renewed_s > LEASE_S:
+            self._renew()
         if self._lost:
             raise RetentionBusy(
                 f"database {self._database}: this run was silent for more than {LEASE_S} s, and another one took over; "
@@ -140,11 +155,15 @@ class _Keeper:
         self._thread.join()
 
     def _keep(self) -> None:
-        while not self._ended.wait(self._renew_s):
+        while not self._lost and not self._ended.wait(self._renew_s):
+            self._renew()
+
+    def _renew(self) -> None:
+        with self._turn:
             try:
                 self._lease.renew()
+                self._renewed_s = awake_s()
             except LockLost:
                 self._lost = True
-                return
             except Exception:  # noqa: BLE001 - the server is away: so it is for every other run
-                continue
+                return

@@ -116,6 +116,7 @@ def carry_out(
     with alone(settings) as still_alone, opened as (runner, ttl):
         tables = [table for pack in packs for table in pack.tables]
         for subject in subjects_of(settings, tables, ttl=ttl):
+            still_alone()
             for outcome in runner.run(subject):
                 yield outcome
                 still_alone()

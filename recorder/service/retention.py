@@ -45,8 +45,11 @@ ACTION, RUN = "retention", "retention_run"
 LEARN = (
     "SELECT toUnixTimestamp64Nano(ts_local) AS at_ns, JSONExtractString(ifNull(payload, ''), 'outcome') AS outcome, "
     f"JSONExtractString(ifNull(payload, ''), 'why') FROM {EVENTS} WHERE kind = '{RUN}' "
-    "AND outcome IN ('done', 'failed') ORDER BY ts_local DESC LIMIT 1 BY outcome"
+    "AND outcome IN ('done', 'failed') AND at_ns <= {until_ns} ORDER BY ts_local DESC LIMIT 1 BY outcome"
 )
+AHEAD_S = 300.0
+"""So much may the clock of another machine be ahead of this one's. What is later was told by a wrong clock, and would
+stand until its time has come."""
 
 
 class Retention:
@@ -230,9 +233,10 @@ class Retention:
         ) or not self._recorder.in_contact:
             return
         self._learned_s = now_s
+        learn = LEARN.format(until_ns=self._now_ns() + int(AHEAD_S * 1e9))
         try:
             found: Sequence[Sequence[Any]] = await asyncio.to_thread(
-                self._recorder.ask, lambda sink: sink.query(LEARN), ASK_S
+                self._recorder.ask, lambda sink: sink.query(learn), ASK_S
             )
             for at_ns, how, why in sorted((int(at_ns), str(how), str(why)) for at_ns, how, why in found):
                 self._book = self._book.judged(End(how=Ended(how), why=why), at_ns)

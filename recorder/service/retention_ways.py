@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from recorder.log import get_logger
+from recorder.redact import redacted
 from recorder.retention_book import End, Ended, Told
 
 if TYPE_CHECKING:
@@ -186,12 +187,16 @@ class InThread(Way):
             ended.set_result(said)
 
     def _work(self, tell: Callable[[Told | End], None]) -> None:
-        from recorder.retention_run import runner_beside, said
+        try:
+            from recorder.retention_run import runner_beside, said
 
-        _lower_priority()
-        opened = runner_beside(self._settings, self._packs, self._check)
-        for one in said(self._settings, self._packs, opened, self._check):
-            tell(one)
+            _lower_priority()
+            opened = runner_beside(self._settings, self._packs, self._check)
+            for one in said(self._settings, self._packs, opened, self._check):
+                tell(one)
+        except BaseException as error:  # as when the code was replaced below a recorder that runs
+            tell(End(how=Ended.FAILED, why=redacted(str(error) or repr(error))))
+            raise
 
     def _check(self) -> None:
         if self._stop.is_set():

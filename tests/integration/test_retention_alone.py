@@ -13,9 +13,10 @@ import pytest
 from harness.backends import Backend
 from harness.recorders import settings_for, wait_until
 
+from recorder import retention_alone
 from recorder.retention_alone import LOCK_TABLE, RetentionBusy, alone
 from schemas.executor import ClientExecutor
-from schemas.lock import MigrationLock
+from schemas.lock import LEASE_S, MigrationLock
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -88,6 +89,22 @@ def test_a_run_renews_its_lock_and_notices_that_it_was_taken_over(
         with pytest.raises(RetentionBusy, match="took over"):
             check()
     assert [state.generation for state in lock.states()] == [2], "the other one still holds it"
+
+
+def test_a_run_whose_machine_slept_looks_before_its_next_step(
+    client: Client, backend: Backend, database: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though its thread, whose waiting does not count the sleep, has not asked since."""
+    if backend.embedded:
+        pytest.skip("an embedded database has one process")
+    lock = MigrationLock(ClientExecutor(client), database, owner="other", table=LOCK_TABLE)
+    with alone(settings_for(backend, database, tmp_path), renew_s=3_600) as check:
+        assert lock._take(2)
+        check()
+        slept_until_s = retention_alone.awake_s() + LEASE_S + 1
+        monkeypatch.setattr(retention_alone, "awake_s", lambda: slept_until_s)
+        with pytest.raises(RetentionBusy, match="took over"):
+            check()
 
 
 def test_a_database_that_is_not_there_needs_no_lock(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import pathlib
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -70,8 +71,13 @@ class Obedient(Way):
 class Night:
     """A recorder, its retention, and the clock that this goes by."""
 
-    def __init__(self, recorder: Recorder, expression: str | None = NIGHTLY):
-        self.now_ns = TWO_NS - 3_600 * 1_000_000_000
+    def __init__(
+        self,
+        recorder: Recorder,
+        expression: str | None = NIGHTLY,
+        now_ns: int = TWO_NS - 3_600 * 1_000_000_000,
+    ):
+        self.now_ns = now_ns
         self.recorder, self.way = recorder, Obedient()
         self.retention = Retention(recorder, self.way, expression, now_ns=lambda: self.now_ns, stop_s=0.05)
         self.retention.start()
@@ -201,12 +207,39 @@ async def test_who_starts_later_knows_how_the_last_run_ended(night: Night) -> No
         night.way.end(how, "no room" if how is Ended.FAILED else "")
         await night.ended(how)
     await asyncio.to_thread(night.recorder.flush, WAIT_S)
-    other = Night(night.recorder)
+    other = Night(night.recorder, now_ns=time.time_ns())
     try:
         await until(lambda: "no room" in other.retention.stats().trouble, "the failure")
         assert other.retention.stats().last_success_s > 0
     finally:
         await other.retention.close()
+
+
+async def test_what_a_clock_that_was_ahead_has_told_does_not_count(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure of next week, told before the clock was set back, would be newer than any success until then."""
+    night.retention.run_now()
+    await night.begins(1)
+    night.way.end(Ended.FAILED, "no room")
+    await night.ended(Ended.FAILED)
+    await asyncio.to_thread(night.recorder.flush, WAIT_S)
+    await night.retention.close()
+    now = Night(night.recorder, now_ns=time.time_ns())
+    try:
+        await until(lambda: "no room" in now.retention.stats().trouble, "what is told of now")
+    finally:
+        await now.retention.close()
+    monkeypatch.setattr(retention, "LEARN_S", 0.0)
+    answers: list[object] = []
+    ask = night.recorder.ask
+    monkeypatch.setattr(night.recorder, "ask", lambda *asked: answers.append(ask(*asked)) or answers[-1])
+    early = Night(night.recorder, now_ns=time.time_ns() - 7 * DAY_NS)
+    try:
+        await until(lambda: len(answers) >= 3, "answers")
+        assert early.retention.stats().trouble == ""
+    finally:
+        await early.retention.close()
 
 
 @pytest.mark.parametrize("obeys", [True, False])
