@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pathlib
 import pickle
 import signal
 import struct
@@ -29,6 +30,8 @@ from recorder.settings import Settings
 
 NICE = 10
 """Beside a recorder, and beside trading processes of the same machine."""
+OOM_FILE, OOM_MORE = pathlib.Path("/proc/self/oom_score_adj"), 500
+"""Where memory runs out, this process goes and not the recorder: the next run goes on."""
 ORPHAN_S = 10.0
 """How long a run whose recorder is gone may take to stop."""
 LINE_BYTES = 1 << 20
@@ -63,6 +66,8 @@ def main() -> None:
         signal.signal(ignored, signal.SIG_IGN)
     with contextlib.suppress(OSError):
         os.nice(NICE)
+    with contextlib.suppress(OSError):  # of Linux alone
+        OOM_FILE.write_text(str(min(1_000, int(OOM_FILE.read_text()) + OOM_MORE)))
     answers = os.dup(1)
     os.dup2(2, 1)  # whatever a library prints is no answer
     (size,) = _LENGTH.unpack(_exactly(sys.stdin.buffer, _LENGTH.size))

@@ -206,6 +206,9 @@ def test_a_run_whose_process_is_killed_is_told_and_another_one_works(
         assert recorder.process is not None
         (child,) = psutil.Process(recorder.process.pid).children()
         assert child.nice() == 10
+        scores = (pathlib.Path(f"/proc/{pid}/oom_score_adj") for pid in (recorder.process.pid, child.pid))
+        mine, its = (int(score.read_text()) for score in scores)
+        assert its > mine, "where memory runs out, the run goes first"
         assert not any("RECORDER" in word or "http" in word for word in child.cmdline())
         child.kill()
         wait_until(lambda: runs(recorder, "failed") == 1, "the end of the run")
