@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from retention.archive.rowhash import LOG, SEQ, TIME
-from schemas.quote import quote_name
+from schemas.quote import quote_name, quote_text
 
 GOLDEN, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _NULL = 0x6A09E667F3BCC909
@@ -142,7 +142,7 @@ def _hash(steps: _Steps, value: _Value, kind: str) -> _Value:
         match outer:
             case "LowCardinality":
                 # What maps arrays does not take a dictionary.
-                return _hash(steps, steps.each(f"CAST({{0}}, '{inner}')", value), inner)
+                return _hash(steps, steps.each(f"CAST({{0}}, {quote_text(inner)})", value), inner)
             case "Nullable":
                 found = _hash(steps, steps.each("assumeNotNull({0})", value), inner)
                 return steps.each(f"if(isNull({{0}}), {_word(_NULL)}, {{1}})", value, found)

@@ -68,7 +68,8 @@ class Exporter(Protocol):
     ) -> Written | None:
         """Write all rows of the partition to one file of the store, and read it back; None where that cannot be.
 
-        The identities of the rows go by `passing`. Nothing is in the store under that name where there is none.
+        The identities of the rows go by `passing`. Where there is none, nobody else may use that name: a database
+        that was not heard to the end may still complete a file of it.
         """
 
 
@@ -99,14 +100,12 @@ class ServerExport:
     def __call__(
         self, store: Store, name: str, passing: Passing, limits: Limits, progress: Progress | None
     ) -> Written | None:
-        """See `Exporter`.
-
-        Raises:
-            StoreError: the store fails.
-        """
+        """See `Exporter`."""
         try:
             return self._export(store, name, passing, limits, progress)
-        except _Refused as refused:
+        except (_Refused, StoreError) as refused:
+            # Also where the store refuses: a file of the database's user that may not be read, no room to fetch it.
+            # What the recorder writes may fit, and if not, it says so.
             self._told(f"{self._place}: written by the recorder and not by the database: {refused}")
             return None
 
@@ -120,16 +119,16 @@ class ServerExport:
         self._see_same_place(store, name.rpartition("/")[0], way)
         if progress is not None:
             progress("the database writes", 0)
-        if way.folder is None:
-            self._write(way.function(name, "Parquet"), limits)
-        else:
-            with store.drafted(name) as draft:
-                # Of that name below the same root, which the probe has shown to be the database's, too.
-                self._write(way.function(f"{name.rpartition('/')[0]}/{draft.name}", "Parquet"), limits)
-                if not draft.is_file():
-                    raise _Refused(f"{draft} is not there after the database wrote it")
-                store.put(name, draft)
         try:
+            if way.folder is None:
+                self._write(way.function(name, "Parquet"), limits)
+            else:
+                with store.drafted(name) as draft:
+                    # Of that name below the same root, which the probe has shown to be the database's, too.
+                    self._write(way.function(f"{name.rpartition('/')[0]}/{draft.name}", "Parquet"), limits)
+                    if not draft.is_file():
+                        raise _Refused(f"{draft} is not there after the database wrote it")
+                    store.put(name, draft)
             entry, found, schema = _read(store, name, passing, progress)
             if schema != self._schema:
                 raise _Refused(f"it writes columns as {_told(schema)}, expected {_told(self._schema)}")

@@ -182,18 +182,19 @@ class _Run:
             self._version,
             self._now_ns(),
         )
-        name_of = namer(draft, new_attempt())
         written = passing = None
         if exporter is not None:
             passing = Passing(self._limits.known_rows)
-            written = exporter(self._store, name_of(0), passing, self._limits, self._progress)
+            name = namer(draft, new_attempt())(0)
+            written = exporter(self._store, name, passing, self._limits, self._progress)
         was_read = written is not None
         if written is None or passing is None:
             passing = Passing(self._limits.known_rows)
             written = write_files(
                 self._counted(passing.watched(batches)),
                 self._store,
-                name_of,
+                # An attempt of its own: what the database was asked to write may still come, under its name.
+                namer(draft, new_attempt()),
                 metadata_of(draft),
                 self._limits,
             )

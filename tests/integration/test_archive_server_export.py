@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import re
 from collections.abc import Callable, Collection, Iterator
@@ -29,7 +30,7 @@ from retention.archive import (
     write_partition,
 )
 from retention.archive.server_export import ServerExport
-from retention.errors import VerifyError
+from retention.errors import StoreError, VerifyError
 from schemas.executor import ClientExecutor
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ TYPES = {
     "day": ("Date", "toDate('2024-08-08') + number"),
     "long_ago": ("Date32", "toDate32('1924-08-08')"),
     "second": ("DateTime('UTC')", "toDateTime(4294967295 - number, 'UTC')"),
+    "minute": ("LowCardinality(DateTime('UTC'))", "toDateTime(number % 3 * 60, 'UTC')"),
     "code": ("FixedString(5)", "toString(number % 3)"),
     "id": ("UUID", "toUUID('61f0c404-5cb3-11e7-907b-a6006ad3dba0')"),
     "host": ("IPv4", "toIPv4('1.2.3.4')"),
@@ -142,7 +144,8 @@ def make(client: Client, database: str, names: Collection[str]) -> str:
     columns = ", ".join(f"{NAMES[name]} {TYPES[name][0]}" for name in names)
     client.command(
         f"CREATE TABLE {database}.trades ({columns}, twice UInt32 MATERIALIZED count * 2) ENGINE = MergeTree "
-        "PARTITION BY toDate(ts_local) ORDER BY (symbol, ts_local)"
+        "PARTITION BY toDate(ts_local) ORDER BY (symbol, ts_local)",
+        settings={"allow_suspicious_low_cardinality_types": 1},
     )
     fill(client, database, 0, 2_000, names)
     fill(client, database, 2_000, 3_000, names)
@@ -469,3 +472,67 @@ def test_by_itself_the_database_writes_where_it_has_a_way_of_its_own(
 ) -> None:
     """And where it was told to; never where it was told not to."""
     assert by_database(way_, embedded=embedded, folder=folder, collection=collection) is expected
+
+
+class Unheard(ClientExecutor):
+    """The answer to a file that is to be written is lost; `late` is what the database is at then."""
+
+    late = ""
+
+    def command(self, sql: str) -> object:
+        """Nothing yet."""
+        self.late = sql
+        raise ConnectionError("the connection was lost")
+
+
+def test_an_upload_that_ends_after_it_was_given_up_changes_nothing(
+    client: Client, trades: str, way: Callable[[str], str], tmp_path: pathlib.Path
+) -> None:
+    """The recorder writes under another name: what a database that was not heard any more completes later lies
+    beside it, and no manifest names it.
+    """
+    store, told = open_store(f"s3://{NAME}/late", spool=tmp_path / "spool"), list[str]()
+    unheard = Unheard(client)
+    done = run(client, trades, store, export(client, trades, told, collection=way("late"), executor=unheard))
+    assert len(told) == 1
+    # It looked for a file of that name when it began, and found none.
+    client.command(f"{unheard.late}, s3_truncate_on_insert = 1")
+    assert len(loose(store)) == 1
+    assert check(store, DAY).faults == ()
+    assert done.sums.rows == 3_000
+
+
+class Refusing(FolderStore):
+    """A store that cannot take or give what another wrote, as of another user, or too large for the disk."""
+
+    def __init__(self, root: pathlib.Path, call: str):
+        super().__init__(root)
+        self._call = call
+
+    def _refused(self, call: str, name: str) -> None:
+        if call == self._call and name.endswith(".parquet"):
+            self._call = ""
+            raise StoreError(f"{name}: Permission denied; see to the folder, and run again")
+
+    def put(self, name: str, draft: pathlib.Path) -> None:
+        self._refused("put", name)
+        super().put(name, draft)
+
+    @contextlib.contextmanager
+    def fetched(self, name: str) -> Iterator[pathlib.Path | None]:
+        self._refused("fetched", name)
+        with super().fetched(name) as path:
+            yield path
+
+
+@pytest.mark.parametrize("call", ["put", "fetched"])
+def test_what_the_store_does_not_take_of_the_database_is_written_by_the_recorder(
+    client: Client, trades: str, tmp_path: pathlib.Path, call: str
+) -> None:
+    """A file that only the database's user may read, or that is too large to be fetched, is no end of the run."""
+    store, told = Refusing(tmp_path, call), list[str]()
+    assert run(client, trades, store, export(client, trades, told)).sums.rows == 3_000
+    (line,) = told
+    assert "Permission denied" in line
+    assert loose(store) == []
+    assert check(store, DAY).faults == ()
