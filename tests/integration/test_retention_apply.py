@@ -328,6 +328,24 @@ def test_small_parts_of_a_closed_partition_are_merged(things: Things) -> None:
     assert things.seqs() == [0, 1, 2]
 
 
+def test_parts_that_go_before_they_are_merged_are_no_failure(things: Things) -> None:
+    """As when the table's TTL takes them, or the engine merges them by itself, between the look and the merge."""
+
+    class Late(ClientExecutor):
+        def command(self, sql: str) -> object:
+            if sql.startswith("OPTIMIZE"):
+                things.client.command(f"TRUNCATE TABLE {things.database}.things")
+            return super().command(sql)
+
+    for seq in range(3):
+        things.insert(seq)
+    things.client.command(f"SYSTEM START MERGES {things.database}.things")
+    policy = RetentionPolicy(table="things", partition=Partition.DAY)
+    (outcome,) = things.run(policy, executor=Late(things.client))
+    assert (outcome.action.kind, outcome.state) == (Kind.MERGE, State.LEFT)
+    assert "no parts" in outcome.told
+
+
 # -- stops --
 
 
