@@ -40,6 +40,8 @@ from schemas.quote import quote_name, quote_text
 
 PATTERNS = frozenset("*?{}")
 TOLD_CHARACTERS = 300
+BLOCKS = 16
+"""So many make a row group."""
 TYPES = (
     "output_format_parquet_string_as_string = 0, output_format_parquet_enum_as_byte_array = 0, "
     "output_format_parquet_date_as_uint16 = 0, output_format_parquet_datetime_as_uint32 = 1, "
@@ -187,8 +189,11 @@ class ServerExport:
     def _write(self, into: str, limits: Limits) -> None:
         names = ", ".join(map(quote_name, self._columns))
         order = ", ".join(part for part in (self._order_by, "_log", "_seq") if part)
+        # A row group ends with the block that brings it to so many rows, and blocks are some rows larger at times.
+        block = max(1, limits.group_rows // BLOCKS)
+        group = max(1, limits.group_rows - 2 * block)
         groups = (
-            f"output_format_parquet_row_group_size = {limits.group_rows}, "
+            f"max_block_size = {block}, output_format_parquet_row_group_size = {group}, "
             f"output_format_parquet_row_group_size_bytes = {limits.group_bytes}"
         )
         with _refusing():

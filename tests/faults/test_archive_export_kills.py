@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import clickhouse_connect
+import pyarrow.parquet as pq
 import pytest
 from harness.bucket import NAME, Bucket
 from harness.dev_server_command import Started, dev_server
 from harness.restoring import DAY, Asked
 
 from recorder.cli.archive_source import TableSource
-from retention.archive import FolderStore, Store, check, open_store, partition_of, write_partition
+from retention.archive import FolderStore, Limits, Store, check, open_store, partition_of, write_partition
 from retention.archive.server_export import ServerExport
 from schemas.executor import ClientExecutor
 
@@ -116,6 +117,11 @@ def test_a_file_that_a_killed_database_left_counts_for_nothing(tmp_path: pathlib
     assert piece.manifest.sums.rows == ROWS
     assert check(store, DAY).faults == ()
     assert [path.name for path in (store.root / DAY.folder).iterdir() if path.name[0] == "."] == [".lock"]
+    meta = pq.read_metadata(store.root / DAY.folder / piece.manifest.files[0].name)
+    assert meta.created_by.startswith("ClickHouse")
+    groups = [meta.row_group(number).num_rows for number in range(meta.num_row_groups)]
+    assert max(groups) <= Limits().group_rows, "small enough to lead a reader to the few that he wants"
+    assert min(groups[:-1]) > Limits().group_rows / 2
 
 
 def test_an_upload_that_a_killed_database_left_is_never_seen(
