@@ -192,12 +192,9 @@ def _decimal(steps: _Steps, value: _Value, digits: int, scale: int) -> _Value:
 
 def _bytes(steps: _Steps, value: _Value) -> _Value:
     length = steps.each("length({0})", value)
-    words = steps.each(
-        "arrayMap(k -> reinterpretAsUInt64(substring({0}, k * 8 + 1, 8)), range(intDiv({1} + 7, 8)))",
-        value,
-        length,
-        to=1,
-    )
+    # Not by a function of each word's place: the engine would copy the whole text for each of them.
+    filled = "concat({0}, substring(unhex('00000000000000'), 1, modulo(8 - modulo({1}, 8), 8)))"
+    words = steps.each(f"reinterpret({filled}, 'Array(UInt64)')", value, length, to=1)
     return _folded(steps, words, length)
 
 

@@ -106,3 +106,22 @@ def test_what_has_no_rule_is_left_to_others() -> None:
             assert sums_sql({**whole, "x": within.format(kind)}, "FROM t") is None, kind
     assert sums_sql({"_log": "UInt64"}, "FROM t") is None
     assert sums_sql({**whole, "_w3": "String"}, "FROM t") is None
+
+
+def test_long_texts_take_no_more_memory_than_a_few_times_themselves(engine: Client) -> None:
+    """A block of texts of 4,000 bytes is 32 MB: a copy of each text for each of its words would be 16 GB."""
+    kinds = {"text": "String", "_log": "UInt64", "_seq": "UInt64"}
+    texts = "repeat(toString(number % 10), 4000) AS text"
+    rows = f"FROM (SELECT {texts}, toUInt64(1) AS _log, number AS _seq FROM numbers(20000))"
+    asked = sums_sql(kinds, rows)
+    assert asked is not None
+    limits = "max_memory_usage = 1073741824, max_threads = 1, max_block_size = 8192"
+    ((count, row_sum, *_),) = engine.query(f"{asked} SETTINGS {limits}").result_rows
+    batch = pa.record_batch(
+        {
+            "text": pa.array([b"%d" % (number % 10) * 4_000 for number in range(count)]),
+            "_log": pa.array([1] * count, pa.uint64()),
+            "_seq": pa.array(range(count), pa.uint64()),
+        }
+    )
+    assert row_sum == sums_of(batch).row_sum
