@@ -20,19 +20,22 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 
-from retention.archive.store import Entry
+from retention.archive.store import Entry, Readable
 from retention.errors import StoreError
 
 PART_BYTES = 16 * 2**20
 PARTS_AT_ONCE = 3
 READ_BYTES = 1 << 20
+OPENED_BYTES = 1 << 16
+"""Of a file that is read where it lies a request asks for at least so many."""
 SPARE_AFTER = datetime.timedelta(days=1)
 _PREFIX = "archive-"
 
@@ -129,6 +132,16 @@ class S3Store:
             yield None if got is None else path
 
     @contextlib.contextmanager
+    def opened(self, name: str) -> Iterator[Path | Readable | None]:
+        """See `Store`."""
+        with self._told(name):
+            try:
+                reader = obstore.open_reader(self._store, name, buffer_size=OPENED_BYTES)
+            except FileNotFoundError:
+                reader = None
+        yield None if reader is None else _Opened(reader, lambda: self._told(name))
+
+    @contextlib.contextmanager
     def exclusive(self, folder: str) -> Iterator[None]:
         """See `Store`: nobody can be kept out of a bucket, and what was cut is not to be seen."""
         yield
@@ -158,6 +171,28 @@ class S3Store:
             raise StoreError(
                 f"{self.url}/{name}: {first}; see to the bucket, the network and the AWS_… variables, and run again"
             ) from error
+
+
+class _Opened:
+    """See `Readable`."""
+
+    def __init__(self, reader: Any, told: Callable[[], AbstractContextManager[None]]):
+        self._reader, self._told = reader, told
+        self.closed = False
+
+    def read(self, nbytes: int = -1) -> bytes:
+        with self._told():
+            return bytes(self._reader.readall() if nbytes < 0 else self._reader.read(nbytes))
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        with self._told():
+            return int(self._reader.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._reader.tell())
+
+    def close(self) -> None:
+        self.closed = True
 
 
 @contextlib.contextmanager

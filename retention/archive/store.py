@@ -30,6 +30,26 @@ class Entry:
     spare: bool
 
 
+class Readable(Protocol):
+    """An open file of a bucket: each read is a request, which raises `StoreError` where it fails."""
+
+    def read(self, nbytes: int = -1) -> bytes:
+        """So many bytes, or all that are left."""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go there."""
+
+    def tell(self) -> int:
+        """Where it is."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether that was done."""
+
+
 class Store(Protocol):
     """A folder, or a bucket. All methods raise `StoreError` where it does not answer, or refuses."""
 
@@ -53,6 +73,9 @@ class Store(Protocol):
 
     def fetched(self, name: str) -> AbstractContextManager[Path | None]:
         """A path to read a large file from, as the store has it now; None where there is none."""
+
+    def opened(self, name: str) -> AbstractContextManager[Path | Readable | None]:
+        """Some of a large file, to be read where it lies; None where there is none."""
 
     def exclusive(self, folder: str) -> AbstractContextManager[None]:
         """Keep other writers out of a folder where the store can, and remove what they left unfinished."""
@@ -142,6 +165,14 @@ class FolderStore:
                 os.posix_fadvise(opened, 0, 0, os.POSIX_FADV_DONTNEED)
                 os.close(opened)
         yield None if opened is None else path
+
+    @contextlib.contextmanager
+    def opened(self, name: str) -> Iterator[Path | Readable | None]:
+        """See `Store`."""
+        path = self.root / name
+        with _told(path):
+            there = path.exists()
+        yield path if there else None
 
     @contextlib.contextmanager
     def exclusive(self, folder: str) -> Iterator[None]:

@@ -7,12 +7,16 @@ import os
 import pathlib
 from collections.abc import Iterator
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from harness.archives import DAY, Rows, Stopped, Stopping, archived, in_order, rows
 from harness.bucket import NAME, Bucket
 from harness.tcp_proxy import TcpProxy
 
 from retention.archive import Archived, Limits, Store, check, open_store, partition_of, s3, write_partition
+from retention.archive.found import Wanted, found_in
+from retention.archive.rowhash import identities_of
 from retention.archive.s3 import S3Store
 from retention.errors import StoreError
 
@@ -49,9 +53,6 @@ def through(
 
 def large() -> Rows:
     """Some 11 MiB that do not compress, in one file: an upload of several parts."""
-    import numpy as np
-    import pyarrow as pa
-
     random = np.random.default_rng(1)
     table = rows(0, 1_100)
     payload = pa.array([random.bytes(10_000) for _ in range(table.num_rows)], pa.binary())
@@ -229,3 +230,35 @@ def test_what_is_no_place_is_refused(root: str, tmp_path: pathlib.Path) -> None:
     with pytest.raises(StoreError, match="s3://bucket/prefix") as error:
         open_store(root, spool=tmp_path)
     assert "word" not in str(error.value)
+
+
+def test_of_a_bucket_only_identities_are_read(
+    bucket: Bucket, store: Store, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks which rows a bucket has reads their identities where they lie, a little of a large file, though requests
+    fail now and then; and hears of a bucket that is gone in the middle.
+    """
+    source, read = large(), list[int]()
+    run(source, store, Limits())
+    (size,) = (one.nbytes for one in store.files("") if one.name.endswith(".parquet"))
+    whole = s3._Opened.read
+    monkeypatch.setattr(
+        s3._Opened, "read", lambda self, nbytes=-1: read.append(nbytes) or whole(self, nbytes)
+    )
+    wanted = source.table.slice(1_000, 100).to_batches()[0]
+    times_ns = np.asarray(wanted["ts_local"].view(pa.int64()))
+    logs, seqs = identities_of(wanted)
+    none = Wanted(logs + np.uint64(1), seqs, times_ns)
+    bucket.fail_every(3)
+    assert found_in(store, DAY, Rows.database, Wanted(logs, seqs, times_ns)).all()
+    assert not found_in(store, DAY, Rows.database, none).any()
+    assert bucket.failed
+    assert 0 < sum(read) < size / 20
+    assert list((tmp_path / "spool").rglob("*")) == []
+    bucket.fail_every(0)
+    store = S3Store(ROOT, tmp_path / "spool", retries=0, timeout_s=5.0)
+    monkeypatch.setattr(
+        s3._Opened, "read", lambda self, nbytes=-1: bucket.fail_every(1) or whole(self, nbytes)
+    )
+    with pytest.raises(StoreError, match="see to the bucket"):
+        found_in(store, DAY, Rows.database, none)

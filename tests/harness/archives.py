@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from retention.archive import Entry, Partition, Place, partition_of, read_files
-from retention.archive.store import Store
+from retention.archive.store import Readable, Store
 
 DAY = Place("fills", "2024-08-08")
 NOON_NS = 1_723_118_400_000_000_000
@@ -116,6 +116,9 @@ class Stopping:
         self._call(lambda: None)
         with self.store.fetched(name) as path:
             yield path
+
+    def opened(self, name: str) -> AbstractContextManager[Path | Readable | None]:
+        return self._call(lambda: self.store.opened(name))  # type: ignore[no-any-return]
 
     def exclusive(self, folder: str) -> AbstractContextManager[None]:
         return self._call(lambda: self.store.exclusive(folder))  # type: ignore[no-any-return]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import pathlib
 import tempfile
+import threading
+import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +25,7 @@ from recorder.elsewhere import YOUNG_NS, Elsewhere, Gone, Mask, Ttl, Unanswered,
 from recorder.sink.base import Sink
 from retention.archive import FolderStore, Limits, write_partition
 from retention.archive import found as found_module
-from retention.archive.found import Wanted, found_in
+from retention.archive.found import Known, Wanted, found_in
 from retention.archive.layout import receipt_name
 from retention.errors import ArchiveError, ManifestError, StoreError, VerifyError
 from schemas.core.tables import PACK
@@ -124,11 +128,15 @@ def test_only_row_groups_of_their_time_are_read(store: FolderStore, monkeypatch:
 
 
 def test_an_archive_that_is_not_whole_gives_no_answer(store: FolderStore) -> None:
-    """A file that is missing or broken, a manifest that is none, rows of another database: an error, and no answer."""
+    """A file that is missing, cut or broken, a manifest that is none, rows of another database: no answer."""
     with pytest.raises(ArchiveError, match="is of database trading, expected other"):
         found_in(store, DAY, "other", of([1]))
     (file,) = store.root.rglob("*.parquet")
-    file.write_bytes(b"none")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    with pytest.raises(VerifyError, match=f"has {len(whole) - 1} bytes, expected {len(whole)}"):
+        found_in(store, DAY, Rows.database, of([1]))
+    file.write_bytes(bytes(len(whole)))
     with pytest.raises(VerifyError, match="cannot be read as Parquet"):
         found_in(store, DAY, Rows.database, of([1]))
     file.unlink()
@@ -138,6 +146,34 @@ def test_an_archive_that_is_not_whole_gives_no_answer(store: FolderStore) -> Non
     manifest.write_bytes(b"{}")
     with pytest.raises(ManifestError):
         found_in(store, DAY, Rows.database, of([1]))
+
+
+def test_what_was_read_is_known(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A question that needs nothing new opens no file; one that does reads that alone. What is kept has a bound, and
+    the answers are the same. A file that is gone meanwhile is noticed all the same.
+    """
+    opens = list[str]()
+    monkeypatch.setattr(
+        FolderStore,
+        "opened",
+        lambda self, name, real=FolderStore.opened: opens.append(name) or real(self, name),
+    )
+    reads = list[None]()
+    read, known = partial(reads.append, None), Known(rows_max=400)
+    ask = partial(found_in, store, DAY, Rows.database, known=known, moved=read)
+    assert ask(of([500, 501])).all()
+    assert (len(opens), len(reads), known.rows) == (1, 3, 300)
+    assert ask(of([502, 2_000])).tolist() == [True, False]
+    assert (len(opens), len(reads)) == (1, 3)
+    assert ask(of([502, 700])).all()
+    assert (len(opens), len(reads), known.rows) == (2, 4, 400)
+    for _ in range(2):
+        assert ask(of(list(range(1_100)))).sum() == 1_000
+        assert known.rows == 400
+    (file,) = store.root.rglob("*.parquet")
+    file.unlink()
+    with pytest.raises(VerifyError, match="is missing"):
+        ask(of([502]))
 
 
 # -- asking ---------------------------------------------------------------------------------------------------------
@@ -195,11 +231,67 @@ async def test_an_archive_that_gave_no_answer_is_let_be_for_a_while(
         with pytest.raises(Unanswered, match="nobody is there"):
             await archive.found(TABLE, batch(1, 2), asked, others_wait=False)
         assert calls == before
+        # Somebody who has more patience than who gave it up asks, nevertheless.
+        hurried = RecorderArchive(Settings(data_dir=tmp_path, database="trading"), patience_s=3.0)
+        broken.setattr(archive_look, "HURRIED_S", 0.05)
+        with pytest.raises(Unanswered):
+            await hurried.found(TABLE, batch(1, 2), asked, others_wait=True)
+        before = calls
+        with pytest.raises(Unanswered):
+            await hurried.found(TABLE, batch(1, 2), asked, others_wait=True)
+        assert calls == before
+        waits = asyncio.create_task(hurried.found(TABLE, batch(1, 2), asked, others_wait=False))
+        while calls == before:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    assert not (await waits).any()
     monkeypatch.setattr(archive, "_failed", None)
     # A table partitioned by month: its archive has none of these.
     assert not (await archive.found(TABLE, batch(1, 2), asked, others_wait=False)).any()
     by_day = dataclasses.replace(TABLE, policy=dataclasses.replace(TABLE.policy, partition=Partition.DAY))
     assert (await archive.found(by_day, batch(1, 2_000), asked, others_wait=True)).tolist() == [True, False]
+
+
+async def test_an_archive_that_hangs_takes_few_threads(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A question that hangs is left to its thread, and so few hang at once; when they come back it is asked again."""
+    go_on, began = threading.Event(), list[None]()
+
+    def hangs(self: FolderStore, folder: str) -> list[Any]:
+        began.append(None)
+        go_on.wait()
+        return []
+
+    monkeypatch.setattr(FolderStore, "files", hangs)
+    archive = RecorderArchive(Settings(data_dir=tmp_path, database="trading"), patience_s=0.01)
+    asked = np.array([True])
+    try:
+        for _ in range(3 * archive_look.HUNG_MAX):
+            with pytest.raises(Unanswered, match=r"does not answer within|4 questions to it hang"):
+                await archive.found(TABLE, batch(1), asked, others_wait=False)
+            monkeypatch.setattr(archive, "_failed", None)
+        assert len(began) <= archive_look.HUNG_MAX
+        assert len(archive._hung) == archive_look.HUNG_MAX
+    finally:
+        go_on.set()
+    monkeypatch.setattr(archive, "_patience_s", 10.0)
+    assert not (await archive.found(TABLE, batch(1), asked, others_wait=False)).any()
+
+
+async def test_an_archive_that_goes_on_reading_is_waited_for(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Patience is for one that reads nothing new: a slow one has as long as it takes."""
+
+    def slow(*args: Any, known: Any, moved: Any) -> Any:
+        for _ in range(20):
+            time.sleep(0.05)
+            moved()
+        return np.array([True])
+
+    monkeypatch.setattr(found_module, "found_in", slow)
+    archive = RecorderArchive(Settings(data_dir=tmp_path, database="trading"), patience_s=0.5)
+    assert (await archive.found(TABLE, batch(1), np.array([True]), others_wait=False)).all()
 
 
 async def test_a_damaged_archive_is_not_asked_again(tmp_path: pathlib.Path, store: FolderStore) -> None:
