@@ -11,12 +11,13 @@ import functools
 import json
 import os
 import pathlib
+import subprocess
 import sys
 import time
 from typing import Any
 
 from harness.backends import Place
-from harness.ingest_files import run_command, write_rows
+from harness.ingest_files import child_environment, run_command, write_rows
 from harness.running import RunningRecorder
 
 TESTS = pathlib.Path(__file__).parents[1]
@@ -27,6 +28,17 @@ ENVIRONMENT = {
     "RECORDER_TABLES__MARKET_DATA__ARCHIVE_AFTER_DAYS": "5",
     "RECORDER_RETENTION_SCHEDULE": "off",
 }
+ONE_AFTER_THE_OTHER = """
+import sys
+from recorder.cli import main
+for command in sys.argv[1:]:
+    sys.argv = ["recorder", *command.split()]
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            raise
+"""
 
 
 def running(folder: pathlib.Path, place: Place, **environment: str) -> RunningRecorder:
@@ -40,11 +52,14 @@ def record_old_rows(folder: pathlib.Path, place: Place, *numbers: int) -> None:
     """Rows of market data of 2024, recorded before the service starts."""
     rows = [{"ts_local": FIRST_NS + number, "symbol": "BTCUSDT"} for number in numbers]
     file = write_rows(folder / f"rows-{numbers[0]}.ndjson", rows)
-    environment = ENVIRONMENT | place.variables
     # A database that `ingest` makes keeps its rows for ever, so it is made before.
-    for command in (("migrate", "up"), ("ingest", "--table", "market_data", str(file))):
-        done = run_command("--data-dir", str(folder / "data"), *command, cwd=folder, **environment)
-        assert done.returncode == 0, done.stderr
+    commands = (("migrate", "up"), ("ingest", "--table", "market_data", str(file)))
+    done = subprocess.run(
+        [sys.executable, "-c", ONE_AFTER_THE_OTHER, *(" ".join(command) for command in commands)],
+        env=child_environment(**(ENVIRONMENT | place.variables), RECORDER_DATA_DIR=str(folder / "data")),
+        cwd=folder, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def asked(folder: pathlib.Path, place: Place, sql: str) -> list[dict[str, Any]]:

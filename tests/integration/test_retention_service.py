@@ -93,10 +93,8 @@ def test_what_is_due_is_archived_and_dropped_once_while_rows_arrive(
         wait_until(lambda: recorder.rows("orders") == published.offered, "all rows of the bus")
         assert recorder.stop() == 0
     assert archived(tmp_path) == 3
-    assert asked(tmp_path, place, "SELECT count() AS n FROM market_data") == [{"n": 0}]
-    assert asked(tmp_path, place, "SELECT count() AS n, uniqExact(client_order_id) AS u FROM orders") == [
-        {"n": published.offered, "u": published.offered}
-    ]
+    counts = "SELECT count() AS n, uniqExact(client_order_id) AS u, (SELECT count() FROM market_data) AS o FROM orders"
+    assert asked(tmp_path, place, counts) == [{"n": published.offered, "u": published.offered, "o": 0}]
     assert [tuple(row.values()) for row in asked(tmp_path, place, EVENTS)] == [
         ("retention", "market_data", "info", "archive", "done", ""),
         ("retention", "market_data", "info", "drop", "done", ""),
@@ -166,9 +164,11 @@ def test_of_two_services_on_one_database_one_runs(
 
 
 def test_a_run_that_fails_is_an_alarm_until_one_succeeds_and_recording_goes_on(
-    place: Place, tmp_path: pathlib.Path
+    place: Place, backend: Backend, tmp_path: pathlib.Path
 ) -> None:
     """An archive that cannot be written: told in each place, also by the next service; then mended, and cleared."""
+    if backend.embedded:
+        pytest.skip("a thread tells it as a process does, but for the pipe")
     record_old_rows(tmp_path, place, 1)
     (tmp_path / "data").mkdir(exist_ok=True)
     (tmp_path / "data" / "archive").write_text("no folder")
@@ -221,7 +221,7 @@ def test_a_run_whose_process_is_killed_is_told_and_another_one_works(
     assert archived(tmp_path) == 1
 
 
-def test_the_schedule_is_read_again(place: Place, tmp_path: pathlib.Path) -> None:
+def test_the_schedule_is_read_again(place: Place, embedded: None, tmp_path: pathlib.Path) -> None:
     """SIGHUP: another schedule counts from now on, a wrong one changes nothing."""
     config = tmp_path / "recorder.toml"
     config.write_text('retention_schedule = "0 2 * * *"')
