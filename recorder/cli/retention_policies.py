@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from recorder.cli.database import connect_quietly, folder_of, must_exist, server_client
@@ -16,6 +17,9 @@ from schemas.render import RenderContext
 if TYPE_CHECKING:
     from recorder.settings import Settings
     from schemas.table import Table
+
+_ROWS = "JSONCompactEachRow"
+_TRIES = 5
 
 
 def policy_of(settings: Settings, table: Table, *, ttl: bool) -> RetentionPolicy:
@@ -88,18 +92,38 @@ def must_take_changes(executor: SqlExecutor, settings: Settings) -> None:
 
 
 class _Quiet:
-    """A connection of chDB itself as a `SqlExecutor`."""
+    """A connection of chDB itself as a `SqlExecutor`. What a statement that failed has left of its answer is no part of
+    the next one's (see `recorder.sink.clean_client`)."""
 
     def __init__(self, connection: Any):
         self._connection = connection
+        self._dirty = False
 
     def command(self, sql: str) -> object:
         """Run a statement that returns nothing."""
-        return self._connection.query(sql)
+        return self._asked(lambda: self._connection.query(sql))
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[Sequence[Any]]:
         """Rows of a statement; 64-bit integers are ints, or texts of them."""
-        answer: bytes = self._connection.query(
-            sql, "JSONCompactEachRow", params=dict(parameters or {})
-        ).bytes()
+        bound = dict(parameters or {})
+        answer: bytes = self._asked(lambda: self._connection.query(sql, _ROWS, params=bound).bytes())
         return [json.loads(line) for line in answer.splitlines()]
+
+    def _asked(self, ask: Callable[[], Any]) -> Any:
+        if self._dirty:
+            self._clear()
+        try:
+            return ask()
+        except BaseException:
+            self._dirty = True
+            raise
+
+    def _clear(self) -> None:
+        word = uuid.uuid4().hex
+        for _ in range(_TRIES):
+            if self._connection.query(f"SELECT '{word}'", _ROWS).bytes().strip() == f'["{word}"]'.encode():
+                self._dirty = False
+                return
+        raise Failure(
+            "the engine still gives what is left of a statement that failed; nothing was asked, run again"
+        )

@@ -5,7 +5,10 @@ About the engine inside the process: a server's client gets each answer over HTT
 
 from __future__ import annotations
 
+import os
 import pathlib
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -70,6 +73,37 @@ def test_an_engine_that_leaves_its_answers_to_others_needs_clearing(engine: Clie
         engine.raw_query(FAILS_LATE, fmt="TabSeparated")
     assert engine.raw_query("SELECT 1", fmt="TabSeparated") != b"1\n"
     assert engine.raw_query("SELECT 1", fmt="TabSeparated") == b"1\n"
+
+
+@pytest.mark.parametrize("failing", [FAILS_LATE, FAILS_AT_ONCE])
+def test_what_retention_asks_is_answered_after_a_statement_that_failed(
+    tmp_path: pathlib.Path, failing: str
+) -> None:
+    """By a process of its own: what is dropped next hangs on the answer being to its own question."""
+    code = """
+import sys, chdb
+from recorder.cli.retention_policies import quiet
+from recorder.settings import Settings
+folder, failing = sys.argv[1:]
+made = chdb.connect(f"{folder}/db")
+made.query("CREATE DATABASE recorder")
+made.close()
+with quiet(Settings(target=f"chdb://{folder}/db", data_dir=f"{folder}/data")) as executor:
+    for ask in (executor.query, executor.command):
+        try:
+            ask(failing)
+        except Exception:
+            print(executor.query("SELECT 1, 'a'"))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), failing],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.stdout.splitlines() == ["[[1, 'a']]"] * 2, done.stderr
 
 
 class _Stuck:
