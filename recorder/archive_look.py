@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import time
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -61,12 +61,15 @@ class RecorderArchive:
         # That somebody in a hurry gave it up says nothing to who has patience.
         if failed is not None and failed.patience_s >= patience_s and time.monotonic() < failed.until_s:
             raise Unanswered(failed.why)
-        began_s = time.monotonic()
+        began_s, said = time.monotonic(), ""
         for attempt in itertools.count():
             answer = await self._answer(table, batch, asked, began_s, patience_s)
             if not isinstance(answer, _Failed):
                 self._failed = None
                 return answer
+            if answer.silent and said:
+                answer = replace(answer, why=said)
+            said = answer.why
             wait_s = BACKOFF.wait_s(attempt)
             if not answer.passes or time.monotonic() + wait_s - began_s >= patience_s:
                 raise Unanswered(self._given_up(answer, patience_s))
@@ -100,7 +103,7 @@ class RecorderArchive:
             if not call.done():
                 self._hung.append(call)
                 waiting.cancel()
-        return _Failed(f"it does not answer within {patience_s:g} s", True)
+        return _Failed(f"it does not answer within {patience_s:g} s", True, silent=True)
 
     @property
     def _named(self) -> str:
@@ -165,7 +168,8 @@ class _Reading:
 
 @dataclass(frozen=True)
 class _Failed:
-    """Why there is no answer, and whether that may pass by itself."""
+    """Why there is no answer, and whether that may pass by itself; `silent`: it did not say anything."""
 
     why: str
     passes: bool
+    silent: bool = False

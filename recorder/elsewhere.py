@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from recorder.batch import NS_PER_DAY, Batch, local_times_ns
+from recorder.batch import NS_PER_DAY, Batch, local_times_ns, partition_keys
 from recorder.sink.base import Sink
 from recorder.sink.errors import SinkError
 from recorder.subset import Identities
@@ -35,7 +35,8 @@ Mask = npt.NDArray[np.bool_]
 Times = npt.NDArray[np.int64]
 
 YOUNG_NS = NS_PER_DAY // 2
-"""Younger rows have not left: that takes a day by the server's clock, which may be half a day before ours."""
+"""Rows of so short a time ago have not left: that takes a day by the server's clock, which may be half a day before
+ours. Rows of later than now may have: then our clock is wrong."""
 UNKNOWN_TABLE = 60
 """ClickHouse: there is no such table."""
 
@@ -78,7 +79,7 @@ class Ttl:
 
 def old(times_ns: Times, now_ns: int) -> Mask:
     """Which rows may have left their table."""
-    aged: Mask = times_ns < now_ns - YOUNG_NS
+    aged: Mask = (times_ns < now_ns - YOUNG_NS) | (times_ns > now_ns + YOUNG_NS)
     return aged
 
 
@@ -149,9 +150,17 @@ class Elsewhere:
         asks = self._tier or self._archive is not None or (earlier and self._ttl_days is not None)
         return asks and bool(old(local_times_ns(batch.data), self._now_ns()).any())
 
-    def absent(self, batch: Batch, present: Identities) -> Mask:
-        """Which of a batch's rows to ask for, when the table has said which it has."""
-        aged = old(local_times_ns(batch.data), self._now_ns())
+    def absent(self, batch: Batch, present: Identities, *, sealed: bool = False) -> Mask:
+        """Which of a batch's rows to ask for, when the table has said which it has.
+
+        Of one that was `sealed`, where a row of a partition is to be asked for, all of that partition are that the
+        table has not: the worker takes a partition of it for inserted whole or not at all.
+        """
+        times_ns = local_times_ns(batch.data)
+        aged = old(times_ns, self._now_ns())
+        if sealed:
+            keys = partition_keys(times_ns, self._table.policy.partition)
+            aged = np.isin(keys, keys[aged])
         return aged & ~among(batch, present) if present else aged
 
     async def look(self, batch: Batch, asked: Mask, *, earlier: bool) -> Gone:

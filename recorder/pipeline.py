@@ -90,6 +90,7 @@ class TablePipeline(TableAccount):
         super().__init__(table, queue, observer=observer, row_of_dead=row_of_dead)
         self._elsewhere = elsewhere
         self._asking: set[asyncio.Task[None]] = set()
+        self._unasked_why = ""
         self.wal = wal
         """Where its rows are safe before the database has them; None where they are in memory alone."""
         self._builder = builder
@@ -141,10 +142,10 @@ class TablePipeline(TableAccount):
         """
         if self._written_off:
             return
-        for asking in self._asking:
+        await asyncio.gather(*(task.close() for task in self.supervised))
+        for asking in self._asking:  # the worker begins no more of them
             asking.cancel()
         await asyncio.gather(*self._asking, return_exceptions=True)
-        await asyncio.gather(*(task.close() for task in self.supervised))
         unknown = await self._worker.settle(settle_s) if self._worker and self.supervised else 0
         self.supervised = ()
         self.queue.close()
@@ -531,7 +532,8 @@ class TablePipeline(TableAccount):
                 if not (batch.from_source and where.concerns(batch, earlier=earlier)):
                     asked.append(np.zeros(batch.rows, np.bool_))
                     continue
-                asked.append(where.absent(batch, await self._worker.present(batch)))
+                present = await self._worker.present(batch)
+                asked.append(where.absent(batch, present, sealed=cut.sent_before))
                 self._worker.let_go()
             if not any(one.any() for one in asked):
                 cut.sorted_out = True
@@ -591,10 +593,24 @@ class TablePipeline(TableAccount):
                     # Else they would be there twice, until the archive can be asked: they are safe where they are.
                     self.wal.leave(batch.only(one.unknown).places, one.why)
                     out = out | one.unknown
+            if cut.upto and one.unknown.any():
+                self._tell_unasked(int(one.unknown.sum()), one.why)
             if not out.all():
                 rest.append(batch.only(~out) if out.any() else batch)
         cut.batches, cut.rows = rest, sum(batch.rows for batch in rest)
         cut.sorted_out = True
+
+    def _tell_unasked(self, rows: int, why: str) -> None:
+        """Rows of a source that may be in the archive are inserted: once for each reason."""
+        if why != self._unasked_why:
+            self._unasked_why = why
+            logger.warning(
+                "rows that a source may have sent before are inserted unasked: the next run of retention drops those "
+                "that are archived",
+                table=self.table.name,
+                rows=rows,
+                why=why,
+            )
 
     async def _flush_batch(self, batch: Batch, cut: Cut) -> None:
         """Flush one batch. After a fault of our own the table is held until the worker, started again, went on with it

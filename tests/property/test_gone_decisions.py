@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recorder import Settings, archive_look
+from recorder import elsewhere as elsewhere_module
 from recorder.archive_look import RecorderArchive
 from recorder.batch import NS_PER_DAY, Batch
 from recorder.elsewhere import YOUNG_NS, Elsewhere, Gone, Mask, Ttl, Unanswered, old, sort_out
@@ -64,9 +65,12 @@ def test_each_row_has_one_fate(
 
 
 def test_young_rows_have_not_left() -> None:
-    """Who is younger than half a day was not dropped: that takes a day, by whoever's clock."""
-    times_ns = np.array([NOON_NS - YOUNG_NS - 1, NOON_NS - YOUNG_NS, NOON_NS])
-    assert old(times_ns, NOON_NS).tolist() == [True, False, False]
+    """Who is younger than half a day was not dropped: that takes a day, by whoever's clock. A clock that is before the
+    rows' own time is wrong, by years where a machine starts without one, and says nothing of their age.
+    """
+    ages_ns = [YOUNG_NS + 1, YOUNG_NS, 0, -YOUNG_NS, -YOUNG_NS - 1, -50 * 365 * NS_PER_DAY]
+    aged = old(NOON_NS - np.array(ages_ns), NOON_NS)
+    assert aged.tolist() == [True, False, False, False, True, True]
 
 
 @settings(max_examples=20, deadline=None)
@@ -208,12 +212,30 @@ async def test_who_need_not_be_asked_is_not() -> None:
     assert not (gone.left | gone.unknown).any()
 
 
+async def test_of_a_sealed_batch_a_partition_is_asked_for_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its rows reach over the age at which rows may have left: else some of a partition were sent and others left
+    on the log, and the next start would find it there in part, and hold the table. Other partitions are none of it.
+    """
+    monkeypatch.setattr(elsewhere_module, "YOUNG_NS", 100)
+    where = elsewhere(NOON_NS + 200, Nobody())
+    over = batch(0, 99, 100, 101)
+    assert where.absent(over, set()).tolist() == [True, True, False, False]
+    assert where.absent(over, set(), sealed=True).all()
+    there = set(over.only(np.array([False, False, True, False])).identities())
+    assert where.absent(over, there, sealed=True).tolist() == [True, True, False, True]
+    days = rows(0, 2)
+    at = pa.array([NOON_NS - 40 * NS_PER_DAY, NOON_NS + 150], days.schema.field("ts_local").type)
+    days = days.set_column(days.schema.get_field_index("ts_local"), days.schema.field("ts_local"), at)
+    two = Batch("fills", days.combine_chunks().to_batches()[0], 0, True)
+    assert where.absent(two, set(), sealed=True).tolist() == [True, False]
+
+
 async def test_an_archive_that_gave_no_answer_is_let_be_for_a_while(
     tmp_path: pathlib.Path, store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that fails is asked again until the patience is over, and for as long not again; then it is, and answers."""
     monkeypatch.setattr(archive_look, "BACKOFF", archive_look.Backoff(0.01, 0.01))
-    archive = RecorderArchive(Settings(data_dir=tmp_path, database="trading"), patience_s=0.2)
+    archive = RecorderArchive(Settings(data_dir=tmp_path, database="trading"), patience_s=1.0)
     asked = np.array([True, True])
     calls = 0
 
