@@ -124,6 +124,8 @@ class Book:
     """How long it took."""
     failed: str = ""
     """Why the last run of those that were done or failed has failed, and when; empty where it was done."""
+    standing: bool = False
+    """That failure counts also where no run begins by itself: this recorder had it since."""
     judged_ns: int = 0
     """When that one ended."""
     success_ns: int = 0
@@ -171,7 +173,12 @@ class Book:
             last_s=max(0.0, (now_ns - self.running.began_ns) / _S_NS),
             runs=_more(self.runs, end.how.value),
         )
-        return book._judged(end, now_ns)
+        book = book._judged(end, now_ns)
+        return replace(book, standing=True) if end.how is Ended.FAILED else book
+
+    def switched_off(self) -> Book:
+        """No run begins by itself from now on: what has failed so far is nobody's trouble any more."""
+        return replace(self, standing=False)
 
     def judged(self, end: End, at_ns: int) -> Book:
         """A run of an earlier or another recorder ended so; one that ended before the last one changes nothing."""
@@ -181,7 +188,7 @@ class Book:
         if end.how not in (Ended.DONE, Ended.FAILED):
             return self
         if end.how is Ended.DONE:
-            return replace(self, failed="", judged_ns=at_ns, success_ns=at_ns)
+            return replace(self, failed="", standing=False, judged_ns=at_ns, success_ns=at_ns)
         return replace(self, failed=f"failed at {moment(at_ns)}: {end.why}", judged_ns=at_ns)
 
     def passed(self, how: Ended) -> Book:
@@ -190,7 +197,7 @@ class Book:
 
     def trouble(self, schedule: Schedule | None, now_ns: int) -> str:
         """What is wrong, as the end of a sentence that begins with "recorder"; empty where nothing is."""
-        if self.failed:
+        if self.failed and (schedule is not None or self.standing):
             return f"has a run of retention that {self.failed}"
         since_ns = self.success_ns or self.started_ns
         if schedule is None:

@@ -97,6 +97,8 @@ class Retention:
         schedule = None if expression is None else Schedule(expression)
         if schedule == self._schedule and self._turns is not None:
             return
+        if schedule is None and self._schedule is not None:
+            self._book = self._book.switched_off()
         self._schedule = schedule
         last_ns = self._turns.last_ns if self._turns is not None else 0
         self._turns = None if schedule is None else begun(schedule, self._now_ns(), last_ns=last_ns)

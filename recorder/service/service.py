@@ -167,7 +167,7 @@ class Service:
         self._retention = Retention(
             recorder,
             way_for(settings, recorder.packs),
-            settings.retention_schedule,
+            self._settings.retention_schedule,  # which may have been read again by now
             stop_s=min(STOP_S, 0.1 * settings.shutdown_timeout_s),
         )
         self._retention.start()

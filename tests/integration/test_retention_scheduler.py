@@ -183,6 +183,23 @@ async def test_whatever_a_run_raises_is_told_and_an_alarm(night: Night) -> None:
     await until(lambda: not standing(night.recorder), "the end of the alarm")
 
 
+async def test_a_schedule_that_is_switched_off_ends_the_alarm_of_its_runs(night: Night) -> None:
+    """Nothing else would; what is begun after that and fails is one again, also when settings are read once more."""
+    night.now_ns = TWO_NS
+    await night.begins(1)
+    night.way.end(Ended.FAILED, "no grant")
+    await night.ended(Ended.FAILED)
+    assert "no grant" in night.retention.stats().trouble
+    night.retention.change(None)
+    assert night.retention.stats().trouble == ""
+    night.retention.run_now()
+    await night.begins(2)
+    night.way.end(Ended.FAILED, "no grant")
+    await night.ended(Ended.FAILED, 2)
+    night.retention.change(None)
+    assert "no grant" in night.retention.stats().trouble
+
+
 async def test_of_very_many_actions_the_rows_are_bounded(
     night: Night, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -183,7 +183,7 @@ def test_a_run_that_fails_is_an_alarm_until_one_succeeds_and_recording_goes_on(
         wait_until(lambda: recorder.rows("orders") == published.offered, "all rows of the bus")
         assert recorder.reasons() == []
         assert recorder.stop() == 0
-    with running(tmp_path, place) as recorder:
+    with running(tmp_path, place, RECORDER_RETENTION_SCHEDULE="0 2 29 2 *") as recorder:
         recorder.ready()
         wait_until(lambda: "RecorderRetention" in alarms(recorder), "the alarm of the run before the start")
         (tmp_path / "data" / "archive").unlink()

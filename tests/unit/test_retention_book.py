@@ -71,7 +71,7 @@ def test_a_failure_is_trouble_until_a_run_succeeds() -> None:
     assert after((DONE, TWO)).trouble(NIGHTLY, TWO + 1) == ""
     failed = after((DONE, TWO), (FAILED, TWO + DAY))
     assert "no room" in failed.trouble(NIGHTLY, TWO + DAY + 1)
-    assert failed.trouble(None, TWO + DAY + 1) != ""
+    assert failed.trouble(None, TWO + DAY + 1) != "", "somebody has just begun it"
     assert after((FAILED, TWO), (LEFT, TWO + DAY)).trouble(NIGHTLY, TWO + DAY + 1) != ""
     assert after((FAILED, TWO), (DONE, TWO + DAY)).trouble(NIGHTLY, TWO + DAY + 1) == ""
 
@@ -118,6 +118,21 @@ def test_what_other_recorders_did_counts_if_it_is_newer() -> None:
     done = after((DONE, TWO))
     assert "no room" in done.judged(FAILED, TWO + DAY).trouble(NIGHTLY, TWO + DAY + 1)
     assert done.judged(DONE, TWO + DAY).trouble(NIGHTLY, TWO + 3 * DAY) == ""
+
+
+def test_where_nothing_runs_by_itself_failures_of_before_are_no_trouble() -> None:
+    """Neither those before it was switched off, nor those of an earlier recorder: no later run would end them."""
+    failed = after((FAILED, TWO))
+    assert failed.switched_off().trouble(None, TWO + 1) == ""
+    learned = Book(started_ns=TWO + DAY).judged(FAILED, TWO)
+    assert learned.trouble(None, TWO + DAY) == ""
+    assert "no room" in learned.trouble(NIGHTLY, TWO + DAY)
+    again = failed.switched_off().begun(TWO + S).ended(FAILED, TWO + 2 * S)
+    assert "no room" in again.trouble(None, TWO + 3 * S)
+    assert "no room" in again.judged(FAILED, TWO + 2 * S + 1).trouble(None, TWO + 3 * S), (
+        "its own row, read back"
+    )
+    assert again.judged(DONE, TWO + 3 * S).judged(FAILED, TWO + 4 * S).trouble(None, TWO + 5 * S) == ""
 
 
 @settings(deadline=None)
