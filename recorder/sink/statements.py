@@ -26,8 +26,9 @@ PINNED: Mapping[str, Any] = {
     "max_insert_block_size_bytes": 0,
     "use_strict_insert_block_limits": 0,
     "max_insert_threads": 1,
-    # A batch touches at most 20 partitions; a table that says otherwise is wrong.
-    "max_partitions_per_insert_block": 100,
+    # A batch touches at most 20 days or months. A table may have more symbol groups than the settings say, and had
+    # others when the batch was sealed: 20 x 32 is the most.
+    "max_partitions_per_insert_block": 640,
     "throw_on_max_partitions_per_insert_block": 1,
     # Nothing may be changed silently on the way.
     "input_format_null_as_default": 0,

@@ -102,6 +102,34 @@ def test_killed_when_half_of_the_groups_are_in_the_next_run_completes_it(
     assert (partitions == 1) == (groups == 1)
 
 
+def test_a_batch_that_was_cut_for_fewer_groups_gets_in(
+    backend: Backend, database: str, tmp_path: pathlib.Path
+) -> None:
+    """A recorder that knows of no groups makes batches of 20 days; a table that has 32 groups takes them."""
+
+    def settings(groups: int) -> Any:
+        table = GROUPED["tables"]["market_data"] | {"symbol_groups": groups}
+        return settings_for(
+            backend, database, tmp_path, **GROUPED | {"tables": GROUPED["tables"] | {"market_data": table}}
+        )
+
+    with Recorder(settings(32)):
+        pass
+    days, symbols = 20, 40
+    with Recorder(settings(1)) as recorder:
+        for n in range(days * symbols):
+            time_ns = FIRST_NS + n // symbols * DAY_NS
+            assert recorder.record(
+                "market_data", {"ts_local": time_ns, "symbol": f"S{n % symbols}", "last_price": 1.0}
+            )
+        recorder.flush(WAIT_S)
+        ((count, unique, partitions),) = rows(
+            recorder, "SELECT count(), uniqExact(_log, _seq), uniqExact(_partition_id) FROM market_data"
+        )
+    assert (count, unique) == (days * symbols,) * 2
+    assert partitions > 100
+
+
 # -- retention --
 
 
