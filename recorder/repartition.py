@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from recorder.copying.digest import row_hash_sql
@@ -39,7 +39,9 @@ ROUNDS = 4
 QUIET_S, ENDED_S = 2.0, 60.0
 ROOM = 1.1
 _COPY = "copy of "
-_MARK = re.compile(_COPY + r"([0-9a-f-]{36}) for its partitions; before: (.*)", re.DOTALL)
+_MARK = re.compile(
+    _COPY + r"([0-9a-f-]{36}) for its partitions;(?: days ([0-9a-f:,]*);)? before: (.*)", re.DOTALL
+)
 _NUMBER = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _DERIVED = ("ALIAS", "EPHEMERAL", "MATERIALIZED")
 _DAY = "splitByChar('-', _partition_id)[1]"
@@ -75,11 +77,15 @@ class Look:
 
 @dataclass(frozen=True)
 class Moved:
-    """What was done: rows that were copied by this run, and those of them that came meanwhile."""
+    """What was done: rows that were copied by this run, and those of them that came meanwhile.
+
+    `doubled` of these are in the table twice, since their recorder sent them again in that moment.
+    """
 
     table: str
     copied: int
     late: int
+    doubled: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,7 @@ class _There:
     comment: str
     engine: str
     number: str
+    created: str
 
     @property
     def copy_of(self) -> str:
@@ -101,13 +108,30 @@ class _There:
     def own_comment(self) -> str:
         """The comment without the mark."""
         found = _MARK.fullmatch(self.comment)
-        return found[2] if found else self.comment
+        return found[3] if found else self.comment
+
+    @property
+    def copied(self) -> dict[str, _Digest]:
+        """What was copied into this table, by day, when all of it was compared."""
+        found = _MARK.fullmatch(self.comment)
+        days = (one.split(":") for one in ((found and found[2]) or "").split(",") if one)
+        return {day: _Digest(int(rows, 16), str(int(total, 16))) for day, rows, total in days}
+
+    @property
+    def inside(self) -> str:
+        """Its columns, indices and all else within the brackets."""
+        return self.created[self.created.find("(") :].partition(f" ENGINE = {self.engine}")[0]
 
 
 @dataclass(frozen=True)
 class _Digest:
     rows: int = 0
     total: str = "0"
+
+
+def _mark(number: str, comment: str, days: Mapping[str, _Digest]) -> str:
+    listed = ",".join(f"{day}:{sums.rows:x}:{int(sums.total):x}" for day, sums in sorted(days.items()))
+    return f"{_COPY}{number} for its partitions;{f' days {listed};' if days else ''} before: {comment}"
 
 
 class Repartition:
@@ -138,9 +162,11 @@ class Repartition:
         self._log_comment = f"repartition {database}.{table}"
         self._prints: dict[str, frozenset[frozenset[str]]] = {}
         """Of each day that was found equal: the parts that both tables had before."""
+        self._digests: dict[str, _Digest] = {}
+        """What these days come to."""
         self._known: set[str] = set()
         """Settings of the server, once they were asked for."""
-        self._copied = self._late = 0
+        self._copied = self._late = self._doubled = 0
 
     def look(self) -> Look | None:
         """What there is to do; None where there is no such table. Changes nothing.
@@ -152,7 +178,10 @@ class Repartition:
         return None if there is None else self._look(there, beside)
 
     def _look(self, there: _There, beside: _There | None) -> Look:
-        self._see(there, beside)
+        late = beside is not None and there.copy_of == beside.number
+        if beside is not None or there.live.partition_key != self._wanted:
+            self._see(there, beside)
+            self._see_parts(self._beside if late else self._table)
         (sums,) = self._executor.query(
             "SELECT sum(rows), sum(bytes_on_disk), uniqExact(partition_id) FROM system.parts "
             "WHERE database = {db:String} AND table = {table:String} AND active",
@@ -166,8 +195,8 @@ class Repartition:
             rows=rows,
             bytes_on_disk=bytes_on_disk,
             partitions=partitions,
-            unfinished=beside is not None,
-            late=beside is not None and there.copy_of == beside.number,
+            unfinished=beside is not None or bool(there.copy_of),
+            late=late,
         )
 
     def run(self) -> Moved:
@@ -179,16 +208,20 @@ class Repartition:
         self._end_earlier()
         while True:
             there, beside = self._both()
-            if there is None or not (look := self._look(there, beside)).due:
+            if there is None:
                 break
-            if look.late:
-                assert beside is not None
+            look = self._look(there, beside)
+            if beside is not None and look.late:
                 self._finish(there, beside)
+            elif look.present == look.wanted:
+                if beside is None:
+                    break
+                self._drop_beside()  # it was to have other groups, and is not to have them any more
             else:
                 self._copy(there, beside, look)
         if there is not None and there.copy_of:
             self._comment(there.own_comment)
-        return Moved(self._table, self._copied, self._late)
+        return Moved(self._table, self._copied, self._late, self._doubled)
 
     # -- what is there --
 
@@ -196,14 +229,16 @@ class Repartition:
         """The table, and the one beside it."""
         live = read_tables(self._executor, self._database)
         rows = self._executor.query(
-            "SELECT name, comment, engine_full, data_paths[1] FROM system.tables "
+            "SELECT name, comment, engine_full, data_paths[1], create_table_query FROM system.tables "
             "WHERE database = {db:String} AND name IN ({table:String}, {beside:String})",
             {"db": self._database, "table": self._table, "beside": self._beside},
         )
         # The table's own number is not told of some embedded databases; its folder has it.
         found = {
-            str(name): _There(live[name], str(comment), str(engine), ["", *_NUMBER.findall(str(path))][-1])
-            for name, comment, engine, path in rows
+            str(name): _There(
+                live[name], str(comment), str(engine), ["", *_NUMBER.findall(str(path))][-1], str(sql)
+            )
+            for name, comment, engine, path, sql in rows
             if name in live
         }
         return found.get(self._table), found.get(self._beside)
@@ -240,14 +275,40 @@ class Repartition:
                 "look what it is, rename or drop it, and run this again"
             )
 
+    def _see_parts(self, old: str) -> None:
+        """What goes with the old table at the end must be nothing that was not copied.
+
+        Raises:
+            CannotRepartition: it has detached parts, or partitions whose ids are no days.
+        """
+        of = {"db": self._database, "table": old}
+        where = "WHERE database = {db:String} AND table = {table:String}"
+        (detached,) = self._executor.query(
+            f"SELECT count(), min(name) FROM system.detached_parts {where}", of
+        )
+        if int(detached[0]):
+            raise CannotRepartition(
+                f"{self._database}.{old}: has {int(detached[0]):,} detached parts, such as {detached[1]}, which would "
+                "go with the table; attach them (ALTER TABLE … ATTACH PART), move them elsewhere or drop them (… DROP "
+                "DETACHED PART), and run this again"
+            )
+        strange = self._executor.query(
+            f"SELECT partition_id FROM system.parts {where} AND active "
+            "AND NOT match(partition_id, '^[0-9]{6,8}(-[0-9]+)?$') LIMIT 1",
+            of,
+        )
+        if strange:
+            raise CannotRepartition(
+                f"{self._database}.{old}: has the partition {strange[0][0]}, expected ids such as 20240808 or "
+                "20240808-3; another key than symbol groups is not changed, so drain and rebuild it"
+            )
+
     # -- the copy --
 
     def _copy(self, there: _There, beside: _There | None, look: Look) -> None:
         if there.copy_of:
             self._comment(there.own_comment)
-        if beside is not None and (
-            beside.live.partition_key != self._wanted or beside.live.columns != there.live.columns
-        ):
+        if beside is not None and not self._is_like(beside, there):
             self._drop_beside()  # another number of groups is wanted now, or the table was migrated
             beside = None
         self._see_room(look)
@@ -267,10 +328,36 @@ class Repartition:
                 f"{self._database}.{self._table}: rows came to {', '.join(changed[:3])} each time that it was copied; "
                 "stop whoever writes to it and run this again, it goes on from here"
             )
+        # Whoever goes on from here must not take what retention dropped since for rows that came late.
+        days = {day: sums for day, sums in self._digests.items() if sums.rows}
+        self._comment(_mark(there.number, there.own_comment, days), self._beside)
+        now, copy = self._both()
+        if now is None or copy is None or not self._is_like(copy, now):
+            raise CannotRepartition(
+                f"{self._database}.{self._table}: was altered while it was copied; run this again, it begins anew"
+            )
         self._command(f"EXCHANGE TABLES {self._name(self._table)} AND {self._name(self._beside)}")
+
+    def _is_like(self, beside: _There, there: _There) -> bool:
+        """Whether the table beside is as one would be made now: a migration may have changed more than columns."""
+        return (beside.inside, beside.engine) == (there.inside, self._engine(there))
 
     def _make(self, there: _There) -> None:
         """The table beside. It syncs what it writes: the old one's rows are on disk, and go when these are there."""
+        mark = _mark(there.number, there.own_comment, {})
+        self._command(
+            f"CREATE TABLE {self._name(self._beside)} AS {self._name(self._table)} ENGINE = {self._engine(there)} "
+            f"COMMENT {quote_text(mark)}"
+        )
+        _, made = self._both()
+        if made is None or made.live.partition_key != self._wanted:
+            raise CannotRepartition(
+                f"{self._database}.{self._beside}: the server made it with the partition key "
+                f"{made.live.partition_key if made else 'of no table'}, expected {self._wanted}; nothing was copied"
+            )
+
+    def _engine(self, there: _There) -> str:
+        """The engine of the table beside."""
         engine = there.engine
         if ttl := ttl_of(engine):
             engine = engine.replace(f" TTL {ttl}", "", 1)  # nothing may go from it while rows are compared
@@ -282,17 +369,7 @@ class Repartition:
             engine += f"{',' if ' SETTINGS ' in engine else ' SETTINGS'} " + ", ".join(
                 f"{name} = 1" for name in lacking
             )
-        mark = f"{_COPY}{there.number} for its partitions; before: {there.comment}"
-        self._command(
-            f"CREATE TABLE {self._name(self._beside)} AS {self._name(self._table)} ENGINE = {engine} "
-            f"COMMENT {quote_text(mark)}"
-        )
-        _, made = self._both()
-        if made is None or made.live.partition_key != self._wanted:
-            raise CannotRepartition(
-                f"{self._database}.{self._beside}: the server made it with the partition key "
-                f"{made.live.partition_key if made else 'of no table'}, expected {self._wanted}; nothing was copied"
-            )
+        return engine
 
     def _days(self) -> list[str]:
         """The days of both tables."""
@@ -313,7 +390,7 @@ class Repartition:
         here, there = (self._digest(table, day, columns) for table in (self._table, self._beside))
         if here == there:
             self._on_rows(here.rows)
-            self._prints[day] = prints
+            self._prints[day], self._digests[day] = prints, here
         return here == there
 
     def _see_all(self, days: Iterable[str]) -> None:
@@ -354,8 +431,12 @@ class Repartition:
         """Bring what the old table alone has, then drop it."""
         self._see_inserts_ended()
         columns = self._stored(old.live)
+        copied = there.copied
         for day in self._days_of_old():
-            if not self._is_alike(day, columns):
+            if self._prints.get(day) == self._prints_of(day):
+                continue
+            # Compared with what was copied of it, not with the table: what retention took from that stays gone.
+            if copied.get(day) != self._digest(self._beside, day, columns):
                 self._bring_late(day, columns)
         if added := [name for name in FSYNC_SETTINGS if name not in old.live.settings]:
             self._command(f"ALTER TABLE {self._name(self._table)} RESET SETTING {', '.join(added)}")
@@ -375,11 +456,21 @@ class Repartition:
                 self._insert(self._table, self._beside, lacking, columns)
                 self._late += rows
                 self._copied += rows
+                self._see_inserts_ended()
+                self._doubled += self._twice(mine)
             if left := self._count_where(self._beside, lacking):
                 raise CannotRepartition(
                     f"{self._database}.{self._table}: {left:,} rows of {day} are in {self._beside} alone, and did not "
                     "get in; nothing was dropped, run this again"
                 )
+
+    def _twice(self, where: str) -> int:
+        """How many identities are in the table more than once, and in the old one were not."""
+        by = f"WHERE {where} GROUP BY _log, _seq"
+        return self._count_where(
+            f"(SELECT _log, _seq FROM {self._name(self._table)} {by} HAVING count() > 1)",
+            f"(_log, _seq) NOT IN (SELECT _log, _seq FROM {self._name(self._beside)} {by} HAVING count() > 1)",
+        )
 
     # -- who else writes --
 
@@ -435,8 +526,9 @@ class Repartition:
     def _inserting(self) -> set[str]:
         rows = self._executor.query(
             "SELECT query_id FROM system.processes WHERE query_kind = 'Insert' "
-            "AND position(query, {table:String}) > 0",
-            {"table": self._table},
+            "AND position(query, {table:String}) > 0 "
+            "AND (current_database = {db:String} OR position(query, {db:String}) > 0)",
+            {"db": self._database, "table": self._table},
         )
         return {str(row[0]) for row in rows}
 
@@ -445,9 +537,11 @@ class Repartition:
 
     def _see_room(self, look: Look) -> None:
         (sizes,) = self._executor.query(
-            "SELECT sum(bytes_on_disk), (SELECT max(free_space) FROM system.disks) FROM system.parts "
+            "SELECT sum(bytes_on_disk), (SELECT sum(toFloat64(free_space)) FROM system.disks WHERE name IN ("
+            "SELECT arrayJoin(disks) FROM system.storage_policies WHERE policy_name IN (SELECT storage_policy "
+            "FROM system.tables WHERE database = {db:String} AND name = {table:String}))) FROM system.parts "
             "WHERE database = {db:String} AND table = {beside:String} AND active",
-            {"db": self._database, "beside": self._beside},
+            {"db": self._database, "table": self._table, "beside": self._beside},
         )
         done, free = map(int, sizes)
         need = round((look.bytes_on_disk - done) * ROOM)
@@ -488,11 +582,12 @@ class Repartition:
 
     def _drop_beside(self) -> None:
         self._prints.clear()
+        self._digests.clear()
         settings = self._settings({"max_table_size_to_drop": "0"})
         self._command(f"DROP TABLE {self._name(self._beside)} SYNC{settings}")
 
-    def _comment(self, text: str) -> None:
-        self._command(f"ALTER TABLE {self._name(self._table)} MODIFY COMMENT {quote_text(text)}")
+    def _comment(self, text: str, table: str = "") -> None:
+        self._command(f"ALTER TABLE {self._name(table or self._table)} MODIFY COMMENT {quote_text(text)}")
 
     def _settings(self, wanted: dict[str, str]) -> str:
         """Those of these settings that the server knows, as a clause."""
@@ -527,7 +622,8 @@ class Repartition:
         return self._count_where(table, f"{_DAY} = {quote_text(day)}")
 
     def _count_where(self, table: str, where: str) -> int:
-        return int(self._executor.query(f"SELECT count() FROM {self._name(table)} WHERE {where}")[0][0])
+        source = table if table.startswith("(") else self._name(table)
+        return int(self._executor.query(f"SELECT count() FROM {source} WHERE {where}")[0][0])
 
     def _name(self, table: str) -> str:
         return f"{quote_name(self._database)}.{quote_name(table)}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from recorder.cli.errors import EXIT_FAILURE
 from recorder.cli.options import Invocation, pass_invocation
 from recorder.cli.output import counted, emit_json, emit_table, note, progress
 from recorder.cli.wal_logs import mebibytes
@@ -69,12 +70,20 @@ def repartition(invocation: Invocation, tables: tuple[str, ...], yes: bool) -> N
                 told = f"{counted(look.rows, 'row')} are parted by {look.wanted}"
                 late = f", {counted(moved[-1].late, 'row')} of them came meanwhile" if moved[-1].late else ""
                 click.echo(f"{look.table}: {told}{late}")
+            if moved[-1].doubled:
+                note(
+                    f"{look.table}: {counted(moved[-1].doubled, 'row')} came twice: a recorder sent them again while "
+                    "late rows were moved. SELECT _log, _seq, count() ... GROUP BY _log, _seq HAVING count() > 1 "
+                    "names them"
+                )
         # While it was copied nothing could go from the new table: only now it gets the TTL that its policy says.
         manager.apply_ttl([table.name for table in wanted])
     if invocation.json:
         emit_json({"applied": True, "tables": [dataclasses.asdict(one) for one in moved]})
     elif not moved:
         note("nothing to do: the tables are parted as the settings say")
+    if any(one.doubled for one in moved):
+        click.get_current_context().exit(EXIT_FAILURE)
 
 
 def _may_have_groups(table: Table) -> bool:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
 TESTS = pathlib.Path(__file__).parents[1]
+SWAPPED = 6
+"""Commands of a move until the names are swapped: create, three days, mark, exchange."""
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "ADAUSDT")
 BY_DAY = "toYYYYMMDD(ts_local)"
 INSERT = (
@@ -137,17 +139,26 @@ def test_it_may_stop_before_any_statement(desk: Desk) -> None:
         assert desk.content() == desk.rows
         desk.move(groups)
         assert (desk.key(), desk.content(), desk.tables()) == (_key(groups), desk.rows, [])
-    assert stops >= 7, "create, three days, exchange, setting, drop and comment are statements"
+    assert stops >= 8, "create, three days, mark, exchange, setting, drop and comment are statements"
 
 
 def test_who_wants_another_number_amid_it_gets_that(desk: Desk) -> None:
     """Stopped amid the copy or after the names were swapped, then asked for other groups, or for none again."""
-    amid, swapped = 2, 5
-    for stop_at, last in ((amid, 2), (swapped, 3), (swapped, 1)):
+    amid = 2
+    for stop_at, last in ((amid, 2), (SWAPPED, 3), (SWAPPED, 1)):
         with pytest.raises(Ended):
             desk.move(6, executor=StoppingExecutor(desk.client, stop_at))
         desk.move(last)
         assert (desk.key(), desk.content(), desk.tables()) == (_key(last), desk.rows, []), (stop_at, last)
+        assert desk.comment() == ""
+
+
+def test_who_wants_what_there_is_again_copies_nothing(desk: Desk) -> None:
+    """Stopped amid the copy, then asked for the groups that the table has: the copy goes, and that is all."""
+    with pytest.raises(Ended):
+        desk.move(6, executor=StoppingExecutor(desk.client, 2))
+    assert desk.move(1) == Moved("market_data", 0, 0)
+    assert (desk.key(), desk.content(), desk.tables(), desk.comment()) == (BY_DAY, desk.rows, [], "")
 
 
 class Between(ClientExecutor):
@@ -180,7 +191,7 @@ def test_rows_that_come_all_the_same_are_moved_too(desk: Desk, begins: str) -> N
 def test_rows_that_the_recorder_sent_again_come_once(desk: Desk) -> None:
     """A row that got into the old table, and after the swap into the new one as well, is there once."""
     with pytest.raises(Ended):
-        desk.move(5, executor=StoppingExecutor(desk.client, 5))
+        desk.move(5, executor=StoppingExecutor(desk.client, SWAPPED))
     assert desk.tables(), "it stopped after the names were swapped"
     desk.insert(3, log=8, table=f"{desk.table}_repartition")
     desk.insert(2, log=8)
@@ -198,6 +209,116 @@ def test_a_day_that_went_amid_it_does_not_come_back(desk: Desk) -> None:
     assert 0 < len(left) < 300
     desk.move(5)
     assert desk.content() == left
+
+
+def test_a_day_that_went_after_the_swap_does_not_come_back(desk: Desk) -> None:
+    """Nor does one that retention drops from the new table before the old one is gone; what came late does come."""
+    with pytest.raises(Ended):
+        desk.move(5, executor=StoppingExecutor(desk.client, SWAPPED))
+    for (partition,) in desk.client.query(
+        f"SELECT DISTINCT _partition_id FROM {desk.table} WHERE toDate(ts_local) = '2024-08-08'"
+    ).result_rows:
+        desk.client.command(f"ALTER TABLE {desk.table} DROP PARTITION ID '{partition}'")
+    left = desk.content()
+    assert 0 < len(left) < 300
+    desk.client.command(
+        f"INSERT INTO {desk.table}_repartition (ts_local, symbol, run_id, _log, _seq) "
+        "VALUES ('2024-08-09 01:00:00', 'BTCUSDT', 'run', 8, 0)"
+    )
+    assert desk.move(5) == Moved("market_data", 1, 1)
+    assert [row for row in desk.content() if row[-2] == 7] == left
+    assert len(desk.content()) == len(left) + 1
+
+
+def test_a_row_that_came_twice_in_that_moment_is_told(desk: Desk) -> None:
+    """A row that is sent again right when it is moved is in twice, and the move says so."""
+    with pytest.raises(Ended):
+        desk.move(5, executor=StoppingExecutor(desk.client, SWAPPED))
+    desk.insert(3, log=8, table=f"{desk.table}_repartition")
+    before = Between(desk.client, "INSERT", lambda: desk.insert(1, log=8))
+    assert desk.move(5, executor=before) == Moved("market_data", 3, 3), "what came before that is not moved"
+    with pytest.raises(Ended):
+        desk.move(4, executor=StoppingExecutor(desk.client, SWAPPED))
+    desk.insert(3, log=9, table=f"{desk.table}_repartition")
+
+    class SendsAgain(ClientExecutor):
+        """The recorder had looked up its row before the row was moved."""
+
+        def command(self, sql: str) -> object:
+            """Run a statement."""
+            done = super().command(sql)
+            if sql.startswith("INSERT"):
+                desk.insert(1, log=9)
+            return done
+
+    assert desk.move(4, executor=SendsAgain(desk.client)) == Moved("market_data", 3, 3, doubled=1)
+
+
+def test_what_a_migration_changes_amid_it_is_kept(desk: Desk) -> None:
+    """Codecs, defaults, indices and settings are no columns: a copy without them goes, too, and is made anew."""
+    changes = (
+        "ADD INDEX more trade_id TYPE minmax GRANULARITY 1",
+        "MODIFY COLUMN run_id String CODEC(ZSTD(7))",
+        "MODIFY COLUMN run_id DEFAULT 'none'",
+        "MODIFY SETTING merge_with_ttl_timeout = 77",
+    )
+    shown = f"SHOW CREATE TABLE {desk.table}"
+    groups = 1
+    for change in changes:
+        groups += 1
+        with pytest.raises(Ended):
+            desk.move(groups, executor=StoppingExecutor(desk.client, 3))
+        key = desk.key()
+        desk.client.command(f"ALTER TABLE {desk.table} {change}")
+        before = desk.client.query(shown).result_rows[0][0]
+        desk.move(groups)
+        assert desk.client.query(shown).result_rows[0][0] == before.replace(key, _key(groups)), change
+    assert desk.content() == desk.rows
+
+
+def test_what_is_changed_while_rows_are_copied_keeps_the_table(desk: Desk) -> None:
+    """An ALTER by hand in the last moment is not lost: the names are not swapped, and the next run has it."""
+    alter = f"ALTER TABLE {desk.table} ADD COLUMN more String DEFAULT 'x'"
+    with pytest.raises(CannotRepartition, match="was altered"):
+        desk.move(5, executor=Between(desk.client, "ALTER", lambda: desk.client.command(alter)))
+    assert desk.key() == BY_DAY
+    rows = desk.content()
+    desk.move(5)
+    assert (desk.content(), desk.key()) == (rows, _key(5))
+
+
+def test_detached_parts_keep_the_table(desk: Desk) -> None:
+    """What was detached, or broken and set aside, would go with the old table: refused, and nothing is copied."""
+    desk.client.command(f"ALTER TABLE {desk.table} DETACH PARTITION ID '20240808'")
+    with pytest.raises(CannotRepartition, match="detached parts, such as 20240808_"):
+        desk.move(5)
+    assert (desk.key(), desk.tables()) == (BY_DAY, [])
+    desk.client.command(f"ALTER TABLE {desk.table} ATTACH PARTITION ID '20240808'")
+    desk.move(5)
+    assert desk.content() == desk.rows
+
+
+def test_what_is_not_to_be_changed_is_in_nobodys_way(desk: Desk) -> None:
+    """A table that is parted as it should be may have whatever would keep it from being changed."""
+    desk.client.command(
+        f"CREATE MATERIALIZED VIEW {desk.database}.v ENGINE = Memory AS SELECT 1 AS a FROM {desk.table}"
+    )
+    look = desk.way(1).look()
+    assert look is not None
+    assert not look.due
+
+
+def test_a_key_by_the_symbol_itself_is_refused_at_once(desk: Desk) -> None:
+    """Its partitions are named by a hash, and no day can be told from that."""
+    name = "by_symbol"
+    desk.client.command(
+        f"CREATE TABLE {desk.database}.{name} (ts_local DateTime64(9, 'UTC'), symbol String, _log UInt64, _seq UInt64) "
+        f"ENGINE = MergeTree PARTITION BY ({BY_DAY}, symbol) ORDER BY ts_local"
+    )
+    desk.client.command(f"INSERT INTO {desk.database}.{name} VALUES ('2024-08-08 00:00:00', 'BTCUSDT', 1, 1)")
+    with pytest.raises(CannotRepartition, match="expected ids such as"):
+        desk.move(5, table=name)
+    assert desk.tables() == []
 
 
 def test_a_column_that_a_migration_adds_amid_it_is_there(desk: Desk) -> None:
@@ -360,5 +481,9 @@ def test_a_killed_command_is_completed_by_the_next(place: Place, tmp_path: pathl
         assert killed.returncode == -9, (step, killed.stderr)
         assert command.rows() == (rows, rows, BY_DAY if step == "after INSERT" else _key(8)), step
     done = command.run("migrate", "repartition", "--yes", "--json")
-    assert (done.returncode, json.loads(done.stdout)["tables"]) == (0, []), done.stderr
+    assert (done.returncode, len(json.loads(done.stdout)["tables"])) == (0, 1), done.stderr
+    done = command.run("migrate", "repartition", "--yes", "--json")
+    assert (done.returncode, json.loads(done.stdout)["tables"]) == (0, []), (
+        "the mark is gone from the comment"
+    )
     assert command.run("migrate", "check").returncode == 0, "the table has its TTL and settings"
