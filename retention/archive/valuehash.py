@@ -106,7 +106,10 @@ def _known(values: pa.DictionaryArray) -> Words:
 
 def _of_indices(values: pa.DictionaryArray, known: Words) -> Words:
     """What is known, for each value."""
-    indices = values.indices.fill_null(len(values.dictionary))
+    indices = values.indices
+    if indices.null_count:
+        # Wider first: a full dictionary has no index of its type left for NULL.
+        indices = indices.cast(pa.int64()).fill_null(len(values.dictionary))
     found: Words = known.take(indices.to_numpy(zero_copy_only=False))
     return found
 

@@ -28,9 +28,9 @@ BYTES = st.binary(max_size=40)
 FLOATS = st.floats(allow_nan=True)
 
 
-def decimals(scale: int) -> st.SearchStrategy[decimal.Decimal]:
-    wide = decimal.Context(prec=60)
-    return st.integers(-(10**38) + 1, 10**38 - 1).map(
+def decimals(scale: int, digits: int = 38) -> st.SearchStrategy[decimal.Decimal]:
+    wide = decimal.Context(prec=90)
+    return st.integers(-(10**digits) + 1, 10**digits - 1).map(
         lambda number: decimal.Decimal(number).scaleb(-scale, wide)
     )
 
@@ -52,6 +52,13 @@ COLUMNS: dict[str, tuple[pa.DataType, st.SearchStrategy[Any]]] = {
     "small": (pa.float32(), st.floats(width=32)),
     "day": (pa.date32(), st.integers(-(2**31), 2**31 - 1)),
     "uuid": (pa.binary(16), st.binary(min_size=16, max_size=16)),
+    "code": (pa.binary(5), st.binary(min_size=5, max_size=5)),
+    "widest": (pa.decimal256(76, 10), decimals(10, 76)),
+    "amounts": (pa.list_(pa.decimal128(38, 18)), st.lists(st.none() | decimals(18), max_size=3)),
+    "of_maps": (
+        pa.map_(pa.binary(), pa.list_(pa.float64())),
+        st.lists(st.tuples(BYTES, st.lists(st.none() | FLOATS, max_size=2)), max_size=2),
+    ),
 }
 SCHEMA = pa.schema(
     [
@@ -187,10 +194,11 @@ def plain(value: Any, kind: pa.DataType) -> int:
     if value is None:
         return 0x6A09E667F3BCC909
     if pa.types.is_decimal(kind):
-        number = int(value.scaleb(kind.scale, decimal.Context(prec=60)))
-        return text(number.to_bytes(16, "little", signed=True))
+        number = int(value.scaleb(kind.scale, decimal.Context(prec=90)))
+        return text(number.to_bytes(kind.bit_width // 8, "little", signed=True))
     if pa.types.is_map(kind):
-        return folded([folded([text(key), text(item)], 2) for key, item in value], len(value))
+        pairs = ((plain(key, kind.key_type), plain(item, kind.item_type)) for key, item in value)
+        return folded([folded([*pair], 2) for pair in pairs], len(value))
     if pa.types.is_list(kind):
         return folded([plain(item, kind.value_type) for item in value], len(value))
     if isinstance(value, float):
@@ -220,11 +228,15 @@ def test_the_hash_is_the_one_that_is_written_down(rows: list[dict[str, Any]]) ->
 
 
 def test_dictionaries_count_as_their_values() -> None:
-    """A dictionary that holds NULLs, or more than is used, hashes as the plain column does."""
+    """A dictionary that holds NULLs, or more than is used, or as much as it can, hashes as the plain column does."""
     column = pa.array([b"a", None, b"b", b"a"])
     odd = pa.DictionaryArray.from_arrays(pa.array([1, None, 0, 1]), pa.array([b"b", b"a", b"c", None]))
     assert hashes(odd).tolist() == hashes(column).tolist()
     assert hashes(pa.array(["a", None, "b", "a"])).tolist() == hashes(column).tolist()
+    full = pa.DictionaryArray.from_arrays(
+        pa.array([0, None, 127], pa.int8()), pa.array([b"%d" % n for n in range(128)])
+    )
+    assert hashes(full).tolist() == hashes(pa.array([b"0", None, b"127"])).tolist()
 
 
 MANY = 1_500
