@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from recorder.archive_export import exporter_of, wanted
 from recorder.cli.archive_source import TableSource
+from recorder.errors import SettingsError
 from recorder.log import get_logger
 from recorder.redact import redacted
 from recorder.retention_alone import RetentionBusy, alone
@@ -111,9 +112,16 @@ def carry_out(
 
     Raises:
         RetentionBusy: another run is at work.
+        SettingsError: the settings keep all rows, and the database does not.
         Failure, SinkError, StoreError, RetentionForbidden: it cannot begin; the message says why and what to do.
     """
     with alone(settings) as still_alone, opened as (runner, ttl):
+        if ttl and settings.ttl is False:
+            # The plan goes by what the database remembers. Nobody looks at it here before rows go.
+            raise SettingsError(
+                f"ttl: is false, so that rows stay, but database {settings.database} is one whose rows expire; nothing "
+                'was done: run "recorder migrate up --no-ttl" once, or take the setting away'
+            )
         tables = [table for pack in packs for table in pack.tables]
         for subject in subjects_of(settings, tables, ttl=ttl):
             still_alone()
