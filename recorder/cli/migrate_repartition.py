@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from schemas.pack import Pack
     from schemas.table import Table
 
+ANSWER_S = 30.0
+"""Within that the server answers who keeps the lock."""
+
 
 @click.command()
 @click.argument("tables", metavar="[TABLE]...", nargs=-1)
@@ -41,11 +44,12 @@ def repartition(invocation: Invocation, tables: tuple[str, ...], yes: bool) -> N
     """
     from recorder.cli.retention_plan import tables_of
     from recorder.packs import packs_of
+    from recorder.repartition_lock import kept
 
     settings = invocation.settings()
     packs = packs_of(settings)
     wanted = [table for table in tables_of(packs, tables) if tables or _may_have_groups(table)]
-    with _database(settings, packs) as (manager, make):
+    with _database(settings, packs) as (manager, keeping, make):
         looks = [
             (table, look) for table in wanted for name in _names(table) if (look := make(table, name).look())
         ]
@@ -57,12 +61,12 @@ def repartition(invocation: Invocation, tables: tuple[str, ...], yes: bool) -> N
         for table, look in due:
             with progress(transient=True) as bar:
                 task = bar.add_task(look.table, total=look.rows)
-                with manager.alone() as lease:
+                with kept(keeping) as renew:
                     moved.append(
                         make(
                             table,
                             look.table,
-                            renew=lease.renew,
+                            renew=renew,
                             on_rows=lambda rows, bar=bar, task=task: bar.advance(task, rows),
                         ).run()
                     )
@@ -129,20 +133,26 @@ def _show(invocation: Invocation, looks: Sequence[Look]) -> None:
 @contextlib.contextmanager
 def _database(
     settings: Settings, packs: Sequence[Pack]
-) -> Iterator[tuple[Manager, Callable[..., Repartition]]]:
-    from recorder.cli.database import client_of
+) -> Iterator[tuple[Manager, Manager, Callable[..., Repartition]]]:
+    """What gives tables their TTL, what keeps the lock beside a long statement, and what makes a move."""
+    from recorder.cli.database import client_of, server_client
     from recorder.repartition import Repartition
     from recorder.schema_start import manager_of
     from schemas.executor import ClientExecutor
 
-    with client_of(settings, create=False) as client:
-        executor = ClientExecutor(client)
-        manager = manager_of(
-            executor, settings, packs, lambda holder: note(f"waiting for the migration lock: {holder}")
+    with contextlib.ExitStack() as stack:
+        executor = ClientExecutor(stack.enter_context(client_of(settings, create=False)))
+        if settings.target.embedded:
+            beside = executor
+        else:
+            beside = ClientExecutor(stack.enter_context(server_client(settings, read_timeout_s=ANSWER_S)))
+        manager, keeping = (
+            manager_of(one, settings, packs, lambda holder: note(f"waiting for the migration lock: {holder}"))
+            for one in (executor, beside)
         )
 
         def make(table: Table, name: str, **more: object) -> Repartition:
             embedded = settings.target.embedded
             return Repartition(executor, settings.database, name, table.policy, embedded=embedded, **more)  # type: ignore[arg-type]
 
-        yield manager, make
+        yield manager, keeping, make

@@ -21,9 +21,11 @@ from harness.retention_runs import Ended, StoppingExecutor
 
 from recorder.packs import packs_of
 from recorder.repartition import CannotRepartition, Moved, Repartition
+from recorder.repartition_lock import kept
 from recorder.settings import Settings
 from schemas.core.market import MARKET_DATA
 from schemas.core.tables import PACK
+from schemas.errors import LockTimeout
 from schemas.executor import ClientExecutor
 from schemas.live import read_tables
 from schemas.manager import Manager
@@ -427,6 +429,20 @@ def test_the_check_says_what_to_do_and_then_nothing(desk: Desk) -> None:
     assert "recorder migrate repartition market_data" in difference.remedy
     desk.move(8)
     assert [one for one in manager.check() if one.table == "market_data"] == []
+
+
+def test_a_statement_may_take_longer_than_the_lock_lasts(desk: Desk, backend: Backend) -> None:
+    """The lock is renewed beside it, so nobody takes it over and ends the statement; a lost one is told."""
+    lease_s = 2
+    with contextlib.closing(backend.open_client()) as other:
+        keeping = Manager(ClientExecutor(other), [PACK], desk.database, lease_s=lease_s)
+        second = Manager(desk.executor, [PACK], desk.database, lease_s=lease_s, lock_timeout_s=2.5 * lease_s)
+        with kept(keeping, renew_s=lease_s / 8) as renew:
+            with pytest.raises(LockTimeout), second.alone():
+                pass
+            renew()
+        with second.alone():
+            pass
 
 
 # -- the command --
