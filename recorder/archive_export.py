@@ -1,8 +1,8 @@
 """Who writes a partition's Parquet file: this process, or the database itself. Decides; opens nothing.
 
 `auto` has the database write where that spares the most: into a bucket to which it has a way of its own. The rows then
-leave it once, compressed, and come here once, to be read back. A folder is left to the recorder, since few databases see
-the same one (docs/archive.md).
+leave it once, compressed, and come here once, to be read back. A folder is left to the recorder, since few databases
+see the same one (docs/archive.md).
 """
 
 from __future__ import annotations
