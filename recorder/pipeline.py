@@ -90,6 +90,8 @@ class TablePipeline(TableAccount):
         super().__init__(table, queue, observer=observer, row_of_dead=row_of_dead)
         self._elsewhere = elsewhere
         self._asking: set[asyncio.Task[None]] = set()
+        self.asking_why = ""
+        """Why rows wait that may have left the table: the database does not say where they are. Empty while it does."""
         self._unasked_why = ""
         self.wal = wal
         """Where its rows are safe before the database has them; None where they are in memory alone."""
@@ -268,6 +270,7 @@ class TablePipeline(TableAccount):
             and idle
             and all(one.server == wal.server or wal.left.covers(one.range) for one in confirmed),
             why=self.why_held
+            or self.asking_why
             or "; ".join(filter(None, (task.trouble() for task in self.supervised)))
             or (self.last_error if self.state is WorkerState.RETRYING else ""),
         )
@@ -561,12 +564,15 @@ class TablePipeline(TableAccount):
             batch, open_ = cut.batches[len(found)], asked[len(found)]
             try:
                 found.append(await where.look(batch, open_, earlier=cut.upto == 0))
+                self.asking_why, attempt = "", 0
             except SinkError as error:
                 self.error(error)
+                self.asking_why = f"where rows are that are not in it any more cannot be asked: {error}"
                 await asyncio.sleep(ASK_AGAIN.wait_s(attempt))
                 attempt += 1
             except Exception as error:
                 why = f"internal error: {error!r}; nobody knows which of them left the table; start it again"
+                self.asking_why = ""
                 logger.error("asking where rows went failed", table=self.table.name, error=why, exc_info=True)
                 none = np.zeros(batch.rows, np.bool_)
                 found.append(Gone(none, none, none, open_, why))

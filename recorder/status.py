@@ -92,8 +92,16 @@ class Status:
                 for state in (WorkerState.HELD, WorkerState.RETRYING)
                 for sentence in as_sentences(state.value, self._stopped(state))
             ),
-            *as_sentences("waiting", self._unsealed()),
+            *as_sentences("waiting", self._unsealed() | self._unasked()),
         ]
+
+    def _unasked(self) -> dict[str, str]:
+        """The tables with rows that may have left them, while the database does not say so."""
+        return {
+            name: recorded.pipeline.asking_why
+            for name, recorded in self._tables.items()
+            if recorded.pipeline.asking_why
+        }
 
     def _unsealed(self) -> dict[str, str]:
         """The tables whose rows wait for a log that gets nothing on disk: no batch goes before it is sealed there."""

@@ -255,12 +255,14 @@ def together(changes: Iterable[Change]) -> list[tuple[Alarm, bool, str, Sequence
 
 
 def _left(recorded: RecordedTable) -> Iterator[str]:
-    """Rows on its log that it cannot send, or cannot even see."""
+    """Rows on its log that it cannot send, or cannot even see, or does not know whether to send."""
     wal = recorded.pipeline.wal
     if wal is not None and wal.left_rows:
         yield f"leaves {wal.left_rows:,} rows on its log: {redacted(wal.left_why)}"
     elif wal is not None and wal.unread:
         yield f"may leave rows on its log: {UNREAD}"
+    if recorded.pipeline.asking_why:
+        yield f"keeps rows waiting: {redacted(recorded.pipeline.asking_why)}"
 
 
 def _shed(recorded: RecordedTable) -> Mapping[str, int]:
