@@ -168,6 +168,7 @@ def runner_on(
     on_wait: Callable[[str], None] | None = None,
 ) -> tuple[Runner, bool]:
     """A runner on what is open, and whether tables of that database carry a TTL; `merges`: the engine merges now."""
+    from recorder.archive_room import see_room, written_to
     from recorder.bars.proof import BarsProof
     from recorder.rows_on_logs import RowsOnLogs
     from recorder.schema_start import manager_of
@@ -178,6 +179,8 @@ def runner_on(
         source = PartsSource(answers, settings.database, place, parts)
         return exporter_of(executor, source, settings, on_wait or log.info)
 
+    folder = written_to(settings, store)
+    archived = _Checked(answers, lambda: see_room(folder))
     manager = manager_of(executor, settings, packs, on_wait)
     # In the process of a recorder nobody could end what the engine writes.
     exports = not settings.target.embedded and wanted(settings, store)
@@ -185,7 +188,7 @@ def runner_on(
         executor,
         settings.database,
         store=store,
-        source_of=lambda place, parts: PartsSource(answers, settings.database, place, parts),
+        source_of=lambda place, parts: PartsSource(archived, settings.database, place, parts),
         exporter_of=exporter if exports else None,
         alter_ttl=lambda table: manager.apply_ttl([table]),
         lock=manager.alone,
