@@ -35,12 +35,14 @@ if TYPE_CHECKING:
 log = get_logger("recorder")
 
 PATIENCE_S = 30.0
-"""How long an archive that does not answer is asked, and may read nothing; as long it is not asked again."""
+"""How long an archive that does not answer is asked, and may give nothing; as long it is not asked again."""
 HURRIED_S = 2.0
 """How long where rows of now wait meanwhile."""
 BACKOFF = Backoff(0.2, 5.0)
 HUNG_MAX = 4
 """So many questions may hang at once; a thread waits in each, so that no more are asked."""
+KNOWN_S = 60.0
+"""What was read is kept so long after the last question: whoever asks has more of them, or no more at all."""
 
 
 class RecorderArchive:
@@ -51,6 +53,7 @@ class RecorderArchive:
         self._patience_s = PATIENCE_S if patience_s is None else patience_s
         self._store: Store | None = None
         self._known: Known | None = None
+        self._forgetting: asyncio.TimerHandle | None = None
         self._failed: _GivenUp | None = None
         self._hung: list[Future[Mask | _Failed]] = []
 
@@ -61,6 +64,17 @@ class RecorderArchive:
         # That somebody in a hurry gave it up says nothing to who has patience.
         if failed is not None and failed.patience_s >= patience_s and time.monotonic() < failed.until_s:
             raise Unanswered(failed.why)
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+        try:
+            return await self._asked(table, batch, asked, patience_s)
+        finally:
+            self._forgetting = asyncio.get_running_loop().call_later(KNOWN_S, self._forget)
+
+    def _forget(self) -> None:
+        self._known = None
+
+    async def _asked(self, table: Table, batch: Batch, asked: Mask, patience_s: float) -> Mask:
         began_s, said = time.monotonic(), ""
         for attempt in itertools.count():
             answer = await self._answer(table, batch, asked, began_s, patience_s)
@@ -88,7 +102,7 @@ class RecorderArchive:
     async def _answer(
         self, table: Table, batch: Batch, asked: Mask, began_s: float, patience_s: float
     ) -> Mask | _Failed:
-        """What the archive says, or why it does not; waited for until nothing new was read for so long."""
+        """What the archive says, or why it does not; waited for until it gave nothing for so long."""
         self._hung = [call for call in self._hung if not call.done()]
         if len(self._hung) >= HUNG_MAX:
             return _Failed(f"{len(self._hung)} questions to it hang", True)
@@ -118,6 +132,7 @@ class RecorderArchive:
             from retention.archive.found import Known, Wanted, found_in
             from retention.archive.rowhash import identities_of
 
+            reading.moved()  # it was not the archive that this took so long
             if self._store is None:
                 self._store = archive_store(self._settings)
             if self._known is None:
@@ -158,7 +173,7 @@ class _GivenUp:
 
 @dataclass
 class _Reading:
-    """When a question last read something new (monotonic); told by its thread."""
+    """When a question last got something (monotonic); told by its thread."""
 
     moved_s: float
 

@@ -12,7 +12,10 @@ from __future__ import annotations
 import collections
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +28,7 @@ from retention.archive.manifest import FileEntry
 from retention.archive.parquet import REMEDY
 from retention.archive.pieces import partition_of
 from retention.archive.rowhash import LOG, SEQ, TIME, Words, identities_of
-from retention.archive.store import Store
+from retention.archive.store import Entry, Readable, Store
 from retention.errors import ArchiveError, VerifyError
 
 READ_ROWS = 65_536
@@ -103,8 +106,8 @@ def found_in(
     known: Known | None = None,
     moved: Callable[[], object] = lambda: None,
 ) -> Mask:
-    """Which of these rows of a partition are in its verified pieces, shape (n,). `moved` is told whenever something new
-    was read.
+    """Which of these rows of a partition are in its verified pieces, shape (n,). `moved` is told of each answer of the
+    store, and of what is read of its files.
 
     Raises:
         ManifestError: a manifest or receipt cannot be read, or believed.
@@ -113,6 +116,7 @@ def found_in(
         StoreError: the store fails.
     """
     known = Known(0) if known is None else known
+    store = cast("Store", _Watched(store, moved))
     found = np.zeros(len(wanted.logs), np.bool_)
     sizes: dict[str, int] | None = None
     for piece in partition_of(store, place).pieces:
@@ -134,6 +138,26 @@ def found_in(
             _must_be_there(name, entry, sizes.get(name))
             found[~found] = _in_file(name, entry, store, wanted.only(~found), known, moved)
     return found
+
+
+class _Watched:
+    """As much of a store as is needed here, which tells of its answers."""
+
+    def __init__(self, store: Store, moved: Callable[[], object]):
+        self._store, self._moved = store, moved
+
+    def files(self, folder: str) -> list[Entry]:
+        found = self._store.files(folder)
+        self._moved()
+        return found
+
+    def read(self, name: str) -> bytes | None:
+        found = self._store.read(name)
+        self._moved()
+        return found
+
+    def opened(self, name: str) -> AbstractContextManager[Path | Readable | None]:
+        return self._store.opened(name)
 
 
 def _must_be_there(name: str, entry: FileEntry, nbytes: int | None) -> None:
@@ -159,6 +183,7 @@ def _in_file(
     with store.opened(name) as opened:
         if opened is None:
             raise VerifyError(f"{name}: is missing, expected {entry.nbytes} bytes; {REMEDY}")
+        moved()
         try:
             with pq.ParquetFile(opened, pre_buffer=False) as file:
                 if spans is None:

@@ -162,9 +162,11 @@ def test_what_was_read_is_known(store: FolderStore, monkeypatch: pytest.MonkeyPa
         "opened",
         lambda self, name, real=FolderStore.opened: opens.append(name) or real(self, name),
     )
-    reads = list[None]()
-    read, known = partial(reads.append, None), Known(rows_max=400)
-    ask = partial(found_in, store, DAY, Rows.database, known=known, moved=read)
+    reads, known, identities_of = list[int](), Known(rows_max=400), found_module.identities_of
+    monkeypatch.setattr(
+        found_module, "identities_of", lambda read: reads.append(read.num_rows) or identities_of(read)
+    )
+    ask = partial(found_in, store, DAY, Rows.database, known=known)
     assert ask(of([500, 501])).all()
     assert (len(opens), len(reads), known.rows) == (1, 3, 300)
     assert ask(of([502, 2_000])).tolist() == [True, False]
@@ -300,20 +302,28 @@ async def test_an_archive_that_hangs_takes_few_threads(
     assert not (await archive.found(TABLE, batch(1), asked, others_wait=False)).any()
 
 
+@pytest.mark.parametrize("slow", ["read", "identities_of"])
 async def test_an_archive_that_goes_on_reading_is_waited_for(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: pathlib.Path, store: FolderStore, monkeypatch: pytest.MonkeyPatch, slow: str
 ) -> None:
-    """Patience is for one that reads nothing new: a slow one has as long as it takes."""
+    """Patience is for one that gives nothing: a slow one has as long as it takes, also while others wait for it."""
+    where: Any = FolderStore if slow == "read" else found_module
+    real, slept_s = getattr(where, slow), list[float]()
 
-    def slow(*args: Any, known: Any, moved: Any) -> Any:
-        for _ in range(20):
-            time.sleep(0.05)
-            moved()
-        return np.array([True])
+    def slowly(*args: Any) -> Any:
+        slept_s.append(0.7)
+        time.sleep(slept_s[-1])
+        return real(*args)
 
-    monkeypatch.setattr(found_module, "found_in", slow)
-    archive = RecorderArchive(Settings(data_dir=tmp_path, database="trading"), patience_s=0.5)
-    assert (await archive.found(TABLE, batch(1), np.array([True]), others_wait=False)).all()
+    monkeypatch.setattr(where, slow, slowly)
+    monkeypatch.setattr(archive_look, "HURRIED_S", 1.0)
+    monkeypatch.setattr(archive_look, "KNOWN_S", 0.01)
+    archive = RecorderArchive(Settings(data_dir=tmp_path, database="trading"), patience_s=1.0)
+    by_day = dataclasses.replace(TABLE, policy=dataclasses.replace(TABLE.policy, partition=Partition.DAY))
+    assert (await archive.found(by_day, batch(1, 2), np.array([True, True]), others_wait=True)).all()
+    assert sum(slept_s) > 1.0
+    while archive._known is not None:  # noqa: ASYNC110 - what was read is let go
+        await asyncio.sleep(0.01)
 
 
 async def test_a_damaged_archive_is_not_asked_again(tmp_path: pathlib.Path, store: FolderStore) -> None:
