@@ -111,7 +111,7 @@ def read_files(
                             f"{name}: its columns are {schema}, expected {manifest.schema}; {REMEDY}"
                         )
                     yield from file.iter_batches(READ_ROWS, columns=columns)
-            except (pa.ArrowException, OSError) as error:
+            except (pa.ArrowException, OSError, ValueError) as error:  # names may be no text
                 raise VerifyError(f"{name}: cannot be read as Parquet ({error}); {REMEDY}") from error
 
 

@@ -237,7 +237,7 @@ def _read(
                 schema = file.schema_arrow.remove_metadata()
                 for batch in passing.watched(_counted(file.iter_batches(READ_ROWS), progress)):
                     summing.add(batch)
-        except (pa.ArrowException, OSError, ArchiveError) as error:
+        except (pa.ArrowException, OSError, ValueError, ArchiveError) as error:  # names may be no text
             raise _Refused(f"{name} cannot be read ({_first_line(error)})") from error
     return (
         FileEntry(entry.name, summing.total.rows, entry.nbytes, entry.sha256),

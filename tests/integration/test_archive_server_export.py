@@ -245,6 +245,7 @@ def broken(file: pathlib.Path) -> None:
         ("a row less", "the file has 2999 rows"),
         ("another type", "it writes columns as"),
         ("a flipped bit", "cannot be read|the file has"),
+        ("a name that is no text", "cannot be read"),
         ("another machine", "another place"),
         ("no file", "is not there"),
         ("a type without a rule", "a type whose hash"),
@@ -275,12 +276,16 @@ def test_what_the_database_does_wrong_is_written_by_the_recorder(
 
     def after() -> None:
         for file in (tmp_path / DAY.folder).glob(".part-*"):
-            broken(file)
+            if what == "a flipped bit":
+                broken(file)
+            else:
+                file.write_bytes(file.read_bytes().replace(b"symbol", b"symb\xef\xff"))
 
     if what == "a type without a rule":
         client.command(f"ALTER TABLE {trades}.trades ADD COLUMN big Int128 DEFAULT _seq")
     told: list[str] = []
-    heard = Heard(client, instead, after if what == "a flipped bit" else None)
+    damaged = what in ("a flipped bit", "a name that is no text")
+    heard = Heard(client, instead, after if damaged else None)
     done = run(client, trades, store, export(client, trades, told, executor=heard))
     assert done.sums.rows == 3_000
     (line,) = told
