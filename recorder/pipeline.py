@@ -90,6 +90,7 @@ class TablePipeline(TableAccount):
         super().__init__(table, queue, observer=observer, row_of_dead=row_of_dead)
         self._elsewhere = elsewhere
         self._asking: set[asyncio.Task[None]] = set()
+        self._asks = False  # the worker itself does, of what it is at
         self.asking_why = ""
         """Why rows wait that may have left the table: the database does not say where they are. Empty while it does."""
         self._unasked_why = ""
@@ -224,6 +225,9 @@ class TablePipeline(TableAccount):
     def at_work(self) -> Work | None:
         """Which of its tasks has work, and how much of it was done; None where none has, or before first contact."""
         if self._written_off or (self._contact is not None and not self._contact.made):
+            return None
+        # Who waits for an archive's answer is not stuck: that has its own patience, and a large one takes its time.
+        if self._asks if self._current is not None else self._asking:
             return None
         if self._current is not None or self._lane.waiting:
             return Work("worker", self.told + self.resolved_upto)
@@ -548,7 +552,11 @@ class TablePipeline(TableAccount):
                 self._asking.add(task)
                 task.add_done_callback(self._asking.discard)
                 return False
-            cut.gone = await self._asked_elsewhere(where, cut, asked)
+            self._asks = True
+            try:
+                cut.gone = await self._asked_elsewhere(where, cut, asked)
+            finally:
+                self._asks = False
         self._take_out(cut, cut.gone)
         return True
 
