@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from recorder.copying.digest import row_hash_sql
+from schemas.check import REPARTITION_SUFFIX
 from schemas.errors import MigrationError
 from schemas.executor import SqlExecutor
 from schemas.live import LiveTable, read_tables, ttl_of
@@ -30,7 +31,6 @@ from schemas.policy import TablePolicy
 from schemas.quote import quote_name, quote_text
 from schemas.render import FSYNC_SETTINGS, is_cut_by, partition_expression
 
-SUFFIX = "_repartition"
 SLICE_ROWS = 10_000_000
 """A day of more rows is copied in several inserts, by its hours."""
 KNOWN_ROWS = 4_000_000
@@ -158,7 +158,7 @@ class Repartition:
         self._renew, self._on_rows, self._embedded = renew, on_rows, embedded
         self._quiet_s, self._sleep = quiet_s, sleep
         self._wanted = partition_expression(policy)
-        self._beside = table + SUFFIX
+        self._beside = table + REPARTITION_SUFFIX
         self._log_comment = f"repartition {database}.{table}"
         self._prints: dict[str, frozenset[frozenset[str]]] = {}
         """Of each day that was found equal: the parts that both tables had before."""

@@ -9,13 +9,16 @@ from schemas.live import LiveTable
 from schemas.render import RenderContext, is_cut_by, partition_expression
 from schemas.table import Table
 
+REPARTITION_SUFFIX = "_repartition"
+"""What the name of a table has in addition that `recorder migrate repartition` makes beside another."""
+
 
 @dataclass(frozen=True)
 class Difference:
     """One difference of one table.
 
     `kind` is one of missing_table, missing_column, column_type, extra_column, engine, partition_key, sorting_key,
-    ttl, setting, materialized_view, row_policy. `what` names the column, setting or view.
+    ttl, setting, materialized_view, row_policy, unfinished_repartition. `what` names the column, setting or view.
     """
 
     table: str
@@ -42,7 +45,20 @@ def compare(
             found += _columns(table, there)
             found += _policy(table, there, context)
             found += _onlookers(there)
+            found += _unfinished(table.name, live)
     return found
+
+
+def _unfinished(table: str, live: Mapping[str, LiveTable]) -> Iterator[Difference]:
+    if (beside := table + REPARTITION_SUFFIX) in live:
+        yield Difference(
+            table,
+            "unfinished_repartition",
+            beside,
+            "no such table",
+            "what an interrupted recorder migrate repartition left; it may have rows that came late",
+            f"stop its recorders and run recorder migrate repartition {table} --yes",
+        )
 
 
 def _columns(table: Table, live: LiveTable) -> Iterator[Difference]:

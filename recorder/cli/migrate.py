@@ -51,7 +51,7 @@ def _manager(invocation: Invocation, *, create: bool = False, ttl: bool | None =
             ClientExecutor(client),
             settings,
             packs,
-            lambda holder: note(f"waiting for the migration lock: {holder}"),
+            note,
         )
 
 

@@ -146,10 +146,7 @@ def _database(
             beside = executor
         else:
             beside = ClientExecutor(stack.enter_context(server_client(settings, read_timeout_s=ANSWER_S)))
-        manager, keeping = (
-            manager_of(one, settings, packs, lambda holder: note(f"waiting for the migration lock: {holder}"))
-            for one in (executor, beside)
-        )
+        manager, keeping = (manager_of(one, settings, packs, note) for one in (executor, beside))
 
         def make(table: Table, name: str, **more: object) -> Repartition:
             embedded = settings.target.embedded

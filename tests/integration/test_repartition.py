@@ -431,6 +431,19 @@ def test_the_check_says_what_to_do_and_then_nothing(desk: Desk) -> None:
     assert [one for one in manager.check() if one.table == "market_data"] == []
 
 
+def test_the_check_tells_of_one_that_was_interrupted(desk: Desk) -> None:
+    """Also when the names are swapped, and the table itself is as it should be: the old one may have late rows."""
+    settings = Settings(packs=("core",), tables={"market_data": {"symbol_groups": 8}})
+    manager = Manager(desk.executor, packs_of(settings), desk.database, ttl=False)
+    with pytest.raises(Ended):
+        desk.move(8, executor=StoppingExecutor(desk.client, SWAPPED))
+    (left,) = [one for one in manager.check() if one.table == "market_data" and one.kind != "setting"]
+    assert (left.kind, left.what) == ("unfinished_repartition", "market_data_repartition")
+    assert "recorder migrate repartition market_data --yes" in left.remedy
+    desk.move(8)
+    assert [one for one in manager.check() if one.table == "market_data"] == []
+
+
 def test_a_statement_may_take_longer_than_the_lock_lasts(desk: Desk, backend: Backend) -> None:
     """The lock is renewed beside it, so nobody takes it over and ends the statement; a lost one is told."""
     lease_s = 2
