@@ -24,10 +24,10 @@ import psutil  # type: ignore[import-untyped]
 
 from benchmarks.archive_round import DAY, TABLE, run_fill
 from recorder import log
-from recorder.archive_export import exporter_of
-from recorder.cli.archive_source import TableSource
-from recorder.cli.reader import open_reader
-from recorder.cli.retention_policies import quiet
+from recorder.reading.reader import open_reader
+from recorder.retaining.export import exporter_of
+from recorder.retaining.policies import quiet
+from recorder.retaining.source import TableSource
 from recorder.settings import Settings
 from recorder.version import version
 from retention.archive import open_store, place_of, write_partition

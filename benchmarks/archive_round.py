@@ -23,9 +23,9 @@ from benchmarks.ingest_sides import TABLES, arrow_batches, make_rows
 from benchmarks.memory import peak_bytes
 from recorder import Recorder, log
 from recorder.batch import Batch
-from recorder.cli.archive_source import TableSource
 from recorder.cli.errors import Failure
-from recorder.cli.reader import open_reader
+from recorder.reading.reader import open_reader
+from recorder.retaining.source import TableSource
 from recorder.settings import Settings
 from recorder.sink.open import open_sink
 from recorder.version import version

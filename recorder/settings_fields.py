@@ -170,7 +170,7 @@ def schedule_of(value: Any) -> Any:
         return value
     if value.strip().lower() == "off":
         return None
-    from recorder.retention_schedule import Schedule  # here, since whoever only records has none
+    from recorder.retaining.schedule import Schedule  # here, since whoever only records has none
 
     return Schedule(value).expression
 

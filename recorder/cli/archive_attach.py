@@ -42,8 +42,8 @@ def attach(invocation: Invocation, table: str, root: str | None) -> None:
         recorder archive attach fills
         recorder query "SELECT symbol, count() FROM fills_with_archive GROUP BY symbol"
     """
-    from recorder.cli.database import client_of, folder_of, must_exist
     from recorder.packs import packs_of
+    from recorder.reading.database import client_of, folder_of, must_exist
     from retention.archive import partitions
     from retention.archive.view import SUFFIX
 
@@ -74,7 +74,7 @@ def make_view(
     Raises:
         Failure: there is nothing to attach, or the database cannot read the files.
     """
-    from recorder.cli.database import plain_message
+    from recorder.reading.database import plain_message
     from retention.archive.view import FOLDERS, SUFFIX, Shown, view_sql
     from schemas.executor import ClientExecutor
     from schemas.quote import quote_name
@@ -145,7 +145,7 @@ def _see_files(
     Raises:
         Failure: it does.
     """
-    from recorder.cli.database import plain_message
+    from recorder.reading.database import plain_message
     from retention.archive.rowhash import LOG
 
     for one in known:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recorder.archive_export import WAYS, exporter_of, wanted
 from recorder.archive_root import archive_store
 from recorder.cli.archive import told
-from recorder.cli.archive_source import TableSource
 from recorder.cli.errors import Failure
 from recorder.cli.options import Invocation, pass_invocation
 from recorder.cli.output import counted, emit_json, note
-from recorder.cli.reader import open_reader
 from recorder.cli.wal_logs import mebibytes
+from recorder.reading.reader import open_reader
+from recorder.retaining.export import WAYS, exporter_of, wanted
+from recorder.retaining.source import TableSource
 from recorder.version import version
 from retention.archive import Receipt, place_of, write_partition
 
@@ -94,7 +94,7 @@ def create(invocation: Invocation, table: str, partition: str, root: str | None,
 @contextlib.contextmanager
 def _exporting(settings: Settings, wanted: bool) -> Iterator[Callable[[TableSource], Exporter | None]]:
     """What has the database write a source's rows, where it is to; reading alone needs no right to write."""
-    from recorder.cli.retention_policies import quiet
+    from recorder.retaining.policies import quiet
 
     with contextlib.ExitStack() as opened:
         executor = None

@@ -145,7 +145,7 @@ def _show(done: Restored, name: str) -> None:
 @contextlib.contextmanager
 def _opened(settings: Settings, table: str) -> Iterator[_Open]:
     """The database, for one restore at a time."""
-    from recorder.cli.database import client_of, folder_of, must_exist
+    from recorder.reading.database import client_of, folder_of, must_exist
     from recorder.sink.open import open_sink
     from schemas.executor import ClientExecutor
 

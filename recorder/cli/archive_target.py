@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from recorder.backoff import Backoff
 from recorder.batch import Batch
-from recorder.cli.archive_source import DERIVED, SETTINGS
 from recorder.cli.errors import Failure
+from recorder.retaining.source import DERIVED, SETTINGS
 from recorder.sink.errors import InsertStillRunning, Retryable
 from retention.archive import Times, identity_sum_sql
 from retention.archive.rowhash import LOG, SEQ, TIME, identity_hash_sql

@@ -10,11 +10,11 @@ import click
 
 from recorder.bars.survey import DELAY_S, Scope, require_tables
 from recorder.bars.windows import ALL_BARS, Bars
-from recorder.cli.database import client_of, folder_of, must_exist, plain_message
 from recorder.cli.errors import Failure
 from recorder.cli.lazy import Home, LazyGroup
 from recorder.cli.options import Number
 from recorder.cli.wal_filter import Moment
+from recorder.reading.database import client_of, folder_of, must_exist, plain_message
 
 if TYPE_CHECKING:
     from recorder.settings import Settings

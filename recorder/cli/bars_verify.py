@@ -67,7 +67,7 @@ def verify(
 
 @contextlib.contextmanager
 def _reading(settings: Settings) -> Iterator[SqlExecutor]:
-    from recorder.cli.retention_policies import read_only
+    from recorder.retaining.policies import read_only
 
     with read_only(settings) as executor, told_plainly():
         require_tables(executor, settings.database)

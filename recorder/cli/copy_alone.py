@@ -16,10 +16,10 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from recorder.cli.database import server_client
 from recorder.cli.errors import Failure
 from recorder.copying import CopyStopped
 from recorder.copying.errors import GO_ON
+from recorder.reading.database import server_client
 from recorder.sink.errors import SinkUnavailable
 from schemas.errors import LockLost, LockTimeout
 from schemas.executor import ClientExecutor, error_code

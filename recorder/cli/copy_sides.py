@@ -10,14 +10,14 @@ import click
 import orjson
 import pyarrow as pa
 
-from recorder.cli.archive_source import ROWS
-from recorder.cli.database import client_of, plain_message
 from recorder.cli.errors import Failure
-from recorder.cli.reader import Reader, open_reader
-from recorder.cli.retention_policies import read_only
 from recorder.copying import CopyStopped
 from recorder.copying.errors import GO_ON
+from recorder.reading.database import client_of, plain_message
+from recorder.reading.reader import Reader, open_reader
 from recorder.redact import redacted
+from recorder.retaining.policies import read_only
+from recorder.retaining.source import ROWS
 from recorder.sink.errors import SinkError
 from recorder.sink.http_errors import HostFailed
 from schemas.executor import ClientExecutor, SqlExecutor
@@ -104,7 +104,7 @@ def target_side(settings: Settings) -> Iterator[TargetSide]:
         Failure, SinkError: there is no such database, or it cannot be opened.
     """
     if settings.target.embedded:
-        from recorder.cli.database import folder_of, must_exist
+        from recorder.reading.database import folder_of, must_exist
 
         must_exist(folder_of(settings))
     with client_of(settings, create=False) as client:

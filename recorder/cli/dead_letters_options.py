@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import click
 
 from recorder.cli.errors import Failure
-from recorder.cli.reader import open_reader
+from recorder.reading.reader import open_reader
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from recorder.cli.reader import Reader
     from recorder.dead_letters.examine import Examiner
     from recorder.dead_letters.store import Filter, Store
+    from recorder.reading.reader import Reader
     from recorder.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])

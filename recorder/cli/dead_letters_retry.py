@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from recorder.cli.database import folder_of, must_exist, server_client
 from recorder.cli.dead_letters_faults import Faulty, faults_as_json, show_faults
 from recorder.cli.dead_letters_options import filter_of, filters
 from recorder.cli.errors import EXIT_FAILURE, Failure, Terminated
 from recorder.cli.options import Invocation, Number, pass_invocation
 from recorder.cli.output import counted, emit_json, note, progress
+from recorder.reading.database import folder_of, must_exist, server_client
 
 if TYPE_CHECKING:
     from recorder.dead_letters.assembly import Chosen

@@ -10,22 +10,9 @@ SystemExit
 
 from __future__ import annotations
 
-import click
+from recorder.failure import EXIT_FAILURE, EXIT_TERMINATED, Failure, Terminated
 
-EXIT_FAILURE = 1
+__all__ = ["EXIT_FAILURE", "EXIT_INTERRUPTED", "EXIT_TERMINATED", "EXIT_WRONG_USE", "Failure", "Terminated"]
+
 EXIT_WRONG_USE = 2
 EXIT_INTERRUPTED = 130
-EXIT_TERMINATED = 143
-
-
-class Failure(click.ClickException):
-    """A command could not do what it was asked; the message says why and what to do."""
-
-    exit_code = EXIT_FAILURE
-
-
-class Terminated(SystemExit):
-    """Someone asked the process to end: raised where the main thread is, so that whatever is open is closed."""
-
-    def __init__(self) -> None:
-        super().__init__(EXIT_TERMINATED)

@@ -16,15 +16,15 @@ from recorder.cli.errors import Failure
 from recorder.cli.export_file import NewFile, check
 from recorder.cli.options import Invocation, Number, PathName, pass_invocation
 from recorder.cli.output import counted, emit_json, note, notes, progress
-from recorder.cli.reader import open_reader
 from recorder.cli.wal_filter import Moment
+from recorder.reading.reader import open_reader
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from recorder.cli.reader import Reader
     from recorder.export_hftbacktest.latency import Latencies
     from recorder.export_hftbacktest.read import Ask, Show, Wanted
+    from recorder.reading.reader import Reader
 
 SUFFIX = ".npz"
 DAY_NS = 86_400 * 10**9

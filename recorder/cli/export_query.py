@@ -22,9 +22,9 @@ from recorder.cli.export_source import Asked, Source, source_of
 from recorder.cli.options import Invocation, PathName, pass_invocation
 from recorder.cli.output import counted, emit_json, note, notes, progress
 from recorder.cli.query import sql_of
-from recorder.cli.reader import open_reader
 from recorder.cli.wal_filter import Moment
 from recorder.cli.wal_logs import PLAIN_EVERY_S, mebibytes
+from recorder.reading.reader import open_reader
 from recorder.redact import redacted
 from recorder.settings_sources import did_you_mean
 from recorder.version import version
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from recorder.cli.export_forms import ArrowForm, ParquetForm
-    from recorder.cli.reader import Reader
+    from recorder.reading.reader import Reader
     from recorder.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])

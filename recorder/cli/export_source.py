@@ -22,7 +22,7 @@ from schemas.columns import Kind
 from schemas.quote import quote_moment, quote_name, quote_text
 
 if TYPE_CHECKING:
-    from recorder.cli.reader import Reader
+    from recorder.reading.reader import Reader
     from recorder.settings import Settings
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recorder.cli.database import client_of
 from recorder.cli.lazy import Home, LazyGroup
 from recorder.cli.options import Invocation, pass_invocation
 from recorder.cli.output import counted, emit_json, emit_table, note
+from recorder.reading.database import client_of
 
 if TYPE_CHECKING:
     from schemas.manager import Manager, PlannedStatement

@@ -135,7 +135,7 @@ def _database(
     settings: Settings, packs: Sequence[Pack]
 ) -> Iterator[tuple[Manager, Manager, Callable[..., Repartition]]]:
     """What gives tables their TTL, what keeps the lock beside a long statement, and what makes a move."""
-    from recorder.cli.database import client_of, server_client
+    from recorder.reading.database import client_of, server_client
     from recorder.repartition import Repartition
     from recorder.schema_start import manager_of
     from schemas.executor import ClientExecutor

@@ -14,10 +14,10 @@ import click
 
 from recorder.cli.options import Invocation, PathName, pass_invocation
 from recorder.cli.output import counted, emit_table, note, write_bytes
-from recorder.cli.reader import open_reader
+from recorder.reading.reader import open_reader
 
 if TYPE_CHECKING:
-    from recorder.cli.reader import Reader
+    from recorder.reading.reader import Reader
 
 TABLE = "table"
 SHORT_FORMATS = {

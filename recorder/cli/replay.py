@@ -98,7 +98,7 @@ def replay(
         _end(invocation, untouched({name: one for name, one in left.items() if one.unread}), left, 0.0)
         return
     if settings.target.embedded:
-        from recorder.cli.database import folder_of, must_exist
+        from recorder.reading.database import folder_of, must_exist
 
         must_exist(folder_of(settings))
     began_s, replaying = time.monotonic(), None

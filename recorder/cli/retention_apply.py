@@ -46,8 +46,8 @@ def apply(
         recorder retention apply market_data --yes --to s3://my-bucket/trading
     """
     from recorder.packs import packs_of
-    from recorder.retention_alone import alone
-    from recorder.retention_run import runner_of, subjects_of
+    from recorder.retaining.alone import alone
+    from recorder.retaining.run import runner_of, subjects_of
 
     settings = invocation.settings()
     packs = packs_of(settings)

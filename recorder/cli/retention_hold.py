@@ -58,8 +58,8 @@ def hold(
         recorder retention hold case-17 --reason "letter of 3 May"
         recorder retention hold case-18 --table orders --table fills --since 2024-08-01 --until 2024-09-01
     """
-    from recorder.cli.retention_policies import quiet
     from recorder.packs import packs_of
+    from recorder.retaining.policies import quiet
     from recorder.schema_start import manager_of
     from retention.live_holds import HoldRow
     from schemas.live import read_tables
@@ -103,7 +103,7 @@ def lift(invocation: Invocation, name: str, reason: str) -> None:
     Example:
         recorder retention lift case-17 --reason "case closed"
     """
-    from recorder.cli.retention_policies import quiet
+    from recorder.retaining.policies import quiet
     from retention.live_holds import LIFT, HoldRow, append, in_force, read_holds
 
     settings = invocation.settings()

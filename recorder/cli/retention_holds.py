@@ -27,7 +27,7 @@ def holds(invocation: Invocation, everything: bool) -> None:
         recorder retention holds
         recorder retention holds --all --json
     """
-    from recorder.cli.retention_policies import read_only
+    from recorder.retaining.policies import read_only
     from retention.live_holds import in_force, read_holds
 
     settings = invocation.settings()

@@ -98,8 +98,8 @@ def tables_of(packs: Sequence[Pack], names: Sequence[str]) -> list[Table]:
 def _look(
     settings: Settings, packs: Sequence[Pack], wanted: Sequence[Table], root: str | None, at_ns: int | None
 ) -> _Looked:
-    from recorder.cli.retention_policies import policy_of
-    from recorder.retention_run import runner_of
+    from recorder.retaining.policies import policy_of
+    from recorder.retaining.run import runner_of
     from retention.runner import Subject
 
     found: list[tuple[RetentionPolicy, TableFacts]] = []

@@ -2,7 +2,7 @@
 
     schedule ──turn──► Way.run ──Told, End──► Book ──► log, rows of `system_events`, metrics, status, alarm
 
-One run at a time here, and one on the database, whoever begins it (`recorder.retention_alone`). What goes wrong with a
+One run at a time here, and one on the database, whoever begins it (`recorder.retaining.alone`). What goes wrong with a
 run is told, and is never recording's: nothing here raises. What runs did is in `system_events`, so that a recorder that
 starts, or leaves a run to another recorder, knows how the last one ended.
 
@@ -22,8 +22,8 @@ from recorder.errors import RecorderError
 from recorder.log import get_logger
 from recorder.own_rows import EVENTS, event_row
 from recorder.redact import redacted
-from recorder.retention_book import Book, End, Ended, Told, moment, summary
-from recorder.retention_schedule import Schedule, Turns, begun, looked
+from recorder.retaining.book import Book, End, Ended, Told, moment, summary
+from recorder.retaining.schedule import Schedule, Turns, begun, looked
 from recorder.stats import RetentionStats
 from recorder.supervised import Supervised
 

@@ -1,6 +1,6 @@
 """How a recorder carries out a run of retention, so that it does not slow recording.
 
-On a server: in a process of its own (`recorder.retention_child`), with a low priority. On an embedded database this
+On a server: in a process of its own (`recorder.retaining.child`), with a low priority. On an embedded database this
 process is the only one that can: in a thread, with a low priority, on handles of its own. Either may be stopped at any
 moment, and ended by `kill -9`: the next run goes on.
 """
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from recorder.log import get_logger
 from recorder.redact import redacted
-from recorder.retention_book import End, Ended, Told
+from recorder.retaining.book import End, Ended, Told
 
 if TYPE_CHECKING:
     from recorder.settings import Settings
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = get_logger("recorder.retention")
 
-CHILD: tuple[str, ...] = ("-P", "-m", "recorder.retention_child")
+CHILD: tuple[str, ...] = ("-P", "-m", "recorder.retaining.child")
 END_S = 10.0
 """How long a process may take to end that has said how its run ended."""
 NICE = 10
@@ -74,7 +74,7 @@ class InProcess(Way):
 
     async def run(self, told: Callable[[Told], None]) -> End:
         """See `Way`."""
-        from recorder.retention_child import LINE_BYTES, read_line, sent
+        from recorder.retaining.child import LINE_BYTES, read_line, sent
 
         self._stopped = False
         # In a session of its own: Ctrl-C is for the recorder, which then ends its child once.
@@ -188,7 +188,7 @@ class InThread(Way):
 
     def _work(self, tell: Callable[[Told | End], None]) -> None:
         try:
-            from recorder.retention_run import runner_beside, said
+            from recorder.retaining.run import runner_beside, said
 
             _lower_priority()
             opened = runner_beside(self._settings, self._packs, self._check)

@@ -82,7 +82,7 @@ def test_what_retention_asks_is_answered_after_a_statement_that_failed(
     """By a process of its own: what is dropped next hangs on the answer being to its own question."""
     code = """
 import sys, chdb
-from recorder.cli.retention_policies import quiet
+from recorder.retaining.policies import quiet
 from recorder.settings import Settings
 folder, failing = sys.argv[1:]
 made = chdb.connect(f"{folder}/db")

@@ -18,7 +18,7 @@ from harness.bucket import NAME, Bucket
 from harness.dev_server_command import Started, dev_server
 from harness.restoring import DAY, Asked
 
-from recorder.cli.archive_source import TableSource
+from recorder.retaining.source import TableSource
 from retention.archive import FolderStore, Limits, Store, check, open_store, partition_of, write_partition
 from retention.archive.server_export import ServerExport
 from schemas.executor import ClientExecutor

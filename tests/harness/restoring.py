@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from recorder.backoff import Backoff
-from recorder.cli.archive_source import TableSource
 from recorder.cli.archive_target import TableTarget
+from recorder.retaining.source import TableSource
 from retention.archive import FolderStore, Limits, Place, restore_partition, write_partition
 from retention.archive.restore import Restored
 from retention.archive.store import Store

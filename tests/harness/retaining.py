@@ -91,8 +91,8 @@ def _gated(call: Any) -> Any:
 
 
 if __name__ == "__main__":
-    from recorder import retention_child
     from recorder.cli.group import main
+    from recorder.retaining import child as retention_child
     from recorder.service import retention_ways
     from retention import runner
     from retention.due import Limits

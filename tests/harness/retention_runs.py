@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from harness.archives import Stopped, Stopping
 
-from recorder.cli.archive_source import Answers
+from recorder.retaining.source import Answers
 from schemas.executor import ClientExecutor
 
 if TYPE_CHECKING:

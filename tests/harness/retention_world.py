@@ -21,7 +21,7 @@ from harness.retention_runs import Asked
 
 from recorder.bars.proof import BarsProof
 from recorder.bars.windows import ALL_BARS
-from recorder.retention_run import PartsSource
+from recorder.retaining.run import PartsSource
 from retention.archive import FolderStore, Place, partition_of, read_files
 from retention.archive.pieces import places
 from retention.archive.verify import check, read_back

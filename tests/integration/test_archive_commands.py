@@ -15,9 +15,9 @@ import pyarrow as pa
 import pytest
 
 from recorder.cli import archive as archive_command
-from recorder.cli.archive_source import TableSource
 from recorder.cli.errors import Failure
 from recorder.cli.options import Invocation
+from recorder.retaining.source import TableSource
 from retention.archive import FolderStore, Place, identity_sum_sql, partition_of, read_files, write_partition
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from harness.recorders import settings_for
 
 from recorder import archive_room
 from recorder.archive_room import see_room
-from recorder.retention_book import Ended, Told
-from recorder.retention_run import runner_of, said
+from recorder.retaining.book import Ended, Told
+from recorder.retaining.run import runner_of, said
 from retention.errors import StoreError
 from retention.live_facts import server_time_ns
 from retention.policy import DAY_NS

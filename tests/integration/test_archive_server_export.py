@@ -15,9 +15,9 @@ from harness.archives import Stopped, Stopping
 from harness.bucket import NAME, Bucket
 from harness.restoring import DAY, Asked, opened
 
-from recorder.archive_export import by_database
 from recorder.cli.archive_attach import make_view
-from recorder.cli.archive_source import TableSource
+from recorder.retaining.export import by_database
+from recorder.retaining.source import TableSource
 from retention.archive import (
     Archived,
     FolderStore,

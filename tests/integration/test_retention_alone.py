@@ -13,8 +13,8 @@ import pytest
 from harness.backends import Backend
 from harness.recorders import settings_for, wait_until
 
-from recorder import retention_alone
-from recorder.retention_alone import LOCK_TABLE, RetentionBusy, alone
+from recorder.retaining import alone as retention_alone
+from recorder.retaining.alone import LOCK_TABLE, RetentionBusy, alone
 from schemas.executor import ClientExecutor
 from schemas.lock import LEASE_S, MigrationLock
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 HOLDER = """
 import sys, time
-from recorder.retention_alone import alone
+from recorder.retaining.alone import alone
 from recorder.settings import Settings
 with alone(Settings(target=sys.argv[1], database=sys.argv[2], data_dir=sys.argv[3])):
     print("held", flush=True)

@@ -17,7 +17,7 @@ from harness.archives import Stopping
 from harness.backends import Place as DatabasePlace
 from harness.retention_runs import Asked, Doing, Ended, Fatal, StoppingExecutor
 
-from recorder.retention_run import PartsSource
+from recorder.retaining.run import PartsSource
 from retention.archive import FolderStore, Place, Store, partition_of, read_files
 from retention.due import Kind, Limits
 from retention.errors import StoreError

@@ -17,7 +17,7 @@ from harness.retention_runs import Asked, Ended, Fatal, StoppingExecutor
 
 from recorder.bars.proof import BarsProof
 from recorder.bars.windows import ALL_BARS
-from recorder.retention_run import PartsSource
+from recorder.retaining.run import PartsSource
 from retention.archive import FolderStore, Place, partition_of, places
 from retention.due import Kind, Limits
 from retention.policy import DAY_NS, RetentionPolicy

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recorder.cli.errors import Failure
-from recorder.cli.retention_policies import must_take_changes
+from recorder.retaining.policies import must_take_changes
 from recorder.schema_start import SchemaStart
 from recorder.settings import Settings
 from retention.errors import HoldsLost, PolicyError

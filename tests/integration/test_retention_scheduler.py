@@ -17,8 +17,8 @@ from harness.recorders import WAIT_S, rows, settings_for
 from harness.waiting import until
 
 from recorder import Recorder
-from recorder.retention_book import End, Ended, Told
-from recorder.retention_schedule import Schedule
+from recorder.retaining.book import End, Ended, Told
+from recorder.retaining.schedule import Schedule
 from recorder.service import retention
 from recorder.service.retention import Retention
 from recorder.service.retention_ways import Way

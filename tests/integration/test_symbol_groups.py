@@ -26,7 +26,7 @@ from recorder import Recorder
 from recorder.bars.proof import BarsProof
 from recorder.bars.windows import ALL_BARS
 from recorder.repartition import Repartition
-from recorder.retention_run import PartsSource
+from recorder.retaining.run import PartsSource
 from retention.archive import FolderStore, Place, partition_of, read_files
 from retention.due import Kind, Limits
 from retention.live_facts import server_time_ns

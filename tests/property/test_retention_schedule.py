@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recorder.retention_schedule import LATE_S, Schedule, begun, looked
+from recorder.retaining.schedule import LATE_S, Schedule, begun, looked
 
 S = 1_000_000_000
 NIGHTLY = Schedule("0 2 * * *")

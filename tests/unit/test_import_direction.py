@@ -68,6 +68,18 @@ def test_a_package_imports_only_siblings_below_it(package: str) -> None:
     assert wrong == []
 
 
+def test_nothing_that_records_needs_a_command() -> None:
+    """Commands stand on the rest; only `python -m recorder` is one of them."""
+    wrong = [
+        f"{module} imports {name}"
+        for module, path in modules("recorder")
+        if not module.startswith("recorder.cli") and module != "recorder.__main__"
+        for name in imports(module, path, everywhere=True)
+        if name.startswith("recorder.cli")
+    ]
+    assert wrong == []
+
+
 @pytest.mark.parametrize("package", [name for name in MAY_IMPORT if (ROOT / name).is_dir()])
 def test_no_module_needs_itself_to_be_imported(package: str) -> None:
     """Imports at module level make no cycle within a package."""

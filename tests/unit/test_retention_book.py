@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from recorder.alarms.alarm import Alarm, Key
 from recorder.alarms.rules import AlarmPolicy, Look
 from recorder.alarms.state import AlarmState, advance
-from recorder.retention_book import OVERDUE_GRACE_S, WHYS_MOST, Book, End, Ended, Run, Told, summary
-from recorder.retention_schedule import Schedule
+from recorder.retaining.book import OVERDUE_GRACE_S, WHYS_MOST, Book, End, Ended, Run, Told, summary
+from recorder.retaining.schedule import Schedule
 from retention.due import Action, Kind
 from retention.runner import Outcome, State
 

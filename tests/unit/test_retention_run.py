@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from recorder.retention_book import End, Ended
-from recorder.retention_run import said
+from recorder.retaining.book import End, Ended
+from recorder.retaining.run import said
 from recorder.settings import Settings
 from schemas.core.tables import PACK
 

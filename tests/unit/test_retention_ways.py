@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from recorder import retention_run
-from recorder.retention_book import Ended
+from recorder.retaining import run as retention_run
+from recorder.retaining.book import Ended
 from recorder.service.retention_ways import InThread
 from recorder.settings import Settings
 

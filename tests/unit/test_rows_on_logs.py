@@ -8,8 +8,9 @@ import pytest
 from harness.faulty_files import Unreadable
 from harness.recorders import WAIT_S, order
 
-from recorder import Recorder, Settings, rows_on_logs
-from recorder.rows_on_logs import ANY_TIME_NS, RowsOnLogs, oldest_on_log
+from recorder import Recorder, Settings
+from recorder.retaining import rows_on_logs
+from recorder.retaining.rows_on_logs import ANY_TIME_NS, RowsOnLogs, oldest_on_log
 from wal import names
 from wal.checkpoint import CheckpointFile
 from wal.places import Range

@@ -8,8 +8,8 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from recorder.cli.database import connect_quietly, folder_of, must_exist, server_client
-from recorder.cli.errors import Failure
+from recorder.failure import Failure
+from recorder.reading.database import connect_quietly, folder_of, must_exist, server_client
 from retention.policy import RetentionPolicy
 from schemas.executor import ClientExecutor, SqlExecutor
 from schemas.render import RenderContext

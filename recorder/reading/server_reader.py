@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from urllib3.exceptions import HTTPError
 
-from recorder.cli.database import plain_message, server_client
-from recorder.cli.errors import Failure
-from recorder.cli.reader import ARROW, Reader, explained
+from recorder.failure import Failure
+from recorder.reading.database import plain_message, server_client
+from recorder.reading.reader import ARROW, Reader, explained
 from recorder.sink.http_errors import failure_of
 
 if TYPE_CHECKING:

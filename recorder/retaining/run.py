@@ -10,18 +10,18 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from recorder.archive_export import exporter_of, wanted
-from recorder.cli.archive_source import TableSource
 from recorder.errors import SettingsError
 from recorder.log import get_logger
 from recorder.redact import redacted
-from recorder.retention_alone import RetentionBusy, alone
-from recorder.retention_book import End, Ended, Told
+from recorder.retaining.alone import RetentionBusy, alone
+from recorder.retaining.book import End, Ended, Told
+from recorder.retaining.export import exporter_of, wanted
+from recorder.retaining.source import TableSource
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from recorder.cli.archive_source import Answers
+    from recorder.retaining.source import Answers
     from recorder.settings import Settings
     from retention.archive import Place, Store
     from retention.archive.server_export import Exporter
@@ -53,8 +53,8 @@ def runner_of(
         Failure, SinkError, StoreError: database or archive cannot be opened; the message says why and what to do.
     """
     from recorder.archive_root import archive_store
-    from recorder.cli.reader import open_reader
-    from recorder.cli.retention_policies import quiet
+    from recorder.reading.reader import open_reader
+    from recorder.retaining.policies import quiet
 
     store = archive_store(settings, root)
     with quiet(settings, writes=writes) as executor, contextlib.closing(open_reader(settings)) as reader:
@@ -81,8 +81,8 @@ def runner_beside(
         Failure, SinkError, StoreError: as `runner_of`.
     """
     from recorder.archive_root import archive_store
-    from recorder.cli.database import connect_beside, folder_of
-    from recorder.cli.reader import EmbeddedReader
+    from recorder.reading.database import connect_beside, folder_of
+    from recorder.reading.reader import EmbeddedReader
     from recorder.sink import engine_config
     from recorder.sink.engine import open_engine
     from schemas.executor import ClientExecutor
@@ -170,7 +170,7 @@ def runner_on(
     """A runner on what is open, and whether tables of that database carry a TTL; `merges`: the engine merges now."""
     from recorder.archive_room import see_room, written_to
     from recorder.bars.proof import BarsProof
-    from recorder.rows_on_logs import RowsOnLogs
+    from recorder.retaining.rows_on_logs import RowsOnLogs
     from recorder.schema_start import manager_of
     from recorder.version import version
     from retention.runner import Runner
@@ -207,7 +207,7 @@ def subjects_of(settings: Settings, wanted: Sequence[Table], *, ttl: bool) -> li
     Raises:
         SettingsError: they contradict themselves.
     """
-    from recorder.cli.retention_policies import policy_of
+    from recorder.retaining.policies import policy_of
     from retention.runner import Subject
 
     policies = [(policy_of(settings, table, ttl=ttl), table.policy) for table in wanted]

@@ -72,7 +72,7 @@ def _file(settings: Settings) -> Iterator[Callable[[], None]]:
 
 @contextlib.contextmanager
 def _lease(settings: Settings, renew_s: float) -> Iterator[Callable[[], None]]:
-    from recorder.cli.database import server_client
+    from recorder.reading.database import server_client
 
     owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     with contextlib.ExitStack() as stack:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from recorder.cli.database import connect_quietly, error_code, folder_of, must_exist, plain_message
-from recorder.cli.errors import Failure
+from recorder.failure import Failure
+from recorder.reading.database import connect_quietly, error_code, folder_of, must_exist, plain_message
 from schemas.quote import quote_text
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def open_reader(settings: Settings) -> Reader:
     """
     if settings.target.embedded:
         return EmbeddedReader(settings)
-    from recorder.cli.server_reader import ServerReader
+    from recorder.reading.server_reader import ServerReader
 
     return ServerReader(settings)
 

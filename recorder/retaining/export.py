@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from recorder.cli.archive_source import TableSource
+    from recorder.retaining.source import TableSource
     from recorder.settings import Settings
     from retention.archive import Store
     from retention.archive.server_export import ServerExport

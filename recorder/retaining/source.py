@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import orjson
 import pyarrow as pa
 
-from recorder.cli.errors import Failure
+from recorder.failure import Failure
 from retention.archive import Place
 from retention.archive.rowhash import LOG, SEQ
 from schemas.quote import quote_name, quote_text

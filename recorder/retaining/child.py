@@ -4,7 +4,7 @@ The recorder writes its settings to standard input (`sent`), so that the child h
 argument and in no file. The child answers with lines of JSON on standard output: one an action, and one `End`. It ends
 when it is told to (SIGTERM), and when standard input does: then the recorder is gone.
 
-    python -m recorder.retention_child < settings
+    python -m recorder.retaining.child < settings
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from typing import IO, Any
 
 import msgspec
 
-from recorder.cli.errors import Terminated
+from recorder.failure import Terminated
 from recorder.log import configure
 from recorder.packs import packs_of
-from recorder.retention_book import End, Told
-from recorder.retention_run import runner_of, said
+from recorder.retaining.book import End, Told
+from recorder.retaining.run import runner_of, said
 from recorder.settings import Settings
 
 NICE = 10

@@ -15,7 +15,7 @@ from recorder.redact import redacted
 from recorder.stats import RetentionStats
 
 if TYPE_CHECKING:
-    from recorder.retention_schedule import Schedule
+    from recorder.retaining.schedule import Schedule
     from retention.runner import Outcome
 
 OVERDUE_GRACE_S = 60.0

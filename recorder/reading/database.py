@@ -14,8 +14,8 @@ import urllib.parse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
-from recorder.cli.errors import Failure
 from recorder.errors import SettingsError
+from recorder.failure import Failure
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
