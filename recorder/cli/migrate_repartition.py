@@ -44,7 +44,7 @@ def repartition(invocation: Invocation, tables: tuple[str, ...], yes: bool) -> N
     """
     from recorder.cli.retention_plan import tables_of
     from recorder.packs import packs_of
-    from recorder.repartition_lock import kept
+    from schemas.lease_keeper import LeaseKeeper
 
     settings = invocation.settings()
     packs = packs_of(settings)
@@ -61,12 +61,12 @@ def repartition(invocation: Invocation, tables: tuple[str, ...], yes: bool) -> N
         for table, look in due:
             with progress(transient=True) as bar:
                 task = bar.add_task(look.table, total=look.rows)
-                with kept(keeping) as renew:
+                with keeping.alone() as lease, LeaseKeeper(lease, name="repartition-lock") as keeper:
                     moved.append(
                         make(
                             table,
                             look.table,
-                            renew=renew,
+                            renew=keeper.check,
                             on_rows=lambda rows, bar=bar, task=task: bar.advance(task, rows),
                         ).run()
                     )

@@ -93,7 +93,7 @@ def test_a_lock_that_nobody_could_renew_is_asked_for_before_an_insert(
         pytest.skip("it has no lock")
     answers = [OSError("away"), LockLost("taken over")]
     with alone(settings) as check:
-        monkeypatch.setattr(copy_alone, "LEASE_S", 0)
+        monkeypatch.setattr(copy_alone, "FRESH_S", 0)
         check()
 
         def renew(*_: object, **__: object) -> None:

@@ -21,12 +21,12 @@ from harness.retention_runs import Ended, StoppingExecutor
 
 from recorder.packs import packs_of
 from recorder.repartition import CannotRepartition, Moved, Repartition
-from recorder.repartition_lock import kept
 from recorder.settings import Settings
 from schemas.core.market import MARKET_DATA
 from schemas.core.tables import PACK
 from schemas.errors import LockTimeout
 from schemas.executor import ClientExecutor
+from schemas.lease_keeper import LeaseKeeper
 from schemas.live import read_tables
 from schemas.manager import Manager
 from schemas.policy import TablePolicy
@@ -450,10 +450,13 @@ def test_a_statement_may_take_longer_than_the_lock_lasts(desk: Desk, backend: Ba
     with contextlib.closing(backend.open_client()) as other:
         keeping = Manager(ClientExecutor(other), [PACK], desk.database, lease_s=lease_s)
         second = Manager(desk.executor, [PACK], desk.database, lease_s=lease_s, lock_timeout_s=2.5 * lease_s)
-        with kept(keeping, renew_s=lease_s / 8) as renew:
+        with (
+            keeping.alone() as lease,
+            LeaseKeeper(lease, name="repartition-lock", renew_s=lease_s / 8) as keeper,
+        ):
             with pytest.raises(LockTimeout), second.alone():
                 pass
-            renew()
+            keeper.check()
         with second.alone():
             pass
 

@@ -13,8 +13,8 @@ import pytest
 from harness.backends import Backend
 from harness.recorders import settings_for, wait_until
 
-from recorder.retaining import alone as retention_alone
 from recorder.retaining.alone import LOCK_TABLE, RetentionBusy, alone
+from schemas import lease_keeper
 from schemas.executor import ClientExecutor
 from schemas.lock import LEASE_S, MigrationLock
 
@@ -101,8 +101,8 @@ def test_a_run_whose_machine_slept_looks_before_its_next_step(
     with alone(settings_for(backend, database, tmp_path), renew_s=3_600) as check:
         assert lock._take(2)
         check()
-        slept_until_s = retention_alone.awake_s() + LEASE_S + 1
-        monkeypatch.setattr(retention_alone, "awake_s", lambda: slept_until_s)
+        slept_until_s = lease_keeper.awake_s() + LEASE_S + 1
+        monkeypatch.setattr(lease_keeper, "awake_s", lambda: slept_until_s)
         with pytest.raises(RetentionBusy, match="took over"):
             check()
 
