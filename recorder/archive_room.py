@@ -41,6 +41,11 @@ def see_room(folder: Path) -> None:
         kept = min(KEEP_FREE_BYTES, disk.total // KEEP_FREE_SHARE)
         if disk.free < kept:
             raise StoreError(
-                f"{folder}: {disk.free / MIB:,.0f} MiB are free on its disk, expected at least {kept / MIB:,.0f} MiB, "
+                f"{folder}: {_said(disk.free)} are free on its disk, expected at least {_said(kept)}, "
                 "which are left to what is recorded there; make room, or have the setting archive name another disk"
             )
+
+
+def _said(size_bytes: int) -> str:
+    """A size in MiB; a small one, which would be none, to a tenth."""
+    return f"{size_bytes / MIB:,.{0 if size_bytes >= 10 * MIB else 1}f} MiB"

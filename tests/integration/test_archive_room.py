@@ -53,6 +53,13 @@ def test_a_gibibyte_or_a_tenth_stays_free(
         see_room(tmp_path / "not" / "yet")
 
 
+def test_a_small_disk_is_told_in_tenths(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not as 0 MiB, of which at least 0 MiB are expected."""
+    monkeypatch.setattr(archive_room.shutil, "disk_usage", _disk(3 << 20, 1 << 17))
+    with pytest.raises(StoreError, match=r": 0\.1 MiB are free on its disk, expected at least 0\.3 MiB"):
+        see_room(tmp_path)
+
+
 def test_a_partition_for_which_there_is_no_room_stays_and_goes_later(
     client: Client, backend: Backend, database: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
