@@ -121,7 +121,7 @@ class BarsFirst:
         self._proved[key] = _Proved(parts, live.rows, receipt)
         return (
             True,
-            f"the bars of {barred.hours:,} hours of feeds are verified; {barred.built:,} inserts made them so",
+            f"the bars are verified (hours of feeds: {barred.hours:,}; inserts that made them so: {barred.built:,})",
         )
 
     def proven_parts(self, action: Action) -> tuple[LivePart, ...]:

@@ -363,7 +363,7 @@ class Runner:
             )
         if policy.bars:
             self._bars.gone(action)
-        return Outcome(action, State.DONE, f"{action.rows:,} rows in {dropped} parts dropped: {action.why}")
+        return Outcome(action, State.DONE, f"{action.rows:,} rows dropped (parts: {dropped}): {action.why}")
 
     def _is_as_planned(
         self, subject: Subject, action: Action, parts: tuple[LivePart, ...], days: int | None

@@ -37,7 +37,7 @@ def apply(
     What comes late stays. It may be killed at any time; run it again, and it goes on.
 
     \b
-    Exit codes: 0 done or shown, 1 an action failed.
+    Exit codes: 0 done or shown, 1 an action failed, or another run is at work.
 
     \b
     Example:
@@ -63,7 +63,7 @@ def apply(
     if invocation.json:
         emit_json({"applied": True, "outcomes": [_as_json(outcome) for outcome in outcomes]})
     elif not outcomes:
-        note("nothing is due")
+        note('nothing is due now; what waits, and why, is told by "recorder retention plan"')
     if failed:
         ctx.exit(EXIT_FAILURE)
 
@@ -76,7 +76,7 @@ def _show(invocation: Invocation, runner: Runner, subjects: Sequence[Subject]) -
     if actions:
         emit_table(COLUMNS, [row_of(action) for action in actions], right=("rows", "bytes"))
     work = sum(action.kind.is_work for action in actions)
-    note(f"{counted(work, 'action')} due; nothing was done: add --yes" if work else "nothing is due")
+    note(f"{counted(work, 'action')} due; nothing was done: add --yes" if work else "nothing is due now")
 
 
 def _told(
@@ -92,7 +92,8 @@ def _told(
                 if not invocation.json:
                     action = outcome.action
                     where = " ".join(filter(None, (action.table, action.partition)))
-                    click.echo(f"{outcome.state}: {where}: {action.kind.replace('_', ' ')}: {outcome.told}")
+                    what = action.why if action.kind == "report" else action.kind.replace("_", " ")
+                    click.echo(f"{outcome.state}: {where}: {what}: {outcome.told}")
                 yield outcome
                 still_alone()
             bar.advance(task)

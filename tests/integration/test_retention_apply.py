@@ -447,3 +447,20 @@ def test_a_killed_command_is_completed_by_the_next(
     assert [(one["kind"], one["state"]) for one in outcomes] == [("archive", "done"), ("drop", "done")]
     assert made.rows() == 0
     assert '"rows": 2' in made.run("archive", "ls", "--json").stdout
+
+
+def test_a_run_that_finds_rows_waiting_says_where_that_is_told(
+    embedded: None, place: DatabasePlace, tmp_path: pathlib.Path
+) -> None:
+    """Rows that were written a moment ago are not due: apply does nothing, fails nothing, and names the plan."""
+    made = Made(tmp_path, place)
+    assert made.run("migrate", "up").returncode == 0
+    (tmp_path / "rows.ndjson").write_text(json.dumps({"ts_local": FIRST_NS, "symbol": "BTCUSDT"}))
+    done = made.run("ingest", "--table", "market_data", str(tmp_path / "rows.ndjson"))
+    assert done.returncode == 0, done.stderr
+    (waits,) = json.loads(made.run("retention", "plan", "market_data", "--json").stdout)["actions"]
+    assert waits["kind"] == "wait"
+    done = made.run("retention", "apply", "market_data", "--yes")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert '"recorder retention plan"' in done.stderr
+    assert made.rows() == 1
