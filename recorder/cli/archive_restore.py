@@ -262,5 +262,6 @@ def _see_retention(settings: Settings, packs: tuple[Pack, ...], table: str, know
     days = settings.for_table(policy_of).keep_days
     if days is not None and newest_ns + days * DAY_NS < time.time_ns():
         note(
-            f"{table} keeps rows for {days} days, and these are older: what drops expired rows drops them again"
+            f"{table} keeps rows for {days} days, and these are older: retention drops them again, "
+            'unless "recorder retention hold" keeps them or the database has its TTL switched off'
         )
