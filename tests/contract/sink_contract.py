@@ -176,7 +176,7 @@ class SinkContract:
         """Both are code 252; the message decides."""
         await sink.command(create("t"))
         with pytest.raises(HoldError) as held:
-            await sink.insert(plain("t", 200, days=120), timeout_s=30)
+            await sink.insert(plain("t", 700, days=641), timeout_s=30)
         assert held.value.code == 252
         await sink.command(create("full", settings=", parts_to_throw_insert = 1"))
         await sink.command("SYSTEM STOP MERGES full")

@@ -229,7 +229,7 @@ def test_the_engine_gives_way_to_its_host(tmp_path: pathlib.Path, nice: int) -> 
     [
         ("parts_to_throw_insert = 1, parts_to_delay_insert = 0", 1, Retryable, "Too many parts ("),
         ("max_parts_in_total = 1", 1, Retryable, "in all partitions in total"),
-        ("parts_to_throw_insert = 1000", 101, HoldError, "Too many partitions for single INSERT block"),
+        ("parts_to_throw_insert = 1000", 641, HoldError, "Too many partitions for single INSERT block"),
     ],
 )
 async def test_too_many_parts_pass_and_too_many_partitions_do_not(

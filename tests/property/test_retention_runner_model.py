@@ -37,7 +37,7 @@ from retention.holds import Hold
 from retention.policy import DAY_NS, RetentionPolicy
 from schemas.policy import Partition
 
-EXAMPLES = int(os.environ.get("RECORDER_TEST_KILLS", "8"))
+EXAMPLES = int(os.environ.get("RECORDER_TEST_KILLS", "5"))
 HOUR_NS = DAY_NS // 24
 S_NS = 10**9
 TTLS = ("", "toDateTime(ts_local) + toIntervalDay(20000)", "toDateTime(ts_local) + toIntervalDay(25000)")
