@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Iterator
 
 import pytest
+from harness.ports import free_port
 from subscription_contract import AtLeastOnceContract
 
 from recorder.bus.base import Encoding, Subscription
@@ -50,15 +51,7 @@ class Zmq:
 
 @pytest.fixture(params=["tcp", "ipc"])
 def bus(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[Zmq]:
-    import socket
-
-    if request.param == "ipc":
-        url = f"zmq://{tmp_path}/bus.sock"
-    else:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            url = f"zmq://127.0.0.1:{probe.getsockname()[1]}"
-    made = Zmq(url)
+    made = Zmq(f"zmq://{tmp_path}/bus.sock" if request.param == "ipc" else f"zmq://127.0.0.1:{free_port()}")
     yield made
     made.close()
 

@@ -7,7 +7,6 @@ import os
 import pathlib
 import random
 import signal
-import socket
 import threading
 import time
 from collections import defaultdict
@@ -16,6 +15,7 @@ from typing import Self
 import psutil
 import pytest
 from harness.bus_processes import PublisherProcess, SubscriberProcess, Taken, taken, until
+from harness.ports import free_port
 from harness.tcp_proxy import TcpProxy
 
 from recorder import Publisher
@@ -25,15 +25,9 @@ from recorder.bus.options import BusOptions
 pytestmark = pytest.mark.timeout(180)
 
 
-def free_url() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"zmq://127.0.0.1:{probe.getsockname()[1]}"
-
-
 @pytest.fixture(params=["tcp", "ipc"])
 def url(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> str:
-    return free_url() if request.param == "tcp" else f"zmq://{tmp_path}/bus.sock"
+    return f"zmq://127.0.0.1:{free_port()}" if request.param == "tcp" else f"zmq://{tmp_path}/bus.sock"
 
 
 class Numbers:

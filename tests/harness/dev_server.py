@@ -18,7 +18,6 @@ import itertools
 import json
 import os
 import pathlib
-import random
 import signal
 import socket
 import subprocess
@@ -28,11 +27,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
+from .ports import free_port
+
 TESTS = pathlib.Path(__file__).parents[1]
 START_S = 60.0
 ANSWER_S = 30.0
-FIRST_PORT, PORTS = 15_000, 15_000
-"""Below the ports the system hands out by itself, so that nobody takes a server's while it is down."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,18 +72,6 @@ class Told:
     faults: int
     insert_faults: int
     hanging: int
-
-
-def free_port() -> int:
-    """A port nobody listens on, of those the system hands to nobody by itself."""
-    for _ in range(200):
-        port = FIRST_PORT + random.SystemRandom().randrange(PORTS)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                return port
-    raise OSError("no free port found")
 
 
 class DevServerProcess:

@@ -19,8 +19,8 @@ import urllib.request
 from collections.abc import Sequence
 from typing import Any, Self
 
-from .dev_server import free_port
 from .ingest_files import COMMAND, child_environment
+from .ports import free_port
 
 START_S = 60.0
 QUICK = {

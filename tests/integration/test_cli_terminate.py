@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import pathlib
 import signal
-import socket
 import subprocess
 import urllib.request
 
 import pytest
 from harness.backends import Place
 from harness.ingest_files import COMMAND, child_environment, run_command
+from harness.ports import free_port
 from harness.recorders import wait_until
 
 TABLE = "market_data"
@@ -29,9 +29,7 @@ def _received(port: int) -> int:
 @pytest.mark.parametrize("arguments", [["simulate", "--rate", "2k:600"], ["demo", "--minutes", "30"]])
 def test_sigterm_flushes_and_says_so(place: Place, tmp_path: pathlib.Path, arguments: list[str]) -> None:
     """Rows that were waiting for company are in the database afterwards, in the order they came, none missing."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     child = subprocess.Popen(
         [*COMMAND, "--data-dir", str(tmp_path / "data"), *arguments],
         env=child_environment(

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from harness.dev_server import free_port
 from harness.ingest_files import COMMAND, child_environment, write_rows
+from harness.ports import free_port
 from harness.waiting import until
 from hypothesis import given, settings
 from hypothesis import strategies as st

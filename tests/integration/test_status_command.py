@@ -13,9 +13,9 @@ from collections.abc import Iterator
 
 import pytest
 from harness.backends import Backend
-from harness.dev_server import free_port
 from harness.faulty_sink import Fail
 from harness.ingest_files import COMMAND, child_environment, run_command
+from harness.ports import free_port
 from harness.recorders import WAIT_S, faulty, order, settings_for, wait_until
 
 from recorder import Recorder
