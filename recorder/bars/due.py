@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from recorder.bars.windows import Hour
@@ -96,11 +96,14 @@ def verdicts(
     oldest_local_ns: int,
     begin_ns: int,
     end_ns: int,
+    lacking: Callable[[Hour, Recorded], bool],
 ) -> Iterator[Verdict]:
     """What becomes of each hour with rows that begins from `begin_ns` on and before `end_ns`, in the order of time.
 
     `recorded` also has the hours before and after, where there are rows. `oldest_local_ns` is the oldest local time of
-    any row that is recorded still: what bars were made of before it is gone.
+    any row that is recorded still: what bars were made of before it is gone. `lacking` says whether rows of any bar of
+    an hour are gone, looked at bar by bar; it is asked where the hour as a whole does not tell, and bars would be made
+    again.
     """
     for hour in sorted(recorded, key=lambda hour: (hour.begin_ns, hour)):
         if not begin_ns <= hour.begin_ns < end_ns:
@@ -111,7 +114,7 @@ def verdicts(
         there = built.get(hour)
         yield Verdict(
             hour=hour,
-            state=_state(mine, before, basis, there, built.get(hour.moved(-1)), oldest_local_ns),
+            state=_state(hour, recorded, basis, built, oldest_local_ns, lacking),
             recorded=mine,
             basis=basis,
             aggregates=aggregates,
@@ -140,23 +143,24 @@ def basis_of(mine: Recorded, before: Recorded | None, *, aggregates: bool) -> in
 
 
 def _state(
-    mine: Recorded,
-    before: Recorded | None,
+    hour: Hour,
+    recorded: Mapping[Hour, Recorded],
     basis: int,
-    there: Built | None,
-    before_there: Built | None,
+    built: Mapping[Hour, Built],
     oldest_local_ns: int,
+    lacking: Callable[[Hour, Recorded], bool],
 ) -> State:
+    there = built.get(hour)
     if there is None:
         return State.NEW
-    if there.basis == basis and there.rows == mine.rows:
+    if there.basis == basis and there.rows == recorded[hour].rows:
         return State.CURRENT
-    if _lacks(mine, there, oldest_local_ns):
-        return State.KEPT
     # The hour before gives the quote that this one begins with.
-    if before_there is not None and _lacks(before, before_there, oldest_local_ns):
+    needed = [each for each in (hour, hour.moved(-1)) if each in built]
+    if any(_lacks(recorded.get(each), built[each], oldest_local_ns) for each in needed):
         return State.KEPT
-    return State.LATE
+    # Late rows may be as many as those that are gone, with times around theirs.
+    return State.KEPT if any(lacking(each, recorded[each]) for each in needed) else State.LATE
 
 
 def _lacks(recorded: Recorded | None, built: Built, oldest_local_ns: int) -> bool:

@@ -6,8 +6,8 @@ A row's time is the venue's, `ts_local` where the venue sent none. Rows of one t
 
 from __future__ import annotations
 
-from recorder.bars.due import Verdict
-from recorder.bars.windows import CARRY_NS, HOUR_NS, Bars
+from recorder.bars.due import Recorded, Verdict
+from recorder.bars.windows import CARRY_NS, HOUR_NS, Bars, Hour
 from schemas.core.flags import MarketFlag
 from schemas.quote import quote_moment, quote_name, quote_text
 
@@ -81,6 +81,37 @@ def built_hours(database: str, bars: Bars, begin_ns: int, end_ns: int) -> str:
     )
 
 
+def bars_that_lack(database: str, bars: Bars, hour: Hour, recorded: Recorded) -> str:
+    """How many bars of an hour are made of rows that are not all there.
+
+    Rows go by partitions and parts, which are stretches of local time. So a bar has its rows still where they are no
+    fewer than it counts, nor its trades, nor its quotes, and where there are rows of exactly the first and the last
+    local time of its own. What came late for the same window does not hide one that is gone: it has another nanosecond.
+    """
+    window_ns = bars.window_ns
+    had = (
+        "SELECT toUnixTimestamp64Nano(ts) AS begin, rows, trade_count, quote_count, "
+        "toUnixTimestamp64Nano(ts_local_first) AS first_ns, toUnixTimestamp64Nano(ts_local_last) AS last_ns "
+        f"FROM {_table(database, bars.name)} WHERE {_feed_of(hour)} "
+        f"AND ts >= {quote_moment(hour.begin_ns)} AND ts < {quote_moment(hour.end_ns)}"
+    )
+    there = (
+        f"SELECT at - positiveModulo(at, {window_ns}) AS begin, toUnixTimestamp64Nano(ts_local) AS local_ns, "
+        f"{_TRADED} AS traded, {_QUOTED} AS quoted, 1 AS is_there "
+        f"FROM (SELECT *, {AT} AS at FROM {_table(database, 'market_data')} WHERE {_feed_of(hour)} "
+        f"AND ts_local >= {quote_moment(recorded.first_local_ns)} "
+        f"AND ts_local <= {quote_moment(recorded.last_local_ns)}) "
+        f"WHERE at >= {hour.begin_ns} AND at < {hour.end_ns} AND (traded OR quoted)"
+    )
+    return (
+        f"SELECT count() FROM (SELECT begin FROM ({had}) AS had LEFT JOIN ({there}) AS there USING (begin) "
+        "GROUP BY begin, rows, trade_count, quote_count, first_ns, last_ns "
+        "HAVING sum(is_there) < rows OR sum(traded) < trade_count OR sum(quoted) < quote_count "
+        "OR countIf(is_there AND local_ns = first_ns) = 0 OR countIf(is_there AND local_ns = last_ns) = 0) "
+        "SETTINGS join_use_nulls = 0"
+    )
+
+
 def oldest_local(database: str) -> str:
     """The oldest local time of any row of `market_data`."""
     return f"SELECT toUnixTimestamp64Nano(min(ts_local)) FROM {_table(database, 'market_data')}"
@@ -122,7 +153,7 @@ def digest_of_built(database: str, bars: Bars, verdict: Verdict, names: tuple[st
     hour = verdict.hour
     return (
         f"SELECT count(), {_digest(names)} FROM {_table(database, bars.name)} "
-        f"WHERE symbol = {quote_text(hour.symbol)} AND source = {quote_text(hour.source)} "
+        f"WHERE {_feed_of(hour)} "
         f"AND ts >= {quote_moment(hour.begin_ns)} AND ts < {quote_moment(hour.end_ns)}"
     )
 
@@ -179,9 +210,13 @@ def hour_of_bars(database: str, bars: Bars, verdict: Verdict, closed_ns: int) ->
 def _rows_of(verdict: Verdict) -> str:
     """Of the feed, and of the local times that an hour and the one before it have."""
     return (
-        f"symbol = {quote_text(verdict.hour.symbol)} AND source = {quote_text(verdict.hour.source)} "
+        f"{_feed_of(verdict.hour)} "
         f"AND ts_local >= {quote_moment(verdict.first_local_ns)} AND ts_local <= {quote_moment(verdict.last_local_ns)}"
     )
+
+
+def _feed_of(hour: Hour) -> str:
+    return f"symbol = {quote_text(hour.symbol)} AND source = {quote_text(hour.source)}"
 
 
 def _digest(names: tuple[str, ...]) -> str:

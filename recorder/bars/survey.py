@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -126,8 +127,20 @@ def survey(
         )
         built_sums[hour] = Sums(trades=int(row[10]), volume=float(row[11]), quotes=int(row[12]))
     oldest_local_ns = int(executor.query(sql.oldest_local(database))[0][0])
+
+    @functools.cache  # an hour is asked for by the next one, too
+    def lacking(hour: Hour, rows: Recorded) -> bool:
+        return int(executor.query(sql.bars_that_lack(database, bars, hour, rows))[0][0]) > 0
+
     found = tuple(
-        verdicts(recorded, built, oldest_local_ns=oldest_local_ns, begin_ns=begin_ns, end_ns=end_ns)
+        verdicts(
+            recorded,
+            built,
+            oldest_local_ns=oldest_local_ns,
+            begin_ns=begin_ns,
+            end_ns=end_ns,
+            lacking=lacking,
+        )
     )
     recorded_sums = {verdict.hour: _counted(sums[verdict.hour], verdict) for verdict in found}
     return Survey(bars=bars, closed_ns=closed_ns, verdicts=found, recorded=recorded_sums, built=built_sums)

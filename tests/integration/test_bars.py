@@ -286,6 +286,57 @@ def test_a_day_that_goes_while_an_older_one_stays_takes_no_spread_with_it(desk: 
     assert desk.every_value() == bars
 
 
+@pytest.mark.parametrize("shifts", [(-3,), (-3, 3)], ids=["as many", "more"])
+def test_late_rows_in_the_place_of_those_that_went_make_no_bars_of_their_own(
+    desk: Desk, shifts: tuple[int, ...]
+) -> None:
+    """A day goes while an older one stays. For its hours come as many rows as are gone and more, from before the first
+    to behind the last of them: its bars stay, and the run tells of them. When the rows are back, bars are of all."""
+    at = ns("12:00:00")
+    gone = [trade(at + 10 * S_NS + 100 + half * S_NS // 2, 100.0) for half in range(6)]
+    desk.put([trade(at - 40 * HOUR_NS)])
+    desk.put(gone)
+    for bars in ALL_BARS:
+        desk.build(bars)
+    before = [desk.every_value(bars) for bars in ALL_BARS]
+    desk.client.command(f"CREATE TABLE {desk.database}.aside AS {desk.database}.market_data")
+    try:
+        desk.client.command(
+            f"INSERT INTO {desk.database}.aside SELECT * FROM {desk.database}.market_data WHERE _seq >= "
+            f"(SELECT max(_seq) - 5 FROM {desk.database}.market_data)"
+        )
+        desk.client.command(f"ALTER TABLE {desk.database}.market_data DROP PARTITION 20240808")
+        late = [trade(one.at + shift, 50.0) for one in gone for shift in shifts]
+        late[-1] = late[-1]._replace(at=gone[-1].at + 3)
+        desk.put(late)
+        for bars, there in zip(ALL_BARS, before, strict=True):
+            result = desk.build(bars)
+            assert (result.kept, result.late, result.new) == (1, 0, 0)
+            assert desk.every_value(bars) == there
+            assert (desk.verify(bars).kept, desk.verify(bars).faults) == (1, ())
+        desk.client.command(f"INSERT INTO {desk.database}.market_data SELECT * FROM {desk.database}.aside")
+    finally:
+        desk.client.command(f"DROP TABLE {desk.database}.aside")
+    for bars in ALL_BARS:
+        assert desk.build(bars).late == 1
+        assert sum(bar["rows"] for bar in desk.bars(bars).values()) == 1 + len(gone) + len(late)
+        assert desk.verify(bars).faults == ()
+
+
+def test_late_rows_that_hide_those_of_the_hour_before_take_no_spread_with_them(desk: Desk) -> None:
+    """The day before went, and others came for its last hour: the first hour of the next day keeps its first quote."""
+    midnight = ns("00:00:00") + 24 * HOUR_NS
+    desk.put([trade(midnight - 40 * HOUR_NS), quote(midnight - 5 * S_NS, 10.0, 12.0), trade(midnight + S_NS)])
+    desk.build()
+    bars = desk.every_value()
+    desk.client.command(f"ALTER TABLE {desk.database}.market_data DROP PARTITION 20240808")
+    desk.put([quote(midnight - 5 * S_NS - 1, 10.0, 17.0), quote(midnight - 5 * S_NS + 1, 10.0, 18.0)])
+    desk.put([trade(midnight + 2 * S_NS)])
+    result = desk.build()
+    assert (result.kept, result.late, result.new) == (2, 0, 0)
+    assert desk.every_value() == bars
+
+
 def test_rows_that_go_while_a_build_runs_take_no_bar_with_them(desk: Desk) -> None:
     """Between counting an hour's rows and computing of them some are dropped: its bars stay as they were."""
     at = ns("23:59:59")
