@@ -16,28 +16,26 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 
 from recorder.account import PipelineObserver, TableAccount
 from recorder.alarms.stillness import Work
-from recorder.backoff import Backoff
 from recorder.bad_rows import BadRow
 from recorder.batch import Batch, cut_places
 from recorder.budget import InsertBudget
 from recorder.build import SLICE_ROWS, BatchBuilder
 from recorder.contact import Contact
 from recorder.earlier_stats import EarlierStats
-from recorder.elsewhere import Elsewhere, Gone, Mask
+from recorder.elsewhere import Elsewhere
 from recorder.entries import Waiting, rows_in
 from recorder.flush_policy import NS_PER_MS, NS_PER_S, FlushPolicy, is_due, is_full
 from recorder.flush_worker import FlushWorker, WorkerState
+from recorder.gone_rows import GoneRows
 from recorder.lane import Cut, Lane
-from recorder.log import get_logger
-from recorder.log_schema import OlderRows
+from recorder.log_read_back import read_back
 from recorder.pulse import Pulse
 from recorder.queue import TableQueue
-from recorder.sink.errors import DataError, SinkError
+from recorder.sink.errors import DataError
 from recorder.spill import Spill
 from recorder.stats import TableLogStats
 from recorder.supervised import Supervised
@@ -48,11 +46,6 @@ from wal.places import Range
 
 LOG_AFTER_MS = 50
 """The longest that rows wait for company on their way to the log: a slice costs its columns, however few its rows."""
-
-logger = get_logger("recorder.pipeline")
-
-ASK_AGAIN = Backoff(0.1, 5.0)
-"""How often a database that does not say where rows went is asked."""
 
 DRAIN_MS = 20
 """A builder looks at its queue this often while rows trickle in: rare enough to cost nothing beside 13 tables."""
@@ -88,12 +81,6 @@ class TablePipeline(TableAccount):
         elsewhere: Elsewhere | None = None,
     ):
         super().__init__(table, queue, observer=observer, row_of_dead=row_of_dead)
-        self._elsewhere = elsewhere
-        self._asking: set[asyncio.Task[None]] = set()
-        self._asks = False  # the worker itself does, of what it is at
-        self.asking_why = ""
-        """Why rows wait that may have left the table: the database does not say where they are. Empty while it does."""
-        self._unasked_why = ""
         self.wal = wal
         """Where its rows are safe before the database has them; None where they are in memory alone."""
         self._builder = builder
@@ -112,6 +99,7 @@ class TablePipeline(TableAccount):
         self._lane = Lane(policy.batch_rows, self._pulse)
         if wal is not None:
             self._lane.readable = wal.readable
+        self._gone = GoneRows(elsewhere, self, self._lane, wal)
         self._spill = Spill(wal, self._lane, queue) if wal is not None and not wal.always else None
         self._logged = wal if wal is not None and wal.always else None
         """The log that rows go to as they are built."""
@@ -146,9 +134,7 @@ class TablePipeline(TableAccount):
         if self._written_off:
             return
         await asyncio.gather(*(task.close() for task in self.supervised))
-        for asking in self._asking:  # the worker begins no more of them
-            asking.cancel()
-        await asyncio.gather(*self._asking, return_exceptions=True)
+        await self._gone.close()
         unknown = await self._worker.settle(settle_s) if self._worker and self.supervised else 0
         self.supervised = ()
         self.queue.close()
@@ -222,12 +208,17 @@ class TablePipeline(TableAccount):
         oldest_ns = self._lane.oldest_ns()
         return oldest_ns if oldest_ns is not None else self._oldest_ns()
 
+    @property
+    def asking_why(self) -> str:
+        """Why rows wait that may have left the table: the database does not say where they are. Empty while it does."""
+        return self._gone.asking_why
+
     def at_work(self) -> Work | None:
         """Which of its tasks has work, and how much of it was done; None where none has, or before first contact."""
         if self._written_off or (self._contact is not None and not self._contact.made):
             return None
         # Who waits for an archive's answer is not stuck: that has its own patience, and a large one takes its time.
-        if self._asks if self._current is not None else self._asking:
+        if self._gone.asks if self._current is not None else self._gone.asks_beside:
             return None
         if self._current is not None or self._lane.waiting:
             return Work("worker", self.told + self.resolved_upto)
@@ -458,10 +449,12 @@ class TablePipeline(TableAccount):
                 self._current = await self._lane.next()
             cut = self._current
             if cut.on_log_alone:
-                cut.batches = await self._read_back(cut)
+                assert self.wal is not None
+                cut.batches = await read_back(cut, self.wal, self._worker, self)
             if self.wal is not None and cut.server is None:
                 cut.server = self.wal.server
-            if not cut.sorted_out and not await self._sort_out(cut):
+            if not cut.sorted_out and not await self._gone.sort_out(cut, self._worker):
+                self._current = None  # it is parked in the lane, and comes again
                 continue
             while cut.batches:
                 await self._flush_batch(cut.batches[0], cut)
@@ -474,157 +467,6 @@ class TablePipeline(TableAccount):
             now_ns = time.monotonic_ns()
             for accepted_ns, rows in cut.accepted:
                 self._observer.lag(self.table.name, (now_ns - accepted_ns) / NS_PER_S, rows)
-
-    async def _read_back(self, cut: Cut) -> list[Batch]:
-        """The rows of a cut that stand on the log alone, as far as they can be had."""
-        assert self.wal is not None
-        try:
-            try:
-                return await self.wal.batches(cut.places, cut.from_source)
-            except LookupError as error:
-                return await self._rescued(cut, error)
-        except OlderRows as error:  # of an earlier version, confirmed, and to be looked up again
-            if left := await self._not_there(cut, error):
-                self.wal.leave(left, str(error))
-            return []
-
-    async def _not_there(self, cut: Cut, older: OlderRows) -> Sequence[Range]:
-        """Of rows that were confirmed, and cannot be sent any more, those that the table has not. The others are
-        confirmed by the server that is there now: they need not be sent.
-        """
-        assert self.wal is not None
-        assert self._worker is not None
-        if older.logged is None or not cut.recheck:
-            return cut.places
-        server = self.wal.server
-        batch = Batch(self.table.name, older.logged, time.monotonic_ns(), True, places=cut.places)
-        present = await self._worker.present(batch)
-        there = np.fromiter((one in present for one in batch.identities()), dtype=bool, count=batch.rows)
-        self.wal.confirm(batch.only(there).places, server, letters=False)
-        return batch.only(~there).places
-
-    async def _rescued(self, cut: Cut, error: LookupError) -> list[Batch]:
-        """Of rows that stood on the log alone some cannot be had any more: nobody has them. The others."""
-        assert self.wal is not None
-        batches, lost = await self.wal.rescue(cut.places, cut.from_source)
-        if not lost:
-            return batches
-        logger.critical(
-            "rows cannot be read back from the log",
-            table=self.table.name,
-            rows=sum(place.rows for place in lost),
-            of=cut.rows,
-            why=str(error),
-        )
-        if cut.recheck:  # they are counted already, and nobody can tell whether the database lost them
-            self.wal.resolve(lost)
-        else:
-            self.wal.lose(lost, self, counted=True)
-        return batches
-
-    # -- rows that have left the table ------------------------------------------------------------------------------
-
-    async def _sort_out(self, cut: Cut) -> bool:
-        """Take out of a cut what has left the table, before it is sent once more. False: it is being asked for, and the
-        cut comes back; what memory holds goes on meanwhile.
-        """
-        where, earlier = self._elsewhere, cut.upto == 0
-        if where is None or not (earlier or cut.from_source):
-            cut.sorted_out = True
-            return True
-        if cut.gone is None:
-            assert self._worker is not None
-            asked: list[Mask] = []
-            for batch in cut.batches:
-                if not (batch.from_source and where.concerns(batch, earlier=earlier)):
-                    asked.append(np.zeros(batch.rows, np.bool_))
-                    continue
-                present = await self._worker.present(batch)
-                asked.append(where.absent(batch, present, sealed=cut.sent_before))
-                self._worker.let_go()
-            if not any(one.any() for one in asked):
-                cut.sorted_out = True
-                return True
-            if earlier:
-                self._current = None
-                self._lane.park(cut)
-                task = asyncio.create_task(self._ask_beside(where, cut, asked), name=f"ask {self.table.name}")
-                self._asking.add(task)
-                task.add_done_callback(self._asking.discard)
-                return False
-            self._asks = True
-            try:
-                cut.gone = await self._asked_elsewhere(where, cut, asked)
-            finally:
-                self._asks = False
-        self._take_out(cut, cut.gone)
-        return True
-
-    async def _ask_beside(self, where: Elsewhere, cut: Cut, asked: Sequence[Mask]) -> None:
-        cut.gone = await self._asked_elsewhere(where, cut, asked)
-        self.told += 1
-        self._lane.unpark(cut)
-
-    async def _asked_elsewhere(self, where: Elsewhere, cut: Cut, asked: Sequence[Mask]) -> list[Gone]:
-        """Where the rows that were asked for are, of each batch; the database is asked until it says so."""
-        found, attempt = list[Gone](), 0
-        while len(found) < len(asked):
-            batch, open_ = cut.batches[len(found)], asked[len(found)]
-            try:
-                found.append(await where.look(batch, open_, earlier=cut.upto == 0))
-                self.asking_why, attempt = "", 0
-            except SinkError as error:
-                self.error(error)
-                self.asking_why = f"where rows are that are not in it any more cannot be asked: {error}"
-                await asyncio.sleep(ASK_AGAIN.wait_s(attempt))
-                attempt += 1
-            except Exception as error:
-                why = f"internal error: {error!r}; nobody knows which of them left the table; start it again"
-                self.asking_why = ""
-                logger.error("asking where rows went failed", table=self.table.name, error=why, exc_info=True)
-                none = np.zeros(batch.rows, np.bool_)
-                found.append(Gone(none, none, none, open_, why))
-        return found
-
-    def _take_out(self, cut: Cut, gone: Sequence[Gone]) -> None:
-        """Count rows that have left the table, and leave on the log those of which nobody can say it."""
-        self.rechecking, self.of_earlier = cut.recheck, cut.upto == 0 and not cut.recheck
-        rest = []
-        for batch, one in zip(cut.batches, gone, strict=True):
-            out = one.left
-            if there := int((one.moved | one.archived).sum()):
-                # As a look-up in the table says it: what was sealed was inserted, the rest came before.
-                if cut.sent_before:
-                    self.found(batch, there)
-                else:
-                    self.duplicates(there)
-            if expired := int(one.expired.sum()):
-                self.expired(expired)
-            if self.wal is not None:
-                self.wal.confirm(batch.only(one.moved).places, cut.server or "", letters=False)
-                self.wal.resolve(batch.only(one.archived | one.expired).places)
-                if cut.upto == 0 and one.unknown.any():
-                    # Else they would be there twice, until the archive can be asked: they are safe where they are.
-                    self.wal.leave(batch.only(one.unknown).places, one.why)
-                    out = out | one.unknown
-            if cut.upto and one.unknown.any():
-                self._tell_unasked(int(one.unknown.sum()), one.why)
-            if not out.all():
-                rest.append(batch.only(~out) if out.any() else batch)
-        cut.batches, cut.rows = rest, sum(batch.rows for batch in rest)
-        cut.sorted_out = True
-
-    def _tell_unasked(self, rows: int, why: str) -> None:
-        """Rows of a source that may be in the archive are inserted: once for each reason."""
-        if why != self._unasked_why:
-            self._unasked_why = why
-            logger.warning(
-                "rows that a source may have sent before are inserted unasked: the next run of retention drops those "
-                "that are archived",
-                table=self.table.name,
-                rows=rows,
-                why=why,
-            )
 
     async def _flush_batch(self, batch: Batch, cut: Cut) -> None:
         """Flush one batch. After a fault of our own the table is held until the worker, started again, went on with it
