@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from recorder.bars.windows import OF_TABLE
 from recorder.settings_fields import FOREVER, UnknownFields
 from recorder.settings_tables import BUILTIN, NEVER, TableSettings, check_order
 from retention.policy import complaint
@@ -87,7 +88,8 @@ def resolve(
         overflow_second=said["overflow_second"],
         keep_days=policy.keep_days if keep is None else None if keep == FOREVER else keep,
         archive_after_days=None if said["archive_after_days"] == NEVER else said["archive_after_days"],
-        bars=bool(said["bars"]),
+        # Said of all tables, it is for those that have bars; said of one that has none, it is a mistake.
+        bars=bool(own.bars if name != OF_TABLE else said["bars"]),
         tier_after_days=None if said["tier_after_days"] == NEVER else said["tier_after_days"],
         symbol_groups=said["symbol_groups"] or policy.symbol_groups,
         unknown_fields=said["unknown_fields"] or unknown_fields,
@@ -135,6 +137,11 @@ def complaint_of(table: ResolvedTable, conflate_key: tuple[str, ...]) -> str | N
         return f"batch_rows {table.batch_rows} must not be above queue_rows {table.queue_rows}"
     if table.batch_bytes > table.queue_bytes:
         return f"batch_bytes {table.batch_bytes} must not be above queue_bytes {table.queue_bytes}"
+    if table.bars and table.name != OF_TABLE:
+        return (
+            f"bars are made of {OF_TABLE} alone, so that with bars true no row of this table would ever go; take it "
+            "away, or set archive_after_days where rows are to be archived before they go"
+        )
     return complaint(
         keep_days=table.keep_days,
         archive_after_days=table.archive_after_days,

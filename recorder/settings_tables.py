@@ -88,7 +88,8 @@ class TableSettings(BaseModel):
     bars: bool | None = Field(
         default=None,
         description="Whether a partition goes only when bars of its trades and quotes are made and verified; off if "
-        "unset. The table then carries no TTL.",
+        "unset. The table then carries no TTL. Of `market_data` alone: other tables leave out what `defaults` say, and "
+        "refuse it of their own.",
     )
     tier_after_days: DaysOrNever = Field(
         default=None,

@@ -17,7 +17,7 @@ from recorder.bars import sql
 from recorder.bars.due import State, Verdict
 from recorder.bars.survey import DELAY_S, Scope, Survey, require_tables, survey
 from recorder.bars.verify import fault_of_due, faults_of, where
-from recorder.bars.windows import ALL_BARS, HOUR_NS, Bars, Hour
+from recorder.bars.windows import ALL_BARS, HOUR_NS, OF_TABLE, Bars, Hour
 from retention.barred import Barred
 from retention.errors import RetentionError
 from retention.partitions import Span
@@ -30,7 +30,7 @@ TOLD_FAULTS = 3
 class BarsProof:
     """Builds and verifies for retention; see `retention.barred.Barring`. `on_step` is told of each hour before it."""
 
-    table = "market_data"
+    table = OF_TABLE
 
     def __init__(
         self,

@@ -30,6 +30,8 @@ class Bars:
         return until_ns - until_ns % self.window_ns
 
 
+OF_TABLE = "market_data"
+"""The table that bars are made of."""
 ALL_BARS = (Bars("market_bars_1s", S_NS), Bars("market_bars_1m", 60 * S_NS))
 
 

@@ -44,7 +44,21 @@ def test_a_table_can_be_left_out_of_what_all_have() -> None:
     resolved = settings.for_table(MARKET_DATA)
     assert (resolved.archive_after_days, resolved.bars, resolved.ttl_days) == (None, False, 30)
     fills = next(table for table in PACK.tables if table.name == "fills")
-    assert (settings.for_table(fills).archive_after_days, settings.for_table(fills).bars) == (20, True)
+    assert settings.for_table(fills).archive_after_days == 20
+
+
+def test_bars_are_asked_for_where_there_are_any() -> None:
+    """Said in `defaults` it is for `market_data`, and no row of another table stays for bars that nobody makes; said of
+    another table it is refused at start, with what to do. False may be said of any."""
+    settings = Settings(defaults={"bars": True}, packs=("core",))
+    for pack in packs_of(settings):
+        for table in pack.tables:
+            resolved = settings.for_table(table)
+            assert resolved.bars == (table.name == "market_data")
+            assert resolved.ttl_days == (None if resolved.bars else resolved.keep_days)
+    with pytest.raises(SettingsError, match="tables.fills: bars are made of market_data alone.*take it away"):
+        packs_of(Settings(tables={"fills": {"bars": True}}, packs=("core",)))
+    packs_of(Settings(tables={"fills": {"bars": False}}, packs=("core",)))
 
 
 @pytest.mark.parametrize(
