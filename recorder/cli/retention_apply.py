@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -37,7 +37,7 @@ def apply(
     What comes late stays. It may be killed at any time; run it again, and it goes on.
 
     \b
-    Exit codes: 0 done or shown, 1 an action failed, or another run is at work.
+    Exit codes: 0 done or shown, 1 an action failed, or another run is at work, or took over from this one.
 
     \b
     Example:
@@ -57,12 +57,20 @@ def apply(
         if not yes:
             _show(invocation, runner, subjects)
             return
+        outcomes: list[Outcome] = []
+        ended: list[Subject] = []
         with alone(settings) as still_alone:
-            outcomes = list(_told(invocation, runner, subjects, still_alone))
+            try:
+                _carry_out(invocation, runner, subjects, still_alone, outcomes, ended)
+            finally:
+                # Also where it ends in the middle: what was done is done, and nobody else tells of it.
+                left = [subject.policy.table for subject in subjects if subject not in ended]
+                if invocation.json:
+                    emit_json(_applied(outcomes, left))
+                elif left:
+                    note(f"the run ends before it is done with {', '.join(left)}")
     failed = [outcome for outcome in outcomes if outcome.state == "failed"]
-    if invocation.json:
-        emit_json({"applied": True, "outcomes": [_as_json(outcome) for outcome in outcomes]})
-    elif not outcomes:
+    if not outcomes and not invocation.json:
         note('nothing is due now; what waits, and why, is told by "recorder retention plan"')
     if failed:
         ctx.exit(EXIT_FAILURE)
@@ -79,10 +87,16 @@ def _show(invocation: Invocation, runner: Runner, subjects: Sequence[Subject]) -
     note(f"{counted(work, 'action')} due; nothing was done: add --yes" if work else "nothing is due now")
 
 
-def _told(
-    invocation: Invocation, runner: Runner, subjects: Sequence[Subject], still_alone: Callable[[], None]
-) -> Iterator[Outcome]:
-    """What becomes of each action, told as it is known. Raises as `still_alone`, which is called between actions."""
+def _carry_out(
+    invocation: Invocation,
+    runner: Runner,
+    subjects: Sequence[Subject],
+    still_alone: Callable[[], None],
+    outcomes: list[Outcome],
+    ended: list[Subject],
+) -> None:
+    """Do what is due. What becomes of each action is told as it is known, and added to `outcomes`; a subject with which
+    it is done, to `ended`. Raises as `still_alone`, which is called between actions."""
     with progress(unit="tables", transient=True) as bar:
         task = bar.add_task("retention", total=len(subjects))
         for subject in subjects:
@@ -94,9 +108,15 @@ def _told(
                     where = " ".join(filter(None, (action.table, action.partition)))
                     what = action.why if action.kind == "report" else action.kind.replace("_", " ")
                     click.echo(f"{outcome.state}: {where}: {what}: {outcome.told}")
-                yield outcome
+                outcomes.append(outcome)
                 still_alone()
+            ended.append(subject)
             bar.advance(task)
+
+
+def _applied(outcomes: Sequence[Outcome], left: Sequence[str]) -> dict[str, Any]:
+    """`tables_left` are those that the run was not done with when it ended; empty where it came to its end."""
+    return {"applied": True, "outcomes": [_as_json(outcome) for outcome in outcomes], "tables_left": left}
 
 
 def _as_json(outcome: Outcome) -> dict[str, Any]:
