@@ -197,13 +197,13 @@ class EmbeddedReader(Reader):
                 with self._connection.send_query(sql, ARROW) as pieces:
                     for piece in pieces:
                         some = True
-                        yield pa.ipc.open_stream(piece.bytes())
+                        yield pa.ipc.open_stream(_content(piece))
             except Exception as error:
                 if _NO_STREAM not in str(error):
                     raise
             # An answer without rows has no piece, and what cannot be streamed none so far.
             if not some:
-                yield pa.ipc.open_stream(self._connection.query(sql, ARROW).bytes())
+                yield pa.ipc.open_stream(_content(self._connection.query(sql, ARROW)))
         except GeneratorExit:
             raise
         except Exception as error:
@@ -250,6 +250,15 @@ class EmbeddedReader(Reader):
                 answer.close()  # while there is a connection: without one, giving up an answer crashes the engine
         finally:
             self._connection.close()
+
+
+def _content(answer: Any) -> pa.Buffer:
+    """The bytes of an answer where the engine has them: they are its own for as long as somebody holds the buffer."""
+    import pyarrow as pa
+
+    content = answer.get_memview()
+    seen = pa.py_buffer(content.view())
+    return pa.foreign_buffer(seen.address, seen.size, (answer, content))
 
 
 def _header_lines(clickhouse_format: str) -> int | None:

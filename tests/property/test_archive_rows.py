@@ -17,7 +17,16 @@ from harness.archives import DAY, Rows, archived, in_order, rows
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from retention.archive import FolderStore, Limits, Sums, sums_of, valuehash, write_partition
+from retention.archive import (
+    FolderStore,
+    Limits,
+    Sums,
+    partition_of,
+    read_files,
+    sums_of,
+    valuehash,
+    write_partition,
+)
 from retention.archive.identities import IdentitySet, missing, only, portion
 from retention.archive.valuehash import add_hashes, hashes
 from retention.errors import ArchiveError
@@ -60,6 +69,7 @@ COLUMNS: dict[str, tuple[pa.DataType, st.SearchStrategy[Any]]] = {
         st.lists(st.tuples(BYTES, st.lists(st.none() | FLOATS, max_size=2)), max_size=2),
     ),
 }
+TEXTS = [name for name, (kind, _) in COLUMNS.items() if pa.types.is_binary(kind) or pa.types.is_string(kind)]
 SCHEMA = pa.schema(
     [
         pa.field("ts_local", pa.timestamp("ns", "UTC"), nullable=False),
@@ -125,6 +135,23 @@ def test_every_table_comes_back_to_the_last_bit(
         done = write_partition(Rows(table, batch_rows=batch_rows), store, recorder_version="1", limits=limits)
         assert done.sums == sums_of(batch_of(rows))
         assert same(archived(store, DAY), in_order(table))
+
+
+@QUICK
+@given(rows=ROWS, group_rows=st.integers(1, 5), texts=st.sets(st.sampled_from(TEXTS)))
+def test_rows_read_as_dictionaries_are_the_same_rows(
+    rows: list[dict[str, Any]], group_rows: int, texts: set[str]
+) -> None:
+    """Whichever columns of text: they come encoded, and their values and sums are those that were written."""
+    table = pa.Table.from_batches([batch_of(rows)])
+    with tempfile.TemporaryDirectory() as folder:
+        store = FolderStore(Path(folder))
+        done = write_partition(Rows(table), store, recorder_version="1", limits=Limits(group_rows=group_rows))
+        (piece,) = partition_of(store, DAY).pieces
+        back = list(read_files(piece.manifest, store, check=True, encoded=texts))
+        assert {field.name for field in back[0].schema if pa.types.is_dictionary(field.type)} == texts
+        assert sum(map(sums_of, back), Sums()) == done.sums
+        assert same(in_order(pa.Table.from_batches(back).cast(SCHEMA)), in_order(table))
 
 
 @QUICK
