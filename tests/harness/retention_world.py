@@ -1,15 +1,16 @@
 """A table under retention that knows each row it ever got, and what must be true of it whatever runs did, and whenever
 they stopped.
 
-The table is the core pack's market data on a real engine, the archive a real folder. The clock is the world's own, in
-August 2024; partitions are settled at once. `Steps` lets something happen before or after any step of a run.
+The table is the core pack's market data on a real engine, cut as its policy says, the archive a real folder. The clock
+is the world's own, at the end of August 2024; partitions are settled as soon as no row for them waits in a log. `Steps`
+lets something happen before or after any step of a run.
 """
 
 from __future__ import annotations
 
 import collections
 import contextlib
-import datetime
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from harness.archives import Stopping
 from harness.bars_desk import Desk
 from harness.bars_plain import HOUR_NS, Key, Said, differences, plain_bars
+from harness.retention_cuts import Time, cut_anew, symbol_of, time_at, time_name
 from harness.retention_runs import Asked
 
 from recorder.bars.proof import BarsProof
@@ -37,12 +39,13 @@ from schemas.core.flags import MarketFlag
 from schemas.core.tables import PACK
 from schemas.executor import ClientExecutor
 from schemas.live import read_tables
+from schemas.policy import TablePolicy
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
 TABLE, TIER, VIEW = "market_data", "archived_market_data", "market_data_all"
-START_NS = 1_724_112_000_000_000_000  # 2024-08-20
+START_NS = 1_724_889_600_000_000_000  # 2024-08-29: a month ends soon
 LIMITS = Limits(settle_s=-1e12, merge_parts=3, merge_hours=(0, 0))
 (KEPT,) = (table.policy for table in PACK.tables if table.name == TABLE)
 OTHERS_GIVE = frozenset({"spread_mean", "quoted_ns"})
@@ -123,6 +126,7 @@ class World:
         self.desk.empty(TABLE, "retention_holds", *(bars.stored for bars in ALL_BARS))
         for name in (VIEW, TIER):
             self.client.command(f"DROP TABLE IF EXISTS {self.database}.{name} SYNC")
+        cut_anew(self.client, self.database, TABLE, policy)
         self._give_ttl(self.executor, TABLE, policy.native_ttl)
         self.store, self.policy, self.now_ns = FolderStore(root), policy, START_NS
         self.said: dict[int, Said] = {}
@@ -132,8 +136,10 @@ class World:
         self.bars_expected: list[dict[Key, dict[str, Any]]] = [{} for _ in ALL_BARS]
         self.own_values_alone: set[int] = set()
         self.stuck: set[int] = set()
+        self.may_be_stuck: set[int] = set()
         self.since_the_run: set[int] = set()
         self.holds: dict[str, Hold] = {}
+        self.waiting: list[int] = []
         self.locked = False
         self.twins = False
         self.damaged: _Damage | None = None
@@ -149,13 +155,17 @@ class World:
             seq = len(self.said)
             trade = (100.0 + seq, 1.0) if seq % 3 == 0 else None
             quote = None if trade else (10.0, 10.0 + seq % 4)
-            one = Said("binance.spot", "BTCUSDT", at_ns + seq, (seq,), trade=trade, quote=quote)
+            one = Said(
+                "binance.spot", symbol_of(seq, self.policy), at_ns + seq, (seq,), trade=trade, quote=quote
+            )
             hours = {one.at // HOUR_NS - 1, one.at // HOUR_NS}
             gone = {self.said[other].at // HOUR_NS for other in self.bars_gone}
             if hours & gone:
                 self.own_values_alone.add(seq)
             if one.at // HOUR_NS in gone:
                 self.stuck.add(seq)  # no bar can be made with it
+            elif one.at // HOUR_NS - 1 in gone and self._has_bars(one.at // HOUR_NS):
+                self.may_be_stuck.add(seq)  # these began with a quote that is gone
             self.said[seq] = one
             self.there.add(seq)
             self.since_the_run.add(seq)
@@ -168,6 +178,16 @@ class World:
             f"INSERT INTO {self.database}.{TABLE} (ts_local, run_id, ts_exchange, symbol, source, flags, _log, _seq, "
             f"bid_px1, ask_px1, last_price, last_qty) SETTINGS insert_deduplicate = 0 VALUES {', '.join(values)}"
         )
+
+    def rows_wait(self, times_ns: Sequence[int]) -> None:
+        """In a log, for the next time that it is emptied."""
+        self.waiting += times_ns
+
+    def log_is_emptied(self) -> None:
+        """What waits comes."""
+        times_ns, self.waiting = self.waiting, []
+        if times_ns:
+            self.rows_come(times_ns)
 
     def merges(self, table: str, partition: str) -> None:
         """The server merges a partition into one part."""
@@ -229,7 +249,7 @@ class World:
     def subjects(self) -> list[Subject]:
         """The table before the one that its partitions move to, as the command has them."""
         tier = self.policy.of_tier()
-        return [Subject(policy, KEPT) for policy in (self.policy, tier) if policy is not None]
+        return [Subject(policy, self._kept()) for policy in (self.policy, tier) if policy is not None]
 
     def runner(self, steps: Steps) -> Runner:
         """A run that tells of its steps."""
@@ -252,6 +272,7 @@ class World:
             limits=LIMITS,
             now_ns=lambda: self.now_ns,
             barring=BarsProof(executor, self.database),
+            pending_oldest_ns=lambda table: min(self.waiting, default=None),
         )
 
     def run(self, steps: Steps) -> Iterator[Outcome]:
@@ -305,25 +326,28 @@ class World:
         policy = self.policy
         for seq in went:
             at_ns = self.said[seq].at
-            day_ns = at_ns // DAY_NS * DAY_NS
+            time = self._time(at_ns)
             assert policy.keep_days is not None, f"row {seq} is gone, and rows are kept for ever"
             assert at_ns + policy.keep_days * DAY_NS < self.now_ns, f"row {seq} is gone before its time"
-            assert day_ns + DAY_NS <= self.now_ns, f"row {seq} is gone of an open partition"
-            assert not self._held(day_ns), f"row {seq} is gone, and was held"
+            assert time.end_ns <= self.now_ns, f"row {seq} is gone of an open partition"
+            assert not self._held(time), f"row {seq} is gone, and was held"
+            assert not self._waits_for(time), f"row {seq} is gone, and others for its partition wait in a log"
         if policy.archive_after_days is not None:
             assert went <= self.vouched(), "rows are gone that no verified piece has"
             self.archived_gone |= went
         if policy.bars:
-            no_bars = {seq for seq in went & self.stuck if not self._outnumbered(self._hour(seq))}
-            assert not no_bars, "rows are gone that no bar can be of"
+            assert not went & self.stuck, "rows are gone that no bar can be of"
+            # They came when the hour after those that went was looked at, or before: its bars have them, or not.
+            beside = {self._hour(seq) + 1 for seq in went}
+            self.may_be_stuck |= {seq for seq in left & self.since_the_run if self._hour(seq) in beside}
             self._bars_must_be_of(went, left)
             self.bars_gone |= went
 
     def _bars_must_be_of(self, went: set[int], left: set[int]) -> None:
         """The bars of the hours of these rows equal those computed of all rows in another way."""
-        days = {self.said[seq].at // DAY_NS for seq in went}
+        times = {self._time(self.said[seq].at) for seq in went}
         # One insert came amid the run, at most: its rows are in the bars, or none of them is.
-        late = {seq for seq in left & self.since_the_run if self.said[seq].at // DAY_NS in days}
+        late = {seq for seq in left & self.since_the_run if self._time(self.said[seq].at) in times}
         all_rows = (self.bars_gone | went | left) - self.stuck
         wrong = self._differ(went, all_rows)
         if wrong and late:
@@ -332,14 +356,8 @@ class World:
             wrong = self._differ(went, all_rows - late)
         assert not wrong, f"bars are not those of the rows that went: {wrong[:3]}"
 
-    def _outnumbered(self, hour: int) -> bool:
-        """Whether as many rows came late for an hour as are gone of it. Bars know that rows are gone by their number
-        and their times alone, so that they may be made anew then, of the late ones."""
-        gone = sum(self._hour(seq) == hour for seq in self.bars_gone)
-        return 0 < gone <= sum(self._hour(seq) == hour for seq in self.stuck)
-
     def _differ(self, went: set[int], all_rows: set[int]) -> list[str]:
-        hours = {hour for hour in map(self._hour, went) if not self._outnumbered(hour)}
+        hours = set(map(self._hour, went))
         beside = hours | {hour - 1 for hour in hours}
         own_alone = any(self._hour(seq) in beside for seq in self.own_values_alone)
         wrong = []
@@ -354,14 +372,16 @@ class World:
                 self.bars_expected[number] |= expected
         return wrong
 
+    def _has_bars(self, hour: int) -> bool:
+        return any(key[2] // HOUR_NS == hour for bars in ALL_BARS for key in self.desk.bars(bars))
+
     def _found(self, bars: Any, expected: Mapping[Key, Any]) -> dict[Key, dict[str, Any]]:
         return {key: bar for key, bar in self.desk.bars(bars).items() if key in expected}
 
     def bars_stay(self) -> None:
         """The bars of rows that went are what they were."""
         for bars, every in zip(ALL_BARS, self.bars_expected, strict=True):
-            expected = {key: bar for key, bar in every.items() if not self._outnumbered(key[2] // HOUR_NS)}
-            changed = differences(expected, self._found(bars, expected))
+            changed = differences(every, self._found(bars, every))
             assert not changed, f"bars changed after their rows went: {changed[:3]}"
 
     def _must_be_done(self, outcomes: Sequence[Outcome]) -> None:
@@ -381,54 +401,65 @@ class World:
             if (live := read_tables(self.executor, self.database).get(name)) is None:
                 continue
             assert live.ttl == self.wanted_ttl(policy), f"{name} carries the TTL {live.ttl!r}"
-            (facts,) = read_facts(self.executor, self.database, [(live, KEPT)])
+            (facts,) = read_facts(self.executor, self.database, [(live, self._kept())])
             for part in facts.partitions:
-                day_ns = part.min_ns // DAY_NS * DAY_NS
-                if part.id in failed or day_ns + DAY_NS > self.now_ns:
+                time = self._time(part.min_ns)
+                if part.id in failed or time.end_ns > self.now_ns or self._waits_for(time):
                     continue
                 expired = _older(part.max_ns, policy.keep_days, self.now_ns)
                 moves = name == TABLE and _older(part.max_ns, policy.tier_after_days, self.now_ns)
-                held = self._held(day_ns)
+                held = self._held(time)
                 assert held or not expired, f"{name} {part.id} is kept past its time"
                 assert held or not moves, f"{name} {part.id} was to move"
                 assert part.parts <= LIMITS.merge_parts or held or (archive_days is not None), (
                     f"{part} is not merged"
                 )
                 if _older(part.max_ns, archive_days, self.now_ns) and not self._is_damaged(part.id):
-                    rows = {seq for seq in self.there if self.said[seq].at // DAY_NS * DAY_NS == day_ns}
+                    of_it = self._of(part.id)
+                    rows = self.there & of_it
                     # As many others in the archive are told from these when they are to go, by who they are.
-                    same = sum(self.said[seq].at // DAY_NS * DAY_NS == day_ns for seq in vouched) == len(rows)
-                    assert same or rows <= vouched, f"{name} {part.id} is not archived"
+                    assert len(vouched & of_it) == len(rows) or rows <= vouched, (
+                        f"{name} {part.id} is not archived"
+                    )
         if not failed:
             merged = {one.action.partition for one in outcomes if one.action.kind is Kind.MERGE}
             runner = self.runner(Steps())
             for subject in self.subjects():
                 # A receipt of bars names parts: of those that this run merged, the next one looks at the bars again.
+                # And where rows went and others are kept, each run compares by who they are, not by their number.
                 due = [
                     action
                     for action in runner.plan(subject)
                     if action.kind.is_work
                     and not (action.kind is Kind.BUILD_BARS and action.partition in merged)
+                    and not (action.kind is Kind.ARCHIVE and self._has_lost(action.partition, vouched))
                 ]
                 assert due == [], f"something is due right after a run: {due}"
 
     def _excused(self, outcome: Outcome) -> bool:
         if self._is_damaged(outcome.action.partition):
             return True
-        stuck = {self.said[seq].at // DAY_NS for seq in self.there & self.stuck}
-        days = {_day(outcome.action.partition)} if outcome.action.partition else set()
-        if days & stuck and ("are gone" in outcome.told):
+        stuck = self._of(outcome.action.partition) & self.there & (self.stuck | self.may_be_stuck)
+        if stuck and "are gone" in outcome.told:
             return True
         return self.twins and f"rows that {TIER} has as well" in outcome.told
 
+    def _has_lost(self, partition: str, vouched: set[int]) -> bool:
+        """Whether the archive has all rows of a partition, and others that went."""
+        of_it = self._of(partition)
+        return self.there & of_it <= vouched and not vouched & of_it <= self.there
+
     def _is_damaged(self, partition: str) -> bool:
-        return self.damaged is not None and partition in str(self.damaged.path).replace("-", "")
+        return self.damaged is not None and time_name(partition) in str(self.damaged.path).replace("-", "")
 
     def ends(self) -> None:
-        """At the end all pieces are what they say, and a last run does what is left."""
+        """At the end all pieces are what they say, a last run does what is left, and one more adds nothing."""
         if self.damaged is not None:
             self.mend()
         self.complete()
+        archived = [path for path in self.files() if "table=" in str(path)]
+        self.complete()
+        assert archived == [path for path in self.files() if "table=" in str(path)], "archived once more"
         self.bars_stay()
         for place in places(self.store):
             assert check(self.store, place).faults == (), "the archive is damaged, and by nobody else"
@@ -493,11 +524,27 @@ class World:
         if read_tables(executor, self.database)[table].ttl != ttl:
             set_ttl(executor, self.database, table, ttl)
 
-    def _held(self, day_ns: int) -> bool:
+    def _kept(self) -> TablePolicy:
+        cut = {"partition": self.policy.partition, "symbol_groups": self.policy.symbol_groups}
+        return dataclasses.replace(KEPT, **cut)
+
+    def _time(self, at_ns: int) -> Time:
+        return time_at(at_ns, self.policy.partition)
+
+    def _of(self, partition: str) -> set[int]:
+        """Every row that ever came for the day or month of a partition."""
+        name = time_name(partition)
+        return {seq for seq, one in self.said.items() if self._time(one.at).name == name}
+
+    def _waits_for(self, time: Time) -> bool:
+        """Whether rows wait that may be of this time: of all that wait the oldest one is known."""
+        return bool(self.waiting) and min(self.waiting) < time.end_ns
+
+    def _held(self, time: Time) -> bool:
         return any(
             hold.table in (None, TABLE)
-            and (hold.since_ns is None or hold.since_ns < day_ns + DAY_NS)
-            and (hold.until_ns is None or hold.until_ns > day_ns)
+            and (hold.since_ns is None or hold.since_ns < time.end_ns)
+            and (hold.until_ns is None or hold.until_ns > time.start_ns)
             for hold in self.holds.values()
         )
 
@@ -538,8 +585,3 @@ class _Held:
 
 def _older(newest_ns: int, days: int | None, now_ns: int) -> bool:
     return days is not None and newest_ns + days * DAY_NS < now_ns
-
-
-def _day(partition: str) -> int:
-    at = datetime.datetime.strptime(partition, "%Y%m%d").replace(tzinfo=datetime.UTC)
-    return int(at.timestamp()) * 10**9 // DAY_NS

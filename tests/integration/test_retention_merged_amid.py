@@ -12,7 +12,7 @@ from harness.retention_world import START_NS, TABLE, Steps, World
 from retention.policy import DAY_NS, RetentionPolicy
 from schemas.policy import Partition
 
-DAY = "20240815"
+DAY = "20240824"
 
 
 @pytest.mark.parametrize("archive_after_days", [None, 1])

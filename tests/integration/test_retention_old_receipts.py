@@ -32,7 +32,7 @@ def test_a_bit_that_flipped_since_the_receipt_keeps_the_rows(
             world.rows_come([START_NS - 5 * DAY_NS])
         assert [one.state for one in world.complete()] == [State.DONE]
         if merged:
-            world.merges(TABLE, "20240815")
+            world.merges(TABLE, "20240824")
         (path,) = (path for path in world.files() if path.suffix == ".parquet")
         world.damage(path, "changed")
         world.policy = EXPIRED
