@@ -29,39 +29,37 @@ from benchmarks.stats import QUANTILES, differences, quantiles, spread
 from benchmarks.steps import Wait, no_recorder, take_steps
 from recorder import Recorder
 from recorder.cli.options import Invocation, equip, pass_invocation
+from recorder.cutting import Cutter
 from recorder.entries import Waiting, rows_in
-from recorder.pipeline import TablePipeline
 
-Build = Callable[[TablePipeline, Sequence[Waiting]], Coroutine[Any, Any, None]]
-_as_it_is: Build = TablePipeline._build
-_modules: tuple[Any, ...] = (recorder.build, sys.modules[TablePipeline.__module__])
+Build = Callable[[Cutter, Sequence[Waiting]], Coroutine[Any, Any, None]]
+_as_it_is: Build = Cutter._build
+_modules: tuple[Any, ...] = (recorder.build, sys.modules[Cutter.__module__])
 """Both know how many rows a slice has."""
 _thread = ThreadPoolExecutor(1, thread_name_prefix="recorder-build")
 
 
-async def _without_yields(pipeline: TablePipeline, entries: Sequence[Waiting]) -> None:
+async def _without_yields(cutter: Cutter, entries: Sequence[Waiting]) -> None:
     """All slices of a drain in one go on the loop."""
-    await _in_one_go(pipeline, entries, None)
+    await _in_one_go(cutter, entries, None)
 
 
-async def _in_own_thread(pipeline: TablePipeline, entries: Sequence[Waiting]) -> None:
+async def _in_own_thread(cutter: Cutter, entries: Sequence[Waiting]) -> None:
     """The loop hands a drain to a thread that builds, and waits for it."""
-    await _in_one_go(pipeline, entries, _thread)
+    await _in_one_go(cutter, entries, _thread)
 
 
-async def _in_one_go(
-    pipeline: TablePipeline, entries: Sequence[Waiting], thread: ThreadPoolExecutor | None
-) -> None:
-    # What `TablePipeline._build` does, but for the pauses between slices.
-    builder, rows_before = pipeline._builder, pipeline._builder.rows
-    pipeline.flying_rows += rows_in(entries)
-    pipeline._budget.saw_rows(pipeline.table.name, time.monotonic_ns())
+async def _in_one_go(cutter: Cutter, entries: Sequence[Waiting], thread: ThreadPoolExecutor | None) -> None:
+    # What `Cutter._build` does, but for the pauses between slices.
+    builder, rows_before = cutter._builder, cutter._builder.rows
+    cutter._account.flying_rows += rows_in(entries)
+    cutter._budget.saw_rows(cutter._account.table.name, time.monotonic_ns())
 
     def build() -> None:
         nonlocal rows_before
         for _ in builder.add(entries):
             if (built := builder.rows - rows_before) > 0:
-                pipeline._accepted.append((builder.slice_accepted_ns, built))
+                cutter._accepted.append((builder.slice_accepted_ns, built))
             rows_before = builder.rows
 
     if thread is None:
@@ -99,13 +97,13 @@ def in_force(variant: Variant) -> Iterator[None]:
     slices = recorder.build.SLICE_ROWS
     for module in _modules:
         module.SLICE_ROWS = variant.slice_rows
-    setattr(TablePipeline, "_build", variant.build)  # noqa: B010 - a method is not to be assigned, and here it is
+    setattr(Cutter, "_build", variant.build)  # noqa: B010 - a method is not to be assigned, and here it is
     try:
         yield
     finally:
         for module in _modules:
             module.SLICE_ROWS = slices
-        setattr(TablePipeline, "_build", _as_it_is)  # noqa: B010
+        setattr(Cutter, "_build", _as_it_is)  # noqa: B010
 
 
 @click.command("threads")

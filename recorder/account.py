@@ -209,7 +209,7 @@ class TableAccount:
 
     # -- what is given up -------------------------------------------------------------------------------------------
 
-    def _given_up(self, rows: int) -> None:
+    def given_up(self, rows: int) -> None:
         """Rows were lost by a fault of our own: counted, told in a gap row, never silent."""
         self.lost_rows += rows
         self.flying_rows -= rows

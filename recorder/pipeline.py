@@ -1,19 +1,18 @@
-"""One table's way from its door to its sink: queue, builder, channel, worker; its account says what became of rows.
+"""One table's way from its door to its sink: queue, builder, lane, worker; its account says what became of rows.
 
-Two supervised tasks on the recorder's loop: the *builder's* drains the queue, builds slices and seals batches that are
-due; the *worker's* takes batches from the channel and gets them in. The channel is bounded, so that a sink that stands
-still fills the channel, then the queue, and then the queue's overflow policy decides; nothing else of the recorder
-waits.
+Two supervised tasks on the recorder's loop: the *builder's* drains the queue, builds slices and cuts batches that are
+due (`recorder.cutting`); the *worker's* takes cuts from the lane, has read back what stands on the log alone, takes out
+what has left the table (`recorder.gone_rows`), and gets the rest in. The lane's memory is bounded, so that a sink that
+stands still fills the lane, then the queue, and then the queue's overflow policy decides, where no log takes the rows;
+nothing else of the recorder waits.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -21,14 +20,15 @@ import pyarrow as pa
 from recorder.account import PipelineObserver, TableAccount
 from recorder.alarms.stillness import Work
 from recorder.bad_rows import BadRow
-from recorder.batch import Batch, cut_places
+from recorder.batch import Batch
 from recorder.budget import InsertBudget
-from recorder.build import SLICE_ROWS, BatchBuilder
+from recorder.build import BatchBuilder
 from recorder.contact import Contact
+from recorder.cutting import Cutter
 from recorder.earlier_stats import EarlierStats
 from recorder.elsewhere import Elsewhere
-from recorder.entries import Waiting, rows_in
-from recorder.flush_policy import NS_PER_MS, NS_PER_S, FlushPolicy, is_due, is_full
+from recorder.entries import Waiting
+from recorder.flush_policy import NS_PER_S, FlushPolicy
 from recorder.flush_worker import FlushWorker, WorkerState
 from recorder.gone_rows import GoneRows
 from recorder.lane import Cut, Lane
@@ -43,12 +43,6 @@ from recorder.table_log import TableLog
 from schemas.policy import Overflow
 from schemas.table import Table
 from wal.places import Range
-
-LOG_AFTER_MS = 50
-"""The longest that rows wait for company on their way to the log: a slice costs its columns, however few its rows."""
-
-DRAIN_MS = 20
-"""A builder looks at its queue this often while rows trickle in: rare enough to cost nothing beside 13 tables."""
 
 
 class Load(NamedTuple):
@@ -84,30 +78,19 @@ class TablePipeline(TableAccount):
         self.wal = wal
         """Where its rows are safe before the database has them; None where they are in memory alone."""
         self._builder = builder
-        self._policy = policy
-        self._budget = budget
         self._worker: FlushWorker | None = None
         self._contact: Contact | None = None
         self.supervised: tuple[Supervised, ...] = ()
         """Its tasks, once it has started and until it is closed."""
-        self._woken = asyncio.Event()
-        self._flush_upto = -1
-        self._durable_upto_wanted = -1  # somebody waits for these to be on the log
-        self._drained_upto = 0
-        self._sealed_upto = 0
         self._pulse = Pulse() if wal is None else wal.pulse
         self._lane = Lane(policy.batch_rows, self._pulse)
         if wal is not None:
             self._lane.readable = wal.readable
         self._gone = GoneRows(elsewhere, self, self._lane, wal)
         self._spill = Spill(wal, self._lane, queue) if wal is not None and not wal.always else None
-        self._logged = wal if wal is not None and wal.always else None
-        """The log that rows go to as they are built."""
+        self._cutter = Cutter(queue, builder, policy, budget, self, self._lane, wal=wal, on_log=self._on_log)
         self._current: Cut | None = None  # what the worker is at, until all of it is resolved
-        self._building: Iterator[int] | None = None  # rows taken from the queue, as far as they are not built
-        self._built_then = 0  # rows and bad rows of the builder when they will be
         self._taken_up = False  # what earlier runs left on the log
-        self._accepted: list[tuple[int, int]] = []
         self._written_off = False  # it is closed: nothing waits any more
 
     # -- lifecycle ----------------------------------------------------------------------------------------------
@@ -120,7 +103,7 @@ class TablePipeline(TableAccount):
             self.state = WorkerState.RETRYING
         name = self.table.name
         self.supervised = (
-            Supervised("builder", self._build_forever, table=name, died=self._task_died),
+            Supervised("builder", self._cutter.run, table=name, died=self._task_died),
             Supervised("worker", self._work_forever, table=name, died=self._task_died),
         )
         for task in self.supervised:
@@ -139,35 +122,21 @@ class TablePipeline(TableAccount):
         self.supervised = ()
         self.queue.close()
         oldest_ns = self.oldest_waiting_ns()
-        left = self.queue.drain(1 << 62)
-        self._drained_upto = self.position
+        left = self._cutter.take_rest()
         kept = 0 if self.wal is None else await self._log_the_rest(self.wal, left)
         self._write_off(oldest_ns, unknown, kept)
         self._written_off = True
 
     async def _log_the_rest(self, wal: TableLog, left: Sequence[Waiting]) -> int:
         """Bring what waited into the log; how many rows are on it now and not in the database, or not known to be."""
-        builder = self._builder
-        if self._building is None:
-            self._building, self._built_then = iter(()), builder.rows + builder.bad_rows
-        # One after the other, and remembered: whoever is cancelled here leaves it to the next.
-        self._building = itertools.chain(self._building, builder.add(left))
-        self._built_then += rows_in(left)
-        self.flying_rows += rows_in(left)
-        building = True
-        while building:
-            with contextlib.suppress(Exception):  # what is not on the log is counted as lost
-                for _ in self._building:
-                    await asyncio.sleep(0)
-                building = False
-        unlogged = self._built_then - builder.rows - builder.bad_rows
+        unlogged = await self._cutter.build_rest(left)
         if self._spill is None:
             unlogged += wal.unlogged_rows
         else:
             self._spill.memory(self._worker)
             with contextlib.suppress(Exception):
-                unlogged += builder.rows
-                for batch in builder.seal():
+                unlogged += self._builder.rows
+                for batch in self._builder.seal():
                     unlogged -= batch.rows if wal.spill(batch).places else 0
         unlogged += sum(self._unlogged_rows(cut) for cut in self._lane.unresolved())
         return max(0, self.flying_rows - unlogged - await wal.close())
@@ -185,6 +154,10 @@ class TablePipeline(TableAccount):
         if self._spill is not None and state is not WorkerState.FLOWING:
             self._spill.memory(self._worker)
 
+    def _on_log(self, cut: Cut) -> bool:
+        """Put a new cut on the log if it is to go there; whether it is on it, or never goes there by itself."""
+        return self._spill is None or self._spill.takes(cut, self.state, self._worker)
+
     def _task_died(self, why: str) -> None:
         self.last_error = why
 
@@ -197,7 +170,7 @@ class TablePipeline(TableAccount):
     @property
     def linger_s(self) -> float:
         """The longest that its rows may wait for company, in seconds."""
-        return max(self._policy.linger_ms, self._policy.linger_max_ms) / 1_000
+        return self._cutter.linger_s
 
     def oldest_waiting_ns(self) -> int | None:
         """Acceptance (monotonic) of the oldest row that is not resolved; None where none waits."""
@@ -206,7 +179,7 @@ class TablePipeline(TableAccount):
         if self._current is not None and self._current.batches:
             return self._current.batches[0].accepted_ns
         oldest_ns = self._lane.oldest_ns()
-        return oldest_ns if oldest_ns is not None else self._oldest_ns()
+        return oldest_ns if oldest_ns is not None else self._cutter.oldest_ns()
 
     @property
     def asking_why(self) -> str:
@@ -222,8 +195,8 @@ class TablePipeline(TableAccount):
             return None
         if self._current is not None or self._lane.waiting:
             return Work("worker", self.told + self.resolved_upto)
-        if self._oldest_ns() is not None:
-            return Work("builder", self._drained_upto + self._sealed_upto)
+        if self._cutter.oldest_ns() is not None:
+            return Work("builder", self._cutter.progress)
         return None
 
     def log_stats(self) -> TableLogStats | None:
@@ -269,163 +242,6 @@ class TablePipeline(TableAccount):
             or "; ".join(filter(None, (task.trouble() for task in self.supervised)))
             or (self.last_error if self.state is WorkerState.RETRYING else ""),
         )
-
-    # -- builder ------------------------------------------------------------------------------------------------
-
-    def wake(self) -> None:
-        """Rows came, or a flush is asked for. On the loop."""
-        self._woken.set()
-
-    async def _build_forever(self) -> None:
-        queue, builder = self.queue, self._builder
-        while True:
-            waiting = queue.waiting_rows
-            if self._worth_a_slice(waiting, time.monotonic_ns()):
-                room = self._policy.batch_rows - builder.rows
-                entries = queue.drain(max(SLICE_ROWS, min(room, 4 * SLICE_ROWS)))
-                self._drained_upto = queue.drained_upto
-                if entries:
-                    await self._build(entries)
-            now_ns = time.monotonic_ns()
-            if self._is_due(now_ns):
-                await self._seal(now_ns)
-            elif queue.waiting_rows < SLICE_ROWS:
-                await self._rest(now_ns, busy=waiting > 0)
-
-    def _worth_a_slice(self, waiting: int, now_ns: int) -> bool:
-        """Whether to build now: a slice costs its columns, however few its rows, so they wait for company."""
-        if waiting >= SLICE_ROWS or self._flush_upto > self._drained_upto:
-            return True
-        if self._logged is not None:
-            # Rows are durable as soon as the log has them, and that does not wait for the linger.
-            oldest_ns = self.queue.oldest_ns()
-            late = oldest_ns is None or now_ns - oldest_ns >= LOG_AFTER_MS * NS_PER_MS
-            return late or self._durable_upto_wanted > self._drained_upto
-        if self.queue.usage() >= self.queue.limits.low_watermark:
-            return True  # a small queue, or large rows: company would be shed
-        oldest_ns = self._oldest_ns()
-        return oldest_ns is None or now_ns - oldest_ns >= self._budget.linger_ns(self._policy, now_ns)
-
-    def _oldest_ns(self) -> int | None:
-        """Acceptance of the oldest row that is not sealed, built or not."""
-        return self._builder.oldest_ns if self._builder.oldest_ns is not None else self.queue.oldest_ns()
-
-    async def _build(self, entries: Sequence[Waiting]) -> None:
-        builder, rows_before = self._builder, self._builder.rows
-        unbuilt = rows_in(entries) + rows_before + builder.bad_rows
-        self.flying_rows += rows_in(entries)
-        self._budget.saw_rows(self.table.name, time.monotonic_ns())
-        self._building, self._built_then = builder.add(entries), unbuilt
-        try:
-            for _ in self._building:
-                if (built := builder.rows - rows_before) > 0:
-                    self._accepted.append((builder.slice_accepted_ns, built))
-                rows_before = builder.rows
-                # Lets the other tables run, and the producers have the interpreter's lock.
-                await asyncio.sleep(0)
-        except Exception:
-            # They are drained, and nobody else will speak of them.
-            self._given_up(unbuilt - builder.rows - builder.bad_rows)
-            self._built()
-            raise
-        self._built()  # not where it was cancelled: what is not built yet still goes to the log
-
-    def _built(self) -> None:
-        self._building = None
-        if self._logged is not None:
-            self._logged.built_upto(self._drained_upto, self.resolved_upto)
-
-    def _is_due(self, now_ns: int) -> bool:
-        builder = self._builder
-        if not builder.rows:
-            # Nothing to send, but rows that became dead letters are resolved too.
-            return self._drained_upto > self._sealed_upto
-        if self._drained_upto >= self._flush_upto > self._sealed_upto:
-            return True
-        if self.queue.waiting_rows >= SLICE_ROWS and not is_full(self._policy, builder.rows, builder.nbytes):
-            # Company is here already. Rows of a backlog are all older than the linger: without this, each drain would
-            # be a batch of its own, and so many small inserts would keep the backlog for ever.
-            return False
-        linger_ns = self._budget.linger_ns(self._policy, now_ns)
-        return is_due(self._policy, builder.rows, builder.nbytes, builder.oldest_ns, now_ns, linger_ns)
-
-    async def _seal(self, now_ns: int) -> None:
-        builder = self._builder
-        if is_full(self._policy, builder.rows, builder.nbytes):
-            self._budget.sent_full(now_ns)
-        rows, accepted, self._accepted = builder.rows, self._accepted, []
-        try:
-            batches = builder.seal()
-        except Exception:
-            self._given_up(rows)
-            if self._logged is not None:
-                self._logged.take_places()
-            raise
-        self._sealed_upto = self._drained_upto
-        await self._lane.put(self._cut(batches, rows, accepted), self._on_log)
-
-    def _on_log(self, cut: Cut) -> bool:
-        """Put a new cut on the log if it is to go there; whether it is on it, or never goes there by itself."""
-        return self._spill is None or self._spill.takes(cut, self.state, self._worker)
-
-    def _cut(self, batches: list[Batch], rows: int, accepted: Sequence[tuple[int, int]]) -> Cut:
-        """What was built, with where it stands on the log."""
-        from_source = any(batch.from_source for batch in batches)
-        if self._logged is None:
-            cut = Cut(batches, self._drained_upto, rows, accepted, from_source=from_source)
-            if self.wal is not None:
-                cut.stand = self.wal.stand(cut.upto, self.resolved_upto)
-            return cut
-        places, missing = self._logged.take_places()
-        partly = tuple[Range, ...]()
-        if missing or sum(place.rows for place in places) != rows:
-            # It does not have all of them. Those that it has the next run looks up, if this one does not get them in;
-            # if it does, they are done: else no later segment could ever be purged.
-            if sum(place.rows for place in places) + missing == rows:
-                partly = places
-            places = ()
-        start, placed = 0, []
-        for batch in batches:
-            placed.append(replace(batch, places=cut_places(places, start, start + batch.rows)))
-            start += batch.rows
-        return Cut(placed, self._drained_upto, rows, accepted, places, from_source, partly=partly)
-
-    async def _rest(self, now_ns: int, *, busy: bool) -> None:
-        """Sleep until rows come or what was built is due.
-
-        While rows keep coming the queue is looked at every `DRAIN_MS` and no producer pays for waking anybody; only
-        a queue that was found empty is armed.
-        """
-        queue = self.queue
-        if max(self._flush_upto, self._durable_upto_wanted) > self._drained_upto:
-            return
-        drain_s = min(DRAIN_MS, self._policy.linger_ms) / 1_000
-        wait_s = None
-        if (oldest_ns := self._oldest_ns()) is not None:
-            due_ns = oldest_ns + self._budget.linger_ns(self._policy, now_ns) - now_ns
-            wait_s = max(0.0, due_ns / NS_PER_S)
-        self._woken.clear()
-        if busy or not queue.arm():
-            await self._woken_within(drain_s if wait_s is None else min(drain_s, wait_s))
-        elif await self._woken_within(wait_s) and self._flush_upto <= self._sealed_upto:
-            self._woken.clear()
-            await self._woken_within(drain_s)  # the first row of a burst: let some company come
-
-    async def _woken_within(self, seconds: float | None) -> bool:
-        """Wait to be woken; False if that did not happen in time.
-
-        All tables' waits end on the same ticks: every time the loop wakes it takes the interpreter's lock from the
-        producers, so thirteen tables that wake apart cost them thirteen times as much as together.
-        """
-        if seconds is not None:
-            loop, tick_s = asyncio.get_running_loop(), DRAIN_MS / 1_000
-            seconds = (int((loop.time() + seconds) / tick_s) + 1) * tick_s - loop.time()
-        try:
-            async with asyncio.timeout(seconds):
-                await self._woken.wait()
-        except TimeoutError:
-            return False
-        return True
 
     # -- worker -------------------------------------------------------------------------------------------------
 
@@ -518,10 +334,13 @@ class TablePipeline(TableAccount):
         keeps = self.queue.limits.overflow in (Overflow.SPILL, Overflow.BLOCK)
         return Load(self.queue.usage(), self.resolved_upto, self.state, keeps)
 
+    def wake(self) -> None:
+        """Rows came, or a flush is asked for. On the loop."""
+        self._cutter.wake()
+
     def change(self, policy: FlushPolicy) -> None:
         """Use other triggers from the next look on."""
-        self._policy = policy
-        self.wake()
+        self._cutter.change(policy)
 
     @property
     def durable_upto(self) -> int:
@@ -533,17 +352,13 @@ class TablePipeline(TableAccount):
         if self.wal is None:
             await self.resolved(upto, hurry=hurry)
             return
-        if hurry and self._spill is not None and upto > self._flush_upto:
-            self._flush_upto = upto
-            self.wake()
-        elif hurry and upto > self._durable_upto_wanted:
-            self._durable_upto_wanted = upto
-            self.wake()
+        if hurry:
+            self._cutter.hurry_to_log(upto)
         await self._pulse.until(lambda: self.durable_upto >= upto)
 
     def recheck(self, ranges: Sequence[Range]) -> None:
         """The database restarted since it confirmed these: put back what it lost."""
-        step = self._policy.batch_rows
+        step = self._cutter.policy.batch_rows
         self._lane.recheck(
             [
                 Cut([], 0, place.rows, places=(place,), from_source=True, recheck=True)
@@ -585,9 +400,8 @@ class TablePipeline(TableAccount):
 
         With `hurry` they go at once instead of waiting for company.
         """
-        if hurry and upto > self._flush_upto:
-            self._flush_upto = upto
-            self.wake()
+        if hurry:
+            self._cutter.hurry(upto)
         await self._pulse.until(lambda: self.resolved_upto >= upto)
 
     def nudge(self) -> None:
