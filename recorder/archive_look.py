@@ -29,8 +29,8 @@ from schemas.table import Table
 
 if TYPE_CHECKING:
     from recorder.settings import Settings
-    from retention.archive import Store
     from retention.archive.found import Known
+    from retention.archive.marked import MarkedStore
 
 log = get_logger("recorder")
 
@@ -51,7 +51,7 @@ class RecorderArchive:
     def __init__(self, settings: Settings, *, patience_s: float | None = None):
         self._settings = settings
         self._patience_s = PATIENCE_S if patience_s is None else patience_s
-        self._store: Store | None = None
+        self._store: MarkedStore | None = None
         self._known: Known | None = None
         self._forgetting: asyncio.TimerHandle | None = None
         self._failed: _GivenUp | None = None
@@ -135,6 +135,8 @@ class RecorderArchive:
             reading.moved()  # it was not the archive that this took so long
             if self._store is None:
                 self._store = archive_store(self._settings)
+            self._store.see()  # each time: its disk may have gone
+            reading.moved()
             if self._known is None:
                 self._known = Known()
             logs, seqs = identities_of(batch.data)

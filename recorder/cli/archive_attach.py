@@ -171,14 +171,15 @@ def files_of(store: Store) -> Callable[[Sequence[str], str], str]:
     Raises:
         Failure: it is none that can be read without writing credentials into a view.
     """
-    from retention.archive import FolderStore
+    from retention.archive.marked import folder_of
     from schemas.quote import quote_text
 
-    if not isinstance(store, FolderStore):
+    root = folder_of(store)
+    if root is None:
         raise Failure(
             f"{store}: only a folder can be attached; a bucket's files are restored, or read with s3()"
         )
-    folder = str(store.root.absolute())
+    folder = str(root.absolute())
     if any(sign in folder for sign in "*?{}"):
         raise Failure(
             f"{folder}: its name has one of * ? {{ }}, which ClickHouse takes for a pattern; rename it"

@@ -29,12 +29,12 @@ def by_database(way: str, *, embedded: bool, folder: bool, collection: str | Non
 
 def wanted(settings: Settings, store: Store, way: str | None = None) -> bool:
     """Whether the database is to try, by the settings, or by `way`, which is stronger."""
-    from retention.archive import FolderStore
+    from retention.archive.marked import folder_of
 
     return by_database(
         way or settings.archive_export,
         embedded=settings.target.embedded,
-        folder=isinstance(store, FolderStore),
+        folder=folder_of(store) is not None,
         collection=settings.archive_collection,
     )
 

@@ -23,6 +23,7 @@ from retention.errors import ArchiveError
 _DAY = re.compile(r"(\d{4})-?([01]\d)-?([0-3]\d)")
 _MONTH = re.compile(r"(\d{4})-?([01]\d)")
 _FOLDER = re.compile(r"table=([^/]+)/(?:date=(\d{4}-\d\d-\d\d)|month=(\d{4}-\d\d))/[^/]+")
+_PROBE = re.compile(r"\.probe-[0-9a-f]{8}\.part")
 _FILE = re.compile(r"(?:part|manifest|receipt)-(\d{4,})(?:-[0-9a-f]{8}-\d{3,}\.parquet|\.json)")
 
 
@@ -92,3 +93,13 @@ def new_attempt() -> str:
 def file_name(place: Place, piece: int, attempt: str, number: int) -> str:
     """The name of a file of rows below the root."""
     return f"{place.folder}/part-{piece:04d}-{attempt}-{number:03d}.parquet"
+
+
+def probe_name(folder: str) -> str:
+    """A small file below a folder by which is seen that a database means the same place; readers take it for none."""
+    return f"{folder}/.probe-{secrets.token_hex(4)}.part"
+
+
+def is_probe(name: str) -> bool:
+    """Whether a file was made for that, by its last name."""
+    return _PROBE.fullmatch(name.rpartition("/")[2]) is not None

@@ -27,12 +27,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retention.archive.identities import Passing
-from retention.archive.layout import Place
+from retention.archive.layout import Place, probe_name
 from retention.archive.manifest import FileEntry
+from retention.archive.marked import folder_of
 from retention.archive.parquet import READ_ROWS, Limits, Written, sha256_of
 from retention.archive.rowhash import Summing, Sums
 from retention.archive.rowhash_sql import sums_sql
-from retention.archive.store import FolderStore, Store
+from retention.archive.store import Store
 from retention.archive.verify import Progress
 from retention.errors import ArchiveError, StoreError
 from schemas.executor import SqlExecutor
@@ -152,8 +153,9 @@ class ServerExport:
         Raises:
             _Refused: it cannot.
         """
-        if isinstance(store, FolderStore):
-            folder = store.root.absolute()
+        root = folder_of(store)
+        if root is not None:
+            folder = root.absolute()
             if not PATTERNS.isdisjoint(str(folder)):
                 raise _Refused(f"ClickHouse takes a sign of {folder} for a pattern")
             return _Way(folder, "")
@@ -173,8 +175,7 @@ class ServerExport:
 
     def _see_same_place(self, store: Store, folder: str, way: _Way) -> None:
         """Have the database read what was just put there: a folder of the same name may be another machine's."""
-        # A name of which readers of the archive know that it is none of its files.
-        probe, token = f"{folder}/.probe-{secrets.token_hex(4)}.part", secrets.token_hex(16)
+        probe, token = probe_name(folder), secrets.token_hex(16)
         store.create(probe, token.encode())
         try:
             with _refusing():

@@ -56,7 +56,9 @@ def test_bars_are_asked_for_where_there_are_any() -> None:
             resolved = settings.for_table(table)
             assert resolved.bars == (table.name == "market_data")
             assert resolved.ttl_days == (None if resolved.bars else resolved.keep_days)
-    with pytest.raises(SettingsError, match=r"tables\.fills: bars are made of market_data alone.*take it away"):
+    with pytest.raises(
+        SettingsError, match=r"tables\.fills: bars are made of market_data alone.*take it away"
+    ):
         packs_of(Settings(tables={"fills": {"bars": True}}, packs=("core",)))
     packs_of(Settings(tables={"fills": {"bars": False}}, packs=("core",)))
 
