@@ -5,6 +5,7 @@ that its files are complete, and a receipt that they were read from the store an
 finds tells how far the last one came:
 
     files of rows without a manifest     removed (on a bucket when they are a day old), and written anew
+    a probe of the database's way        removed
     a manifest without a receipt         read back: true, then it gets its receipt; else removed and written anew,
                                          if the source has as many rows for it as it had
     a receipt                            stands: only rows whose identity no piece has are written, as an addendum
@@ -21,7 +22,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from retention.archive.identities import IdentitySet, Passing, missing, only, portion
-from retention.archive.layout import manifest_name, new_attempt, receipt_name
+from retention.archive.layout import is_probe, manifest_name, new_attempt, receipt_name
 from retention.archive.manifest import FileEntry, Manifest, Receipt, receipt_for
 from retention.archive.parquet import Limits, metadata_of, namer, read_files, write_files
 from retention.archive.pieces import Partition, Piece, partition_of
@@ -124,6 +125,10 @@ class _Run:
                 pieces.append(replace(piece, receipt=receipt))
         for name in known.loose:
             self._store.drop(name)
+        for entry in self._store.files(known.place.folder):
+            # Of whatever age: a writer that still runs and misses it lets this process write the rows.
+            if is_probe(entry.name):
+                self._store.drop(entry.name)
         return Partition(known.place, tuple(pieces), ())
 
     def _must_be_there(self, manifest: Manifest) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -13,17 +14,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from harness.archives import DAY, SCHEMA, Rows, Stopped, Stopping, archived, in_order, receipts, rows
+from harness.bucket import NAME, Bucket
 
 from retention.archive import (
     Archived,
     FolderStore,
     Limits,
+    Place,
     check,
+    open_store,
     partition_of,
     partitions,
     place_of,
     write_partition,
 )
+from retention.archive.layout import probe_name
 from retention.archive.store import Store
 from retention.errors import ArchiveError, ManifestError, StoreError, VerifyError
 
@@ -134,6 +139,26 @@ def test_a_row_that_comes_twice_is_in_no_receipt(store: FolderStore, archived_be
     assert check(store, DAY).faults == ()
 
 
+@pytest.mark.parametrize("kind", ["folder", "bucket"])
+def test_a_probe_that_a_killed_export_left_goes_with_the_next_run(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Of a moment ago too; another partition's, whose run may be at it now, stays."""
+    with contextlib.ExitStack() as stack:
+        store: Store = FolderStore(tmp_path / "archive")
+        if kind == "bucket":
+            bucket = stack.enter_context(Bucket())
+            for name, value in bucket.variables().items():
+                monkeypatch.setenv(name, value)
+            store = open_store(f"s3://{NAME}/here", spool=tmp_path / "spool")
+        left, other = (probe_name(place.folder) for place in (DAY, Place("fills", "2024-08-09")))
+        for name in (left, other):
+            store.create(name, b"token")
+        run(Rows(rows(0, 10)), store)
+        assert (store.read(left), store.read(other)) == (None, b"token")
+        assert partition_of(store, DAY).verified
+
+
 def test_nothing_is_archived_of_an_empty_partition(store: FolderStore) -> None:
     """No rows, no manifest: a receipt for nothing would let something go."""
     with pytest.raises(ArchiveError, match="no rows"):
@@ -182,7 +207,7 @@ def test_a_run_that_stopped_anywhere_is_completed_by_the_next(
 @pytest.mark.parametrize(
     "step",
     [
-        "draft",
+        "before draft",
         "before file",
         "after file",
         "before manifest",
@@ -196,7 +221,7 @@ def test_a_process_that_was_killed_is_followed_by_one_that_completes(store: Fold
     child = pathlib.Path(__file__).parents[1] / "harness" / "archive_child.py"
     ended = subprocess.run([sys.executable, str(child), str(store.root), step], check=False, timeout=60)
     assert ended.returncode == -9
-    if step in ("draft", "before file"):
+    if step in ("before draft", "before file"):
         assert [name for name in names(store) if name.endswith(".part")] != []
     source = Rows(rows(0, 300))
     run(source, store)
