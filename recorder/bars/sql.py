@@ -121,8 +121,9 @@ def insert_hour(database: str, bars: Bars, verdict: Verdict, closed_ns: int) -> 
     """Compute the bars of an hour and insert them, in one part: all of them are there or none.
 
     Nothing is inserted where rows went since they were counted, of it or of the hour before: bars are not made again of
-    fewer.
+    fewer, nor, where late rows came in their place, of others.
     """
+    lacking = bars_that_lack(database, bars, verdict.hour, verdict.recorded) if verdict.version else "0"
     before = (
         f"SELECT count() FROM {_table(database, 'market_data')} WHERE {_rows_of(verdict)} "
         f"AND {AT} >= {verdict.hour.begin_ns - HOUR_NS} AND {AT} < {verdict.hour.begin_ns} AND ({_TRADED} OR {_QUOTED})"
@@ -133,7 +134,7 @@ def insert_hour(database: str, bars: Bars, verdict: Verdict, closed_ns: int) -> 
         f"INSERT INTO {_table(database, bars.stored)} ({columns}, _version) "
         f"SELECT {columns}, greatest(toUInt64(toUnixTimestamp64Nano(now64(9))), toUInt64({verdict.version})) "
         f"FROM (SELECT *, sum(rows) OVER () AS present FROM ({hour_of_bars(database, bars, verdict, closed_ns)})) "
-        f"WHERE present >= {verdict.recorded.rows} AND ({before}) >= {verdict.rows_before} "
+        f"WHERE present >= {verdict.recorded.rows} AND ({before}) >= {verdict.rows_before} AND ({lacking}) = 0 "
         "SETTINGS max_threads = 1, max_insert_threads = 1, insert_deduplicate = 0, async_insert = 0"
     )
 

@@ -337,8 +337,10 @@ def test_late_rows_that_hide_those_of_the_hour_before_take_no_spread_with_them(d
     assert desk.every_value() == bars
 
 
-def test_rows_that_go_while_a_build_runs_take_no_bar_with_them(desk: Desk) -> None:
-    """Between counting an hour's rows and computing of them some are dropped: its bars stay as they were."""
+@pytest.mark.parametrize("came", [0, 9])
+def test_rows_that_go_while_a_build_runs_take_no_bar_with_them(desk: Desk, came: int) -> None:
+    """Between counting an hour's rows and computing of them some are dropped, and others may come: its bars stay as
+    they were."""
     at = ns("23:59:59")
     desk.put([trade(at, 100.0), trade(at + 1, 101.0)])
     desk.build()
@@ -347,6 +349,7 @@ def test_rows_that_go_while_a_build_runs_take_no_bar_with_them(desk: Desk) -> No
     found = survey(desk.executor, desk.database, ONE_S, Scope())
     (late,) = found.due
     desk.client.command(f"ALTER TABLE {desk.database}.market_data DROP PARTITION 20240808")
+    desk.put([trade(at + nanosecond, 50.0) for nanosecond in range(came)], local_behind_ns=-2 * S_NS)
     desk.executor.command(insert_hour(desk.database, ONE_S, late, found.closed_ns))
     assert desk.every_value() == bars
 
