@@ -118,12 +118,14 @@ class MarkedStore:
         return self.inner
 
     def _known(self) -> _Mark | None:
+        path = self._memory.root / self._name
         try:
-            content = self._memory.read(self._name)
-        except StoreError as error:
+            return _mark_of(path.read_bytes(), str(path))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
             self._tell(error)
             return None
-        return _mark_of(content, str(self._memory.root / self._name))
 
     def _remember(self, found: _Mark) -> None:
         try:
@@ -131,7 +133,7 @@ class MarkedStore:
         except StoreError as error:
             self._tell(error)
 
-    def _tell(self, error: StoreError) -> None:
+    def _tell(self, error: StoreError | OSError) -> None:
         self._told(
             f"{self._where}: which archive this is cannot be remembered, so another one in its place is not noticed: "
             f"{error}"
