@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import pathlib
 from collections.abc import Iterator
 
@@ -36,6 +35,35 @@ BARS = dataclasses.replace(TWO_DAYS, bars=True)
 TIER_FIRST = dataclasses.replace(TWO_DAYS, tier_after_days=1)
 
 
+class _Rot(Steps):
+    """Changes a file of rows as soon as it is there."""
+
+    def __init__(self, world: World):
+        super().__init__()
+        self._world = world
+
+    def step(self, kind: str) -> None:
+        """Before a step, and after it."""
+        if not self.happened and (
+            files := [path for path in self._world.files() if path.suffix == ".parquet"]
+        ):
+            self.happened = True
+            self._world.damage(files[0], "changed")
+
+
+class _Death(Steps):
+    """Kills a run as soon as the archive has such files, by what their names begin with."""
+
+    def __init__(self, world: World, kinds: set[str]):
+        super().__init__()
+        self._world, self._kinds = world, kinds
+
+    def step(self, kind: str) -> None:
+        """Before a step, and after it."""
+        if {path.name.partition("-")[0] for path in self._world.files()} == self._kinds:
+            raise Ended
+
+
 @contextlib.contextmanager
 def _world(backends: Backends, root: pathlib.Path, policy: RetentionPolicy) -> Iterator[World]:
     with backends.chdb.fresh_database() as database:
@@ -58,7 +86,7 @@ def test_rows_go_with_the_first_run_after_their_time_and_late_ones_too(
     backends: Backends, tmp_path: pathlib.Path, policy: RetentionPolicy
 ) -> None:
     """None goes as long as the newest of its partition is young, and none stays then: not one that came after the
-    archive of its partition was made, or was moved, nor one that came after all others had gone."""
+    archive of its partition was made, or was moved, nor as many as there were after all of these had gone."""
     with _world(backends, tmp_path, policy) as world:
         assert _run_after(world, 4) == {0, 1}
         world.rows_come([LATE_NS])
@@ -66,7 +94,7 @@ def test_rows_go_with_the_first_run_after_their_time_and_late_ones_too(
             world.move_is_cut_short(*world.partitions(TIER))
         assert _run_after(world, 5) == {0, 1, 2}
         assert _run_after(world, 6) == set()
-        world.rows_come([LATER_NS])
+        world.rows_come([LATER_NS] * 3)
         assert _run_after(world, 7) == set()
 
 
@@ -82,23 +110,28 @@ def test_what_is_held_or_waited_for_stays_until_it_is_not(backends: Backends, tm
         assert _run_after(world, 6) == set()
 
 
-def test_runs_that_are_killed_at_each_call_of_the_archive_in_turn_take_no_row_without_it(
+def test_a_file_that_is_wrong_as_it_is_written_is_no_archive(
     backends: Backends, tmp_path: pathlib.Path
 ) -> None:
-    """The first before its first call, the next one after it, and so on, until one comes to its end."""
-
-    def die() -> None:
-        raise Ended
-
+    """It is read back before it gets its receipt; rows stay until it is right."""
     with _world(backends, tmp_path, ARCHIVE) as world:
         world.now_ns = START_NS + 3 * DAY_NS
-        for left in itertools.count():
-            steps = Steps("store", left, die)
-            with contextlib.suppress(Ended):
-                list(world.run(steps))
-            world.look()
-            if not steps.happened:
-                break
-        assert left > 20
-        assert world.there == set()
-        world.ends()
+        list(world.run(_Rot(world)))
+        assert world.damaged is not None
+        world.look()
+        assert world.there == {0, 1}
+        world.mend()
+        assert _run_after(world, 6) == set()
+
+
+def test_a_run_that_is_killed_before_the_receipt_takes_no_row(
+    backends: Backends, tmp_path: pathlib.Path
+) -> None:
+    """Nor does the next one without it, by what the first one left."""
+    with _world(backends, tmp_path, ARCHIVE) as world:
+        world.now_ns = START_NS + 3 * DAY_NS
+        with pytest.raises(Ended):
+            list(world.run(_Death(world, {"part", "manifest"})))
+        world.look()
+        assert world.there == {0, 1}
+        assert _run_after(world, 6) == set()
