@@ -39,9 +39,9 @@ def answer(made: Exporting, *arguments: str, code: int = 0) -> Any:
     return json.loads(done.stdout)
 
 
-def killed(made: Exporting, when: str, number: int) -> None:
+def killed(made: Exporting, step: str, number: int) -> None:
     child = subprocess.run(
-        [sys.executable, "-m", "harness.bars_child", when, str(number)],
+        [sys.executable, "-m", "harness.bars_child", step, str(number)],
         cwd=TESTS, capture_output=True, timeout=60, check=False,
         env=child_environment(**made.place.variables, RECORDER_DATA_DIR=str(made.folder / "data")),
     )  # fmt: skip
@@ -50,8 +50,8 @@ def killed(made: Exporting, when: str, number: int) -> None:
 
 def test_a_build_that_is_killed_goes_on(made: Exporting) -> None:
     """SIGKILL before, during and after an insert: what is built is right, the next build does the rest."""
-    for when, number in (("before", 1), ("after", 2), ("during", 1)):
-        killed(made, when, number)
+    for step, number in (("before INSERT", 1), ("after INSERT", 2), ("amid INSERT", 1)):
+        killed(made, step, number)
     (done, _) = answer(made, "verify", code=1)
     assert all("no bars are built" in fault for fault in done["faults"])
     built = answer(made, "build")

@@ -129,7 +129,7 @@ def test_killed_at_named_steps_and_repeated_each_row_is_there_once(
     for step, number in STEPS:
         killed(child(world, step, number, *arguments))
     world.server.arm(Fault("after", "hang", count=1))
-    process = child(world, "never", 0, *arguments)
+    process = child(world, "never", 1, *arguments)
     world.server.wait_until(hanging=1)
     process.kill()
     killed(process)
@@ -156,7 +156,7 @@ def test_from_a_server_to_another_database_and_to_the_embedded_engine(
         if target == folder:
             killed(child(world, "after insert", rng.randrange(2, 9), *arguments))
         else:
-            process = child(world, "never", 0, *arguments)
+            process = child(world, "never", 1, *arguments)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(rng.uniform(0.7, 1.7))
             process.kill()
@@ -185,7 +185,7 @@ def test_a_target_that_goes_is_told_and_the_next_run_goes_on(
         Fault("middle", "reset", count=1),
         Fault("before", "status", count=2),
     )
-    process = child(world, "never", 0, *arguments)
+    process = child(world, "never", 1, *arguments)
     world.server.wait_until(hanging=1)
     again = target.replace("127.0.0.1", "localhost")
     assert again != target

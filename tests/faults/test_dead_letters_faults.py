@@ -161,7 +161,7 @@ def _retried(folder: pathlib.Path, environment: dict[str, str]) -> dict[str, Any
 
 
 @pytest.mark.parametrize(("step", "nth", "rows_in"), [
-    ("look_up", 1, 0), ("before", 2, READ_LETTERS), ("after", 1, READ_LETTERS),
+    ("before look-up", 1, 0), ("before insert", 2, READ_LETTERS), ("after insert", 1, READ_LETTERS),
 ])  # fmt: skip
 def test_a_retry_that_is_killed_and_run_again_has_each_row_in_once(
     refused: dict[str, str], tmp_path: pathlib.Path, step: str, nth: int, rows_in: int

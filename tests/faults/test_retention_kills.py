@@ -7,22 +7,21 @@ of moving are in `tests/integration/test_retention_tiers.py`, those inside a fil
 
 from __future__ import annotations
 
-import json
-import os
 import pathlib
-import signal
-import subprocess
-import sys
 
 import pytest
 from harness.backends import Place as DatabasePlace
+from harness.killing import Killable
 
 from retention.archive import FolderStore, Place, partition_of, read_files
 from retention.archive.verify import check
 
 FIRST_NS = 1_723_118_400_000_000_000  # 2024-08-08 12:00
 DAY = Place("market_data", "2024-08-08")
-TESTS = pathlib.Path(__file__).parents[1]
+SETTINGS = {
+    "RECORDER_TABLES__MARKET_DATA__ARCHIVE_AFTER_DAYS": "5",
+    "RECORDER_TABLES__MARKET_DATA__BARS": "true",
+}
 PRICES = (10.0, 20.0)
 STEPS = (
     "begin",
@@ -45,31 +44,8 @@ class Made:
     """A data folder, and a database with rows of long ago."""
 
     def __init__(self, data_dir: pathlib.Path, place: DatabasePlace):
-        self.data_dir, self.place, self.notes = data_dir, place, data_dir / "notes.txt"
-
-    def run(self, *arguments: str, step: str = "never", number: int = 1) -> subprocess.CompletedProcess[str]:
-        child = ["harness.retention_child", str(self.notes), step, str(number)]
-        return subprocess.run(
-            [sys.executable, "-m", *child, "--data-dir", str(self.data_dir), *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-            cwd=TESTS,
-            env={"HOME": "/nonexistent", "LANG": "C.UTF-8", "PATH": "/usr/bin:/bin"}
-            | {
-                "RECORDER_TABLES__MARKET_DATA__ARCHIVE_AFTER_DAYS": "5",
-                "RECORDER_TABLES__MARKET_DATA__BARS": "true",
-            }
-            | self.place.variables
-            | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-
-    def asked(self, sql: str) -> list[dict[str, object]]:
-        done = self.run("query", "--json", sql)
-        assert done.returncode == 0, done.stderr
-        found: list[dict[str, object]] = json.loads(done.stdout)
-        return found
+        self.data_dir, self.notes = data_dir, data_dir / "notes.txt"
+        self.command = Killable(data_dir, place, SETTINGS, ("harness.retention_child", str(self.notes)))
 
     def noted(self) -> list[str]:
         """The steps since this was asked."""
@@ -96,32 +72,26 @@ def test_a_run_that_is_killed_behind_any_step_is_completed_by_the_next(
     """One after the other, each run killed a step later than the one before; then nothing is due, every row is in the
     archive once, and its bars are right."""
     made = Made(tmp_path, place)
-    assert made.run("migrate", "up").returncode == 0
+    made.command.done("migrate", "up")
     for number, price in enumerate(PRICES):
         at_ns = FIRST_NS + number * 10**9
         row = {"ts_local": at_ns, "ts_exchange": at_ns, "symbol": "BTCUSDT", "source": "binance.spot"}
         row |= {"flags": 1, "last_price": price, "last_qty": 2.0}
-        file = tmp_path / f"{number}.ndjson"
-        file.write_text(json.dumps(row))
-        done = made.run("ingest", "--table", "market_data", str(file))
-        assert done.returncode == 0, done.stderr
+        made.command.ingested("market_data", row)
     apply = ("retention", "apply", "market_data", "--yes", "--json")
     seen: set[str] = set()
-    made.noted()
     for step in STEPS:
-        done = made.run(*apply, step=step)
-        assert done.returncode == -signal.SIGKILL, f"{step}: {done.stdout}{done.stderr}"
+        made.command.killed(*apply, step=f"after {step}")
         seen |= set(made.noted())
         assert seen <= set(STEPS), "a step has no kill"
         if step in ("receipt", "part dropped"):
             assert made.archived() == [*PRICES]
-    done = made.run(*apply)
-    assert done.returncode == 0, done.stderr
+    made.command.done(*apply, step="never")
     noted = made.noted()
     assert noted.count("part dropped") == 1
     assert set(noted) <= seen
     assert made.archived() == [*PRICES]
-    found = made.asked(
+    found = made.command.asked(
         "SELECT (SELECT count() FROM market_data) AS left, (SELECT count() FROM market_bars_1s) AS seconds, open, "
         "high, low, close, trade_count, rows FROM market_bars_1m"
     )

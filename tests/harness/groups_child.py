@@ -7,14 +7,12 @@ nothing is left, and prints how many rows, identities and partitions there are, 
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import pathlib
-import signal
 import sys
 from typing import Any
 
+from harness.dying import die
 from harness.faulty_sink import CommitPart, FaultySink
 from harness.recorders import WAIT_S, rows, settings_for, wait_until
 
@@ -43,8 +41,7 @@ class Dying(FaultySink):
             await super().insert(batch, timeout_s=timeout_s)
         except Exception:
             if batch.table == "market_data":
-                os.kill(os.getpid(), signal.SIGKILL)
-                await asyncio.sleep(WAIT_S)
+                die()
             raise
 
 

@@ -35,7 +35,7 @@ class Desk:
     def run(self, *arguments: str, **variables: str) -> Any:
         """What a command answers in JSON; what it says beside that is `told`. Retention takes
         partitions for settled at once."""
-        child = ["harness.apply_child", "never"] if arguments[0] == "retention" else ["recorder"]
+        child = ["harness.killed_recorder", "never", "1"] if arguments[0] == "retention" else ["recorder"]
         ended = subprocess.run(
             [sys.executable, "-m", *child, "--data-dir", str(self._data), *arguments, "--json"],
             check=False,

@@ -6,16 +6,14 @@ import contextlib
 import dataclasses
 import itertools
 import json
-import os
 import pathlib
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from harness.backends import Backend, Place
+from harness.killing import Killable
 from harness.recorders import WAIT_S, wait_until
 from harness.retention_runs import Ended, StoppingExecutor
 
@@ -34,7 +32,6 @@ from schemas.policy import TablePolicy
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
-TESTS = pathlib.Path(__file__).parents[1]
 SWAPPED = 6
 """Commands of a move until the names are swapped: create, three days, mark, exchange."""
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "ADAUSDT")
@@ -464,58 +461,27 @@ def test_a_statement_may_take_longer_than_the_lock_lasts(desk: Desk, backend: Ba
 # -- the command --
 
 
-class Command:
-    """`recorder` in another process, which may kill itself at a statement."""
-
-    def __init__(self, data_dir: pathlib.Path, place: Place):
-        self._data_dir, self._place = data_dir, place
-
-    def run(
-        self, *arguments: str, step: str = "never", groups: str = "8"
-    ) -> subprocess.CompletedProcess[str]:
-        child = [sys.executable, "-m", "harness.repartition_child", step, "--data-dir", str(self._data_dir)]
-        return subprocess.run(
-            [*child, *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-            cwd=TESTS,
-            env={"HOME": "/nonexistent", "LANG": "C.UTF-8", "PATH": "/usr/bin:/bin"}
-            | {"RECORDER_TABLES__MARKET_DATA__SYMBOL_GROUPS": groups}
-            | self._place.variables
-            | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-
-    def rows(self) -> tuple[int, int, str]:
-        sql = (
-            "SELECT count() AS n, uniqExact(_log, _seq) AS u, (SELECT partition_key FROM system.tables WHERE "
-            "database = currentDatabase() AND name = 'market_data') AS k FROM market_data"
-        )
-        done = self.run("query", "--json", sql)
-        assert done.returncode == 0, done.stderr
-        (row,) = json.loads(done.stdout)
-        return int(row["n"]), int(row["u"]), row["k"]
+def _groups(number: int) -> dict[str, str]:
+    return {"RECORDER_TABLES__MARKET_DATA__SYMBOL_GROUPS": str(number)}
 
 
 def test_a_killed_command_is_completed_by_the_next(place: Place, tmp_path: pathlib.Path) -> None:
     """`kill -9` before or after a statement: all rows are read once, and the next run ends as if nothing had been."""
-    command = Command(tmp_path / "data", place)
-    done = command.run("simulate", "--rows", "600", groups="1")
-    assert done.returncode == 0, done.stderr
-    shown = command.run("migrate", "repartition", "--json")
-    (look,) = json.loads(shown.stdout)["tables"]
+    command = Killable(tmp_path / "data", place, _groups(8))
+    command.done("simulate", "--rows", "600", **_groups(1))
+    (look,) = json.loads(command.done("migrate", "repartition", "--json"))["tables"]
     rows = look["rows"]
     assert (look["table"], look["present"], look["wanted"]) == ("market_data", BY_DAY, _key(8))
     assert rows > 100
-    for step in ("after INSERT", "after EXCHANGE", "after DROP"):
-        killed = command.run("migrate", "repartition", "market_data", "--yes", step=step)
-        assert killed.returncode == -9, (step, killed.stderr)
-        assert command.rows() == (rows, rows, BY_DAY if step == "after INSERT" else _key(8)), step
-    done = command.run("migrate", "repartition", "--yes", "--json")
-    assert (done.returncode, len(json.loads(done.stdout)["tables"])) == (0, 1), done.stderr
-    done = command.run("migrate", "repartition", "--yes", "--json")
-    assert (done.returncode, json.loads(done.stdout)["tables"]) == (0, []), (
-        "the mark is gone from the comment"
-    )
+    move = ("migrate", "repartition", "market_data", "--yes")
+    for step, key in (("INSERT", BY_DAY), ("EXCHANGE", _key(8)), ("DROP", _key(8))):
+        command.killed(*move, step=f"after {step} of repartition")
+        (found,) = command.asked(
+            "SELECT toUInt32(count()) AS n, toUInt32(uniqExact(_log, _seq)) AS u, (SELECT partition_key FROM "
+            "system.tables WHERE database = currentDatabase() AND name = 'market_data') AS k FROM market_data"
+        )
+        assert found == {"n": rows, "u": rows, "k": key}, step
+    assert len(json.loads(command.done("migrate", "repartition", "--yes", "--json"))["tables"]) == 1
+    done = json.loads(command.done("migrate", "repartition", "--yes", "--json"))
+    assert done["tables"] == [], "the mark is gone from the comment"
     assert command.run("migrate", "check").returncode == 0, "the table has its TTL and settings"

@@ -5,16 +5,14 @@ from __future__ import annotations
 import fcntl
 import itertools
 import json
-import os
 import pathlib
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from harness.archives import Stopping
 from harness.backends import Place as DatabasePlace
+from harness.killing import Killable
 from harness.retention_runs import Asked, Doing, Ended, Fatal, StoppingExecutor
 
 from recorder.retaining.run import PartsSource
@@ -43,8 +41,7 @@ KEPT = TablePolicy(
 )
 ARCHIVED = RetentionPolicy(table="things", partition=Partition.DAY, keep_days=7, archive_after_days=2)
 ONLY_KEPT = RetentionPolicy(table="things", partition=Partition.DAY, keep_days=7)
-ENVIRONMENT = {"HOME": "/nonexistent", "LANG": "C.UTF-8", "PATH": "/usr/bin:/bin"}
-TESTS = pathlib.Path(__file__).parents[1]
+SETTINGS = {"RECORDER_TABLES__MARKET_DATA__ARCHIVE_AFTER_DAYS": "5"}
 
 
 class Things:
@@ -382,68 +379,39 @@ def test_a_run_that_stops_at_any_step_is_completed_by_the_next(
 # -- the command --
 
 
-class Made:
+class Made(Killable):
     """A data folder, and a database with rows of long ago."""
 
-    def __init__(self, data_dir: pathlib.Path, place: DatabasePlace):
-        self.data_dir, self.place = data_dir, place
-
-    def run(
-        self, *arguments: str, step: str | None = None, **variables: str
-    ) -> subprocess.CompletedProcess[str]:
-        child = ["recorder"] if step is None else ["harness.apply_child", step]
-        return subprocess.run(
-            [sys.executable, "-m", *child, "--data-dir", str(self.data_dir), *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-            cwd=TESTS,
-            env=ENVIRONMENT
-            | {"RECORDER_TABLES__MARKET_DATA__ARCHIVE_AFTER_DAYS": "5"}
-            | self.place.variables
-            | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-
     def rows(self) -> int:
-        done = self.run("query", "--json", "SELECT count() AS n FROM market_data")
-        assert done.returncode == 0, done.stderr
-        return int(json.loads(done.stdout)[0]["n"])
+        return int(self.asked("SELECT count() AS n FROM market_data")[0]["n"])
 
 
 def test_a_killed_command_is_completed_by_the_next(
     embedded: None, place: DatabasePlace, tmp_path: pathlib.Path
 ) -> None:
     """kill -9 behind the archive and amid the drops: the plan shows, with its receipts, what is left; done once."""
-    made = Made(tmp_path, place)
-    assert made.run("migrate", "up").returncode == 0
+    made = Made(tmp_path, place, SETTINGS)
+    made.done("migrate", "up")
     for number in range(2):
-        row = {"ts_local": FIRST_NS + number, "symbol": "BTCUSDT"}
-        (tmp_path / f"{number}.ndjson").write_text(json.dumps(row))
-        done = made.run("ingest", "--table", "market_data", str(tmp_path / f"{number}.ndjson"))
-        assert done.returncode == 0, done.stderr
+        made.ingested("market_data", {"ts_local": FIRST_NS + number, "symbol": "BTCUSDT"})
     apply = ("retention", "apply", "market_data")
 
     def shown() -> list[str]:
         """The plan, which is what apply shows without --yes."""
-        plan = made.run("retention", "plan", "market_data", "--json", step="never")
-        assert plan.returncode == 0, plan.stderr
-        actions = json.loads(plan.stdout)["actions"]
-        assert json.loads(made.run(*apply, "--json", step="never").stdout)["actions"] == actions
+        actions = json.loads(made.done("retention", "plan", "market_data", "--json", step="never"))["actions"]
+        assert json.loads(made.done(*apply, "--json", step="never"))["actions"] == actions
         return [action["kind"] for action in actions]
 
     assert shown() == ["archive", "drop"]
-    assert made.run(*apply, "--yes", step="archived").returncode == -9
+    made.killed(*apply, "--yes", step="after archive")
     assert shown() == ["verify_archive", "drop"]
-    assert made.run(*apply, "--yes", step="dropped").returncode == -9
+    made.killed(*apply, "--yes", step="after drop")
     with (tmp_path / "retention.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         refused = made.run(*apply, "--yes", step="never")
     assert (refused.returncode, "another run of retention" in refused.stderr) == (1, True)
     assert made.rows() == 1
-    done = made.run(*apply, "--yes", "--json", step="never")
-    assert done.returncode == 0, done.stderr
-    outcomes = json.loads(done.stdout)["outcomes"]
+    outcomes = json.loads(made.done(*apply, "--yes", "--json", step="never"))["outcomes"]
     assert [(one["kind"], one["state"]) for one in outcomes] == [("archive", "done"), ("drop", "done")]
     assert made.rows() == 0
     assert '"rows": 2' in made.run("archive", "ls", "--json").stdout
@@ -453,11 +421,9 @@ def test_a_run_that_finds_rows_waiting_says_where_that_is_told(
     embedded: None, place: DatabasePlace, tmp_path: pathlib.Path
 ) -> None:
     """Rows that were written a moment ago are not due: apply does nothing, fails nothing, and names the plan."""
-    made = Made(tmp_path, place)
-    assert made.run("migrate", "up").returncode == 0
-    (tmp_path / "rows.ndjson").write_text(json.dumps({"ts_local": FIRST_NS, "symbol": "BTCUSDT"}))
-    done = made.run("ingest", "--table", "market_data", str(tmp_path / "rows.ndjson"))
-    assert done.returncode == 0, done.stderr
+    made = Made(tmp_path, place, SETTINGS)
+    made.done("migrate", "up")
+    made.ingested("market_data", {"ts_local": FIRST_NS, "symbol": "BTCUSDT"})
     (waits,) = json.loads(made.run("retention", "plan", "market_data", "--json").stdout)["actions"]
     assert waits["kind"] == "wait"
     done = made.run("retention", "apply", "market_data", "--yes")

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import pathlib
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from harness.backends import Backend, Place
+from harness.backends import Backend
+from harness.killing import Killable
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,8 +32,6 @@ if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
 OLD_NS = 1_723_075_200_000_000_000  # 2024-08-08
-ENVIRONMENT = {"HOME": "/nonexistent", "LANG": "C.UTF-8", "PATH": "/usr/bin:/bin"}
-TESTS = pathlib.Path(__file__).parents[1]
 
 
 def _manager(client: Client, database: str, **options: Any) -> Manager:
@@ -275,31 +271,13 @@ def test_what_is_in_force_is_what_no_later_row_lifts(events: Sequence[tuple[str,
 
 
 @dataclasses.dataclass(frozen=True)
-class Made:
+class Made(Killable):
     """A data folder, and a database with rows of yesterday."""
 
-    data_dir: pathlib.Path
-    place: Place
-    today_ns: int
-
-    def run(
-        self, *arguments: str, module: str = "recorder", step: str = ""
-    ) -> subprocess.CompletedProcess[str]:
-        before = [step] if step else []
-        return subprocess.run(
-            [sys.executable, "-m", module, *before, "--data-dir", str(self.data_dir), *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-            cwd=TESTS,
-            env=ENVIRONMENT | self.place.variables | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        )
+    today_ns: int = dataclasses.field(default_factory=lambda: time.time_ns() // DAY_NS * DAY_NS)
 
     def json(self, *arguments: str) -> Any:
-        done = self.run(*arguments, "--json")
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        return json.loads(self.done(*arguments, "--json"))
 
     def kinds(self) -> list[str]:
         """What is due in half a year for rows of yesterday."""
@@ -312,12 +290,9 @@ class Made:
 def made(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     data_dir = tmp_path_factory.mktemp("made")
     with backend.place(data_dir) as place:
-        made = Made(data_dir, place, time.time_ns() // DAY_NS * DAY_NS)
-        assert made.run("migrate", "up").returncode == 0
-        row = {"ts_local": made.today_ns - DAY_NS, "symbol": "BTCUSDT"}
-        (data_dir / "rows.ndjson").write_text(json.dumps(row))
-        done = made.run("ingest", "--table", "market_data", str(data_dir / "rows.ndjson"))
-        assert done.returncode == 0, done.stderr
+        made = Made(data_dir, place)
+        made.done("migrate", "up")
+        made.ingested("market_data", {"ts_local": made.today_ns - DAY_NS, "symbol": "BTCUSDT"})
         yield made
 
 
@@ -334,9 +309,9 @@ def test_a_hold_that_was_killed_goes_on(made: Made) -> None:
         "--reason",
         "why",
     )
-    assert made.run(*words, module="harness.hold_child", step="written").returncode == -9
+    made.killed(*words, step="after hold")
     assert made.kinds() == ["drop_ttl", "held"]
-    assert made.run(*words, module="harness.hold_child", step="taken").returncode == -9
+    made.killed(*words, step="after TTL of a table")
     told = made.json(*words)
     assert (told["was_in_force"], told["held_tables"], told["ttl_taken"]) == (True, ["market_data"], [])
     assert made.json("migrate", "up") == {"applied": []}

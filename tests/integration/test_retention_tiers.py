@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 import pathlib
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 from harness.backends import Backend, Place
+from harness.killing import Killable
 from harness.retention_runs import Doing, Ended, StoppingExecutor
 
 from retention.archive import FolderStore
@@ -44,6 +42,10 @@ KEPT = TablePolicy(
 )
 TTL = "toDateTime(ts_local) + toIntervalDay(20000)"
 TIERED = RetentionPolicy(table="things", partition=Partition.DAY, tier_after_days=2)
+SETTINGS = {
+    "RECORDER_TABLES__MARKET_DATA__TIER_AFTER_DAYS": "5",
+    "RECORDER_TABLES__MARKET_DATA__KEEP_DAYS": "20000",
+}
 MOVE_DONE = (Kind.MOVE, State.DONE)
 
 
@@ -429,60 +431,27 @@ def test_what_else_has_the_name_is_not_touched(things: Things, taken: str) -> No
 # -- the command --
 
 
-class Killed:
-    """`recorder` in a process that kills itself right before or after a statement that changes something."""
-
-    def __init__(self, data_dir: pathlib.Path, place: Place):
-        self._data_dir, self._place = data_dir, place
-
-    def run(self, *arguments: str, step: str = "never") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "harness.tiers_child",
-                step,
-                "--data-dir",
-                str(self._data_dir),
-                *arguments,
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-            cwd=pathlib.Path(__file__).parents[1],
-            env={"HOME": "/nonexistent", "LANG": "C.UTF-8", "PATH": "/usr/bin:/bin"}
-            | {"RECORDER_TABLES__MARKET_DATA__TIER_AFTER_DAYS": "5"}
-            | {"RECORDER_TABLES__MARKET_DATA__KEEP_DAYS": "20000"}
-            | self._place.variables
-            | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-
-    def rows(self, *tables: str) -> list[int]:
-        counts = ", ".join(f"(SELECT count() FROM {table})" for table in tables)
-        done = self.run("query", "--json", f"SELECT [{counts}] AS n")
-        assert done.returncode == 0, done.stderr
-        return [int(count) for count in json.loads(done.stdout)[0]["n"]]
-
-
 def test_a_killed_command_is_completed_by_the_next(
     embedded: None, place: Place, tmp_path: pathlib.Path
 ) -> None:
     """kill -9 between each two of its statements: the view has each row once, and the last run leaves nothing due."""
-    made = Killed(tmp_path, place)
-    assert made.run("migrate", "up").returncode == 0
-    lines = [json.dumps({"ts_local": FIRST_NS + number, "symbol": "BTCUSDT"}) for number in range(3)]
-    (tmp_path / "rows.ndjson").write_text("\n".join(lines))
-    done = made.run("ingest", "--table", "market_data", str(tmp_path / "rows.ndjson"))
-    assert done.returncode == 0, done.stderr
+    command = Killable(tmp_path, place, SETTINGS)
+
+    def rows() -> list[int]:
+        counts = ", ".join(f"(SELECT count() FROM {table})" for table in tables)
+        return [int(count) for count in command.asked(f"SELECT [{counts}] AS n")[0]["n"]]
+
+    command.done("migrate", "up")
+    command.ingested(
+        "market_data", *({"ts_local": FIRST_NS + number, "symbol": "BTCUSDT"} for number in range(3))
+    )
     apply = ("retention", "apply", "market_data", "--yes", "--json")
     tables = ("market_data", "archived_market_data", "market_data_all")
-    assert made.run(*apply, step="after CREATE TABLE").returncode == -9
-    assert made.run(*apply, step="after CREATE OR REPLACE VIEW").returncode == -9
-    assert made.rows(*tables) == [3, 0, 3]
-    assert made.run(*apply, step="after ALTER TABLE").returncode == -9
-    assert made.rows(*tables) == [0, 3, 3]
-    done = made.run(*apply)
-    assert (done.returncode, json.loads(done.stdout)["outcomes"]) == (0, []), done.stderr
-    plan = json.loads(made.run("retention", "plan", "market_data", "--json").stdout)
+    command.killed(*apply, step="after CREATE TABLE of move")
+    command.killed(*apply, step="after CREATE OR REPLACE VIEW of move")
+    assert rows() == [3, 0, 3]
+    command.killed(*apply, step="after ALTER TABLE of move")
+    assert rows() == [0, 3, 3]
+    assert json.loads(command.done(*apply, step="never"))["outcomes"] == []
+    plan = json.loads(command.done("retention", "plan", "market_data", "--json", step="never"))
     assert [(one["table"], one["rows"]) for one in plan["tables"]] == [(tables[0], 0), (tables[1], 3)]

@@ -6,10 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
-import os
 import pathlib
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +16,7 @@ from harness.bars_desk import Desk
 from harness.bars_plain import Said
 from harness.faulty_sink import CommitPart, LoseAnswer
 from harness.groups_child import EACH, GROUPED, SYMBOLS, put
+from harness.killing import python
 from harness.recorders import WAIT_S, faulty, rows, settings_for
 from harness.retention_runs import Asked, Doing, Ended, StoppingExecutor
 
@@ -39,7 +37,6 @@ from schemas.policy import Partition
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
-TESTS = pathlib.Path(__file__).parents[1]
 FIRST_NS = 1_723_075_200_000_000_000  # 2024-08-08
 POLICY = dataclasses.replace(MARKET_DATA.policy, symbol_groups=4)
 PLACE = Place("market_data", "2024-08-08")
@@ -75,19 +72,6 @@ def test_killed_when_half_of_the_groups_are_in_the_next_run_completes_it(
 ) -> None:
     """`kill -9` between the commits of two groups: the next run sends the rows of the others, and no other; also
     when the table was given one partition a day meanwhile, half of which is there then."""
-
-    def python(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-            cwd=TESTS,
-            env={"HOME": "/nonexistent", "LANG": "C.UTF-8", "PATH": "/usr/bin:/bin"}
-            | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-
     assert python("harness.groups_child", str(tmp_path), "die").returncode == -9
     if groups == 1:
         target = ("--target", f"chdb://{tmp_path / 'db'}", "--data-dir", str(tmp_path / "data"))
