@@ -149,10 +149,10 @@ class GoneRows:
                 account.expired(expired)
             if log is not None:
                 log.confirm(batch.only(one.moved).places, cut.server or "", letters=False)
-                log.resolve(batch.only(one.archived | one.expired).places)
+                log.done.resolve(batch.only(one.archived | one.expired).places)
                 if cut.upto == 0 and one.unknown.any():
                     # Else they would be there twice, until the archive can be asked: they are safe where they are.
-                    log.leave(batch.only(one.unknown).places, one.why)
+                    log.reading.leave(batch.only(one.unknown).places, one.why)
                     out = out | one.unknown
             if cut.upto and one.unknown.any():
                 self._tell_unasked(int(one.unknown.sum()), one.why)

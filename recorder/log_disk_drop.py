@@ -52,7 +52,7 @@ def _droppable(wal: TableLog, *, earlier: bool) -> Iterator[SegmentState]:
     """Segments that nobody writes to; those of earlier runs only with `earlier`. None of a log with rows that nobody
     has seen: they could not be counted.
     """
-    if wal.blind:
+    if wal.reading.blind:
         return
     active = wal.writer.active
     for state in in_order(wal.writer.segments()):
@@ -68,7 +68,7 @@ async def _drop(pipeline: TablePipeline, state: SegmentState) -> int:
     age_ns = max(0, time.time_ns() - state.preamble.created_ns)
     # Counted first: once the file is gone, nobody else would know of its rows.
     lost = pipeline.drop_logged(held, f"log segment {state.number}", time.monotonic_ns() - age_ns)
-    await pipeline.wal.write_checkpoint()
+    await pipeline.wal.done.write()
     removed, nbytes, error = await aside(remove, [state])
     pipeline.wal.writer.removed(one.path for one in removed)
     log.critical(

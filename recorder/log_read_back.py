@@ -30,12 +30,12 @@ async def read_back(cut: Cut, log: TableLog, worker: FlushWorker, account: Table
     """
     try:
         try:
-            return await log.batches(cut.places, cut.from_source)
+            return await log.reading.batches(cut.places, cut.from_source)
         except LookupError as error:
             return await _rescued(cut, log, account, error)
     except OlderRows as error:  # of an earlier version, confirmed, and to be looked up again
         if left := await _not_there(cut, log, worker, error):
-            log.leave(left, str(error))
+            log.reading.leave(left, str(error))
         return []
 
 
@@ -45,7 +45,7 @@ async def _not_there(cut: Cut, log: TableLog, worker: FlushWorker, older: OlderR
     """
     if older.logged is None or not cut.recheck:
         return cut.places
-    server = log.server
+    server = log.done.server
     batch = Batch(log.table.name, older.logged, time.monotonic_ns(), True, places=cut.places)
     present = await worker.present(batch)
     there = np.fromiter((one in present for one in batch.identities()), dtype=bool, count=batch.rows)
@@ -55,7 +55,7 @@ async def _not_there(cut: Cut, log: TableLog, worker: FlushWorker, older: OlderR
 
 async def _rescued(cut: Cut, log: TableLog, account: TableAccount, error: LookupError) -> list[Batch]:
     """Of rows that stood on the log alone some cannot be had any more: nobody has them. The others."""
-    batches, lost = await log.rescue(cut.places, cut.from_source)
+    batches, lost = await log.reading.rescue(cut.places, cut.from_source)
     if not lost:
         return batches
     logger.critical(
@@ -66,7 +66,7 @@ async def _rescued(cut: Cut, log: TableLog, account: TableAccount, error: Lookup
         why=str(error),
     )
     if cut.recheck:  # they are counted already, and nobody can tell whether the database lost them
-        log.resolve(lost)
+        log.done.resolve(lost)
     else:
-        log.lose(lost, account, counted=True)
+        log.reading.lose(lost, account, counted=True)
     return batches

@@ -129,7 +129,7 @@ class Logs:
         except SinkError:
             return
         for name, table_log in self.tables.items():
-            again = table_log.server_is(info, asked_ns)
+            again = table_log.done.server_is(info, asked_ns)
             table_log.pulse.beat()
             if again:
                 log.info("the database was started anew: what it confirmed of late is looked up again", table=name,
@@ -140,16 +140,16 @@ class Logs:
         """Settle what is old enough, write the checkpoints, and remove segments that nobody needs."""
         for name, table_log in self.tables.items():
             table_log.pulse.beat()  # whoever waits for a log that has begun to fail sees it
-            table_log.settle(self._grace_s)
-            await table_log.write_checkpoint()
-            if table_log.may_purge:
+            table_log.done.settle(self._grace_s)
+            await table_log.done.write()
+            if table_log.reading.may_purge:
                 # By what the disk has: a recorder killed after the purge must not look for rows, to have them looked up
                 # again, that are gone.
-                written = table_log.written
+                written = table_log.done.written
                 purged = await aside(purge, table_log.writer, table_log.folders, written)
                 if purged.error:
                     log.warning("the log cannot be purged", table=name, error=purged.error)
-                table_log.forget(written.epochs - purged.checkpoint.epochs)
+                table_log.done.forget(written.epochs - purged.checkpoint.epochs)
 
     @property
     def _synced_within_s(self) -> float:

@@ -85,7 +85,7 @@ class TablePipeline(TableAccount):
         self._pulse = Pulse() if wal is None else wal.pulse
         self._lane = Lane(policy.batch_rows, self._pulse)
         if wal is not None:
-            self._lane.readable = wal.readable
+            self._lane.readable = wal.reading.readable
         self._gone = GoneRows(elsewhere, self, self._lane, wal)
         self._spill = Spill(wal, self._lane, queue) if wal is not None and not wal.always else None
         self._cutter = Cutter(queue, builder, policy, budget, self, self._lane, wal=wal, on_log=self._on_log)
@@ -204,7 +204,7 @@ class TablePipeline(TableAccount):
         if self.wal is None:
             return None
         stats = self.wal.writer.stats()
-        earlier = self.wal.earlier
+        earlier = self.wal.reading.earlier
         return TableLogStats(
             unsynced_rows=stats.unsynced_rows,
             unsynced_s=stats.unsynced_age_s,
@@ -220,7 +220,7 @@ class TablePipeline(TableAccount):
         wal = self.wal
         if wal is None:
             return None
-        confirmed = [one for one in wal.checkpoint.confirmed if one.range.epoch != wal.writer.epoch]
+        confirmed = [one for one in wal.done.checkpoint.confirmed if one.range.epoch != wal.writer.epoch]
         idle = self._current is None and not self._lane.waiting
         return EarlierStats(
             inserted=self.earlier.inserted,
@@ -228,15 +228,15 @@ class TablePipeline(TableAccount):
             dead_lettered=self.earlier.dead_lettered,
             expired=self.earlier.expired,
             restored=self.restored_rows,
-            kept=wal.left_rows,
-            kept_why=wal.left_why,
-            unread=wal.unread,
+            kept=wal.reading.left_rows,
+            kept_why=wal.reading.left_why,
+            unread=wal.reading.unread,
             unsettled=sum(one.range.rows for one in confirmed),
             # What another run of the database confirmed is looked up, too.
             done=self._taken_up
-            and wal.earlier is None
+            and wal.reading.earlier is None
             and idle
-            and all(one.server == wal.server or wal.left.covers(one.range) for one in confirmed),
+            and all(one.server == wal.done.server or wal.reading.left.covers(one.range) for one in confirmed),
             why=self.why_held
             or self.asking_why
             or "; ".join(filter(None, (task.trouble() for task in self.supervised)))
@@ -254,9 +254,9 @@ class TablePipeline(TableAccount):
             if unfit:
                 self._worker.unfit(unfit)
         if self.wal is not None and not self._taken_up:
-            if self.wal.always or self.wal.had_segments:
+            if self.wal.always or self.wal.reading.had_segments:
                 # Also of a table that is held: what waits on its log is counted, and can be seen.
-                self._lane.earlier = await self.wal.take_up(self)
+                self._lane.earlier = await self.wal.reading.take_up(self)
             self._taken_up = True
         if unfit:
             await self._worker.hold(unfit)
@@ -268,7 +268,7 @@ class TablePipeline(TableAccount):
                 assert self.wal is not None
                 cut.batches = await read_back(cut, self.wal, self._worker, self)
             if self.wal is not None and cut.server is None:
-                cut.server = self.wal.server
+                cut.server = self.wal.done.server
             if not cut.sorted_out and not await self._gone.sort_out(cut, self._worker):
                 self._current = None  # it is parked in the lane, and comes again
                 continue
@@ -290,7 +290,7 @@ class TablePipeline(TableAccount):
         """
         assert self._worker is not None
         dead_before = self.dead_rows
-        server = self.wal.server if self.wal is not None else ""
+        server = self.wal.done.server if self.wal is not None else ""
         self.rechecking = cut.recheck
         self.of_earlier = cut.upto == 0 and not cut.recheck
         try:
@@ -373,7 +373,9 @@ class TablePipeline(TableAccount):
         """Whether what earlier runs left is being read just now: which of it memory has, nobody knows."""
         wal = self.wal
         return wal is not None and (
-            wal.earlier is not None or self._lane.parked or (bool(wal.server) and not self._taken_up)
+            wal.reading.earlier is not None
+            or self._lane.parked
+            or (bool(wal.done.server) and not self._taken_up)
         )
 
     def drop_logged(self, gone: Range, where: str, accepted_ns: int) -> int:
@@ -384,11 +386,11 @@ class TablePipeline(TableAccount):
         """
         wal = self.wal
         assert wal is not None
-        lost = self._lane.drop(gone) + wal.drop_left(gone)
+        lost = self._lane.drop(gone) + wal.reading.drop_left(gone)
         if gone.epoch != wal.writer.epoch and not self._taken_up:
-            lost = wal.checkpoint.done().missing_of(gone)
+            lost = wal.done.checkpoint.done().missing_of(gone)
             self.replayed(sum(one.rows for one in lost))
-        wal.resolve([gone])
+        wal.done.resolve([gone])
         rows = sum(one.rows for one in lost)
         if rows:
             spans = ", ".join(f"{one.epoch:016x} {one.first} to {one.stop - 1}" for one in lost)

@@ -24,6 +24,7 @@ from recorder.alarms.stillness import Stillness
 from recorder.contact import Contact
 from recorder.log import get_logger
 from recorder.log_disk_care import LogDiskCare
+from recorder.log_reading import UNREAD
 from recorder.loop_watch import LoopWatch
 from recorder.own_rows import EVENTS, GAPS
 from recorder.own_writer import OwnWriter
@@ -33,7 +34,6 @@ from recorder.redact import redacted
 from recorder.settings import Settings
 from recorder.stats import AlarmStats, RetentionStats, Sources, TaskDeaths
 from recorder.supervised import Supervised
-from recorder.table_log import UNREAD
 
 log = get_logger("recorder")
 
@@ -257,9 +257,9 @@ def together(changes: Iterable[Change]) -> list[tuple[Alarm, bool, str, Sequence
 def _left(recorded: RecordedTable) -> Iterator[str]:
     """Rows on its log that it cannot send, or cannot even see, or does not know whether to send."""
     wal = recorded.pipeline.wal
-    if wal is not None and wal.left_rows:
-        yield f"leaves {wal.left_rows:,} rows on its log: {redacted(wal.left_why)}"
-    elif wal is not None and wal.unread:
+    if wal is not None and wal.reading.left_rows:
+        yield f"leaves {wal.reading.left_rows:,} rows on its log: {redacted(wal.reading.left_why)}"
+    elif wal is not None and wal.reading.unread:
         yield f"may leave rows on its log: {UNREAD}"
     if recorded.pipeline.asking_why:
         yield f"keeps rows waiting: {redacted(recorded.pipeline.asking_why)}"

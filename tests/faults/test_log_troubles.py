@@ -250,7 +250,7 @@ def test_a_bisection_that_a_restart_interrupts_makes_each_letter_once(only_good:
 def test_a_dead_letter_stays_one_when_the_database_restarts(only_good: Settings) -> None:
     """What it had confirmed is looked up again; the row that it never had is missing there, and is not sent again."""
     with recording(only_good) as (recorder, sink):
-        wait_until(lambda: bool(recorder._life.running()[0].pipelines["orders"].wal.server))  # type: ignore[union-attr]
+        wait_until(lambda: bool(recorder._life.running()[0].pipelines["orders"].wal.done.server))  # type: ignore[union-attr]
         put(recorder, range(1_000), bad=lambda n: n == 500)
         recorder.flush(WAIT_S)
         looked_up = len(sink.look_ups)

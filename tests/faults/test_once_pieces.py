@@ -312,7 +312,7 @@ def test_what_a_restarted_server_lost_is_sent_again(settings: Settings) -> None:
     comes again as it came."""
     sink = faulty(settings)
     with Recorder(settings, sink=sink) as recorder:
-        wait_until(lambda: bool(wal(recorder).server))
+        wait_until(lambda: bool(wal(recorder).done.server))
         put(recorder, range(1))
         recorder.flush(WAIT_S)
         logs = recorder._life.running()[0].logs
@@ -321,9 +321,11 @@ def test_what_a_restarted_server_lost_is_sent_again(settings: Settings) -> None:
         delete = "ALTER TABLE orders DELETE WHERE 1 SETTINGS mutations_sync = 1"
         recorder.ask(lambda it: it.command(delete), WAIT_S)
         assert not stored(recorder)
-        before = wal(recorder).server
+        before = wal(recorder).done.server
         sink.server_info = ServerInfo("26.1", "11111111-1111-1111-1111-111111111111", 1)
-        wait_until(lambda: on_loop(recorder, lambda: wal(recorder).server != before), "a look at the server")
+        wait_until(
+            lambda: on_loop(recorder, lambda: wal(recorder).done.server != before), "a look at the server"
+        )
         quiet(recorder)
         assert stored(recorder) == names(range(1)), "a row that it lost is not put back"
 
@@ -333,10 +335,10 @@ def test_nothing_is_confirmed_before_the_database_has_it(settings: Settings) -> 
     sink = faulty(settings)
     sink.always("orders", Fail(AWAY))
     with Recorder(settings, sink=sink) as recorder:
-        wait_until(lambda: bool(wal(recorder).server))
+        wait_until(lambda: bool(wal(recorder).done.server))
         put(recorder, range(10))
         wait_until(lambda: len(sink.attempts_of("orders")) >= 2)
-        done = on_loop(recorder, lambda: wal(recorder).checkpoint.done())
+        done = on_loop(recorder, lambda: wal(recorder).done.checkpoint.done())
         places = sink.attempts_of("orders")[0].places
         assert places
         assert [part for place in places for part in done.missing_of(place)] == list(places), (
@@ -344,7 +346,7 @@ def test_nothing_is_confirmed_before_the_database_has_it(settings: Settings) -> 
         )
         sink.always("orders", None)
         recorder.flush(WAIT_S)
-        assert on_loop(recorder, lambda: wal(recorder).checkpoint.done()).covers(places[0])
+        assert on_loop(recorder, lambda: wal(recorder).done.checkpoint.done()).covers(places[0])
 
 
 def test_a_refused_row_is_confirmed_after_its_dead_letter_is_durable(
@@ -355,7 +357,7 @@ def test_a_refused_row_is_confirmed_after_its_dead_letter_is_durable(
     refused = Fail(DataError("refused", code=469))
     sink.plan("orders", refused)
     with Recorder(settings, sink=sink) as recorder:
-        wait_until(lambda: bool(wal(recorder).server))
+        wait_until(lambda: bool(wal(recorder).done.server))
         with hanging(monkeypatch, settings.data_dir / "wal" / "dead_letters") as begun:
             put(recorder, range(1))
             wait_until(lambda: recorder.balance()["orders"].dead_lettered == 1)
@@ -363,6 +365,6 @@ def test_a_refused_row_is_confirmed_after_its_dead_letter_is_durable(
             quiet(recorder)
             rows(recorder, "SELECT 1")  # and whatever was to follow at once has followed
             place = Range(wal(recorder).writer.epoch, 0, 1)
-            done = on_loop(recorder, lambda: wal(recorder).checkpoint.done())
+            done = on_loop(recorder, lambda: wal(recorder).done.checkpoint.done())
             assert not done.covers(place), "confirmed before its dead letter was durable"
-        wait_until(lambda: on_loop(recorder, lambda: wal(recorder).checkpoint.done()).covers(place))
+        wait_until(lambda: on_loop(recorder, lambda: wal(recorder).done.checkpoint.done()).covers(place))

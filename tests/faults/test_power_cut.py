@@ -191,10 +191,12 @@ def test_the_power_of_the_database_alone_fails(tmp_path: pathlib.Path) -> None:
         server.kill()
         disk.come_back()
         put(recorder, upto + 100, upto + 200)
-        runs = {pipeline.wal.server for pipeline in pipelines(recorder) if pipeline.wal is not None}
+        runs = {pipeline.wal.done.server for pipeline in pipelines(recorder) if pipeline.wal is not None}
         server.start()
         recorder.flush(WAIT_S)
-        wait_until(lambda: all(p.wal is not None and p.wal.server not in runs for p in pipelines(recorder)))
+        wait_until(
+            lambda: all(p.wal is not None and p.wal.done.server not in runs for p in pipelines(recorder))
+        )
         found = tell(recorder)
         there_once(found, [(0, upto + 200)])
         assert found["restored"]["orders"] >= 2_000, "all that was confirmed before the cut"

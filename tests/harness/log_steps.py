@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from recorder.flush_worker import FlushWorker
+from recorder.log_done import LogDone
 from recorder.log_earlier import EarlierRows
 from recorder.sink.client_sink import ClientSink
 from recorder.table_log import TableLog
@@ -32,7 +33,7 @@ PLACES: dict[str, tuple[Any, str]] = {
     "sync": (SegmentWriter, "sync"),
     "seal": (TableLog, "seal"),
     "insert": (ClientSink, "insert"),
-    "confirm": (TableLog, "_confirm"),
+    "confirm": (LogDone, "confirm"),
     "new checkpoint": (CheckpointFile, "_write_new"),
     "checkpoint": (CheckpointFile, "write"),
     "rotate": (LogDisk, "rotate"),

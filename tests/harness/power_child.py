@@ -72,8 +72,8 @@ def gone_through(recorder: Recorder) -> bool:
     """Whether nothing is pending, and all that another run of the server confirmed was looked up."""
     for pipeline in pipelines(recorder):
         assert pipeline.wal is not None
-        server = pipeline.wal.server
-        foreign = [one for one in pipeline.wal.checkpoint.confirmed if one.server != server]
+        server = pipeline.wal.done.server
+        foreign = [one for one in pipeline.wal.done.checkpoint.confirmed if one.server != server]
         if not server or foreign or not pipeline._taken_up or pipeline.flying_rows:
             return False
     return all(recorder.balance()[table].pending == 0 for table in TABLES)

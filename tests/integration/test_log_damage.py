@@ -14,7 +14,7 @@ from harness.backends import Backend
 from harness.recorders import WAIT_S, in_trouble, order, rows, settings_for, wait_until
 from harness.wal_making import make_segment
 
-from recorder import Recorder, Settings, log_setup, table_log
+from recorder import Recorder, Settings, log_reading, log_setup
 from recorder.sink.errors import SinkUnavailable
 from wal import names
 from wal.checkpoint import pack_checkpoint
@@ -141,7 +141,7 @@ def test_rows_that_turn_out_broken_when_their_turn_comes_are_lost_then(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The log was whole when it was gone through: they are counted as pending first, and then as shed, once."""
-    monkeypatch.setattr(table_log, "REPLAY_ROWS", EACH)
+    monkeypatch.setattr(log_reading, "REPLAY_ROWS", EACH)
     few = settings.defaults.model_copy(update={"batch_rows": EACH})
     settings = settings.model_copy(update={"defaults": few})
     leave(settings)

@@ -88,7 +88,7 @@ async def settle_and_purge(recorder: Recorder) -> None:
     """All that is confirmed, without waiting for the seconds to pass."""
     logs = recorder._life.running()[0].logs
     assert logs is not None
-    logs.tables["orders"]._seen_ns = 2**62
+    logs.tables["orders"].done._seen_ns = 2**62
     await logs.tidy()
 
 

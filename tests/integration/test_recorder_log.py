@@ -122,7 +122,7 @@ def test_rows_of_a_batch_that_the_log_took_in_part_are_done_with_it(
         assert 0 < wal.refused_rows < 1_000
         assert logged == 1_000 - wal.refused_rows
         whole = Range(wal.writer.epoch, 0, logged)
-        wait_until(lambda: wal.checkpoint.done().covers(whole), "what the log has of them")
+        wait_until(lambda: wal.done.checkpoint.done().covers(whole), "what the log has of them")
         assert ids(recorder) == names(range(1_000))
 
 
@@ -167,7 +167,7 @@ def test_what_a_restarted_database_lost_is_put_back(settings: Settings) -> None:
     with Recorder(settings, sink=sink) as recorder:
         put(recorder, range(1_000))
         recorder.flush(WAIT_S)
-        wait_until(lambda: bool(recorder._life.running()[0].pipelines["orders"].wal.server))  # type: ignore[union-attr]
+        wait_until(lambda: bool(recorder._life.running()[0].pipelines["orders"].wal.done.server))  # type: ignore[union-attr]
         put(recorder, range(1_000, 2_000))
         recorder.flush(WAIT_S)
         recorder.ask(

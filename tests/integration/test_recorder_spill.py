@@ -66,7 +66,7 @@ def nothing_left(settings: Settings, stored: range) -> None:
     """The next run has nothing to begin with, and all is there once."""
     with Recorder(settings) as recorder:
         recorder.flush(WAIT_S)
-        wait_until(lambda: bool(pipeline_of(recorder).wal.server))  # type: ignore[union-attr]
+        wait_until(lambda: bool(pipeline_of(recorder).wal.done.server))  # type: ignore[union-attr]
         recorder.flush(WAIT_S)
         assert recorder.balance()["orders"].received == 0
         assert sorted(ids(recorder)) == sorted(names(stored))

@@ -301,18 +301,18 @@ def test_a_stopped_replay_says_what_is_done(
 KILLED = """
 import os, signal
 from recorder.cli import main
-from recorder.table_log import TableLog
+from recorder.log_done import LogDone
 
-confirm, calls = TableLog._confirm, 0
+confirm, calls = LogDone.confirm, 0
 
 def killed_at_the_second(self, *arguments):
     global calls
-    calls += self.table.name == "orders"
+    calls += self._table == "orders"
     if calls == 2:
         os.kill(os.getpid(), signal.SIGKILL)
     confirm(self, *arguments)
 
-TableLog._confirm = killed_at_the_second
+LogDone.confirm = killed_at_the_second
 main(["replay"])
 """
 

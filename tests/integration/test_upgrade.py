@@ -212,7 +212,7 @@ def test_rows_that_stay_on_the_log_are_counted_when_they_are_dropped(
         def drop(runtime: Runtime) -> int:
             pipeline = runtime.pipelines["things"]
             assert pipeline.wal is not None
-            (place,) = pipeline.wal.left
+            (place,) = pipeline.wal.reading.left
             return pipeline.drop_logged(place, "log segment 1", time.monotonic_ns())
 
         assert recorder._life.ask(drop) == 20

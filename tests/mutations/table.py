@@ -229,7 +229,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             Edit(
                 "recorder/table_log.py",
                 "        synced = self.writer.synced_mark\n        line",
-                "        synced = LAST\n        line",
+                "        synced = 2**63\n        line",
             ),
         ),
         f"{ONCE}test_a_batch_goes_out_after_its_seal_is_on_disk[chdb]",
@@ -356,8 +356,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         (
             Edit(
                 "recorder/table_log.py",
-                "        await self._letters_durable()\n        self._confirm(places, server)\n",
-                "        self._confirm(places, server)\n",
+                "        await self._letters_durable()\n        self.done.confirm(places, server)\n",
+                "        self.done.confirm(places, server)\n",
             ),
         ),
         f"{ONCE}test_a_refused_row_is_confirmed_after_its_dead_letter_is_durable[chdb]",
@@ -369,8 +369,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         (
             Edit(
                 "recorder/table_log.py",
-                "        await self._letters_durable()\n        self.resolve(places)\n",
-                "        self.resolve(places)\n",
+                "        await self._letters_durable()\n        self.done.resolve(places)\n",
+                "        self.done.resolve(places)\n",
             ),
         ),
         f"{ONCE}test_a_refused_row_is_confirmed_after_its_dead_letter_is_durable[chdb]",

@@ -50,10 +50,10 @@ def opened(folder: pathlib.Path) -> tuple[Logs, TableLog]:
 async def earlier_rows(folder: pathlib.Path) -> Account:
     """What a start makes of what the log has."""
     logs, log = opened(folder)
-    log.server_is(ServerInfo("26", "a", 1_000), time.time_ns())
+    log.done.server_is(ServerInfo("26", "a", 1_000), time.time_ns())
     await logs.tidy()
     account = Account()
-    await log.take_up(account)
+    await log.reading.take_up(account)
     await asyncio.gather(*log._confirming)
     await logs.tidy()
     await log.close()
@@ -105,7 +105,7 @@ async def test_rows_at_the_broken_end_of_a_file_are_told_though_all_else_in_it_i
     with Segment.open(path) as segment:
         frame = [one for one in segment.scan() if isinstance(one, Frame) and one.header.rows][-1]
     epoch, first, after = log.writer.epoch, frame.header.first, frame.header.first + frame.header.rows
-    log.resolve([Range(epoch, 0, first), Range(epoch, after, log.writer.stats().rows_appended)])
+    log.done.resolve([Range(epoch, 0, first), Range(epoch, after, log.writer.stats().rows_appended)])
     await log.close()
     await logs.close()
     data = bytearray(path.read_bytes())

@@ -82,7 +82,7 @@ def opened(folder: pathlib.Path, names: Sequence[str], bytes_max: int) -> tuple[
     for name in names:
         log = logs.open(PACK.table(name), letters_durable=nothing, gaps_durable=nothing, batch_rows=10_000)
         assert log is not None
-        log.server_is(ServerInfo("26", "a", 1_000), time.time_ns())
+        log.done.server_is(ServerInfo("26", "a", 1_000), time.time_ns())
         found.append(log)
     return logs, found
 
@@ -138,7 +138,7 @@ async def test_all_tables_together_stay_within_one_bound_whoever_is_held(
     sizes: dict[str, list[int]] = {name: [] for name in slices}
 
     async def send(log: TableLog) -> None:
-        earlier, rows = await log.take_up(Account()), 0
+        earlier, rows = await log.reading.take_up(Account()), 0
         assert earlier is not None
         while (cut := await earlier.next()) is not None:
             assert [place.first for place in cut.places] == [rows]
@@ -172,7 +172,7 @@ async def test_a_sealed_batch_that_takes_more_than_its_share_goes_whole_and_alon
     await leave(tmp_path, {"orders": 60}, sealed_in=3)
     logs, tables = opened(tmp_path, ["orders"], MIB)
     held.begin()
-    earlier, tokens, nbytes = await tables[0].take_up(Account()), list[str](), 0
+    earlier, tokens, nbytes = await tables[0].reading.take_up(Account()), list[str](), 0
     assert earlier is not None
     while (cut := await earlier.next()) is not None:
         (batch,) = cut.batches

@@ -73,7 +73,7 @@ def test_a_batch_without_room_waits_until_there_is(log: TableLog, commit: OneThr
     assert sum(one.rows for one in placed.places) == large.rows
     assert log.trouble() == ""
     assert writer.stats().rows_appended == first.rows_appended + large.rows
-    assert not log.checkpoint.settled
+    assert not log.done.checkpoint.settled
 
 
 def test_a_batch_that_can_have_no_room_is_tried_once(log: TableLog, commit: OneThread) -> None:
