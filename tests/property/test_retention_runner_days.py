@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from harness.backends import Backends
@@ -25,6 +25,7 @@ from schemas.policy import Partition
 HOUR_NS, S_NS = DAY_NS // 24, 10**9
 FIRST = (START_NS, START_NS + DAY_NS - S_NS)
 """Rows at both ends of the first day."""
+MONTH_ENDS_NS = START_NS + 3 * DAY_NS
 LATE_NS, LATER_NS = START_NS + 7 * HOUR_NS, START_NS + 9 * HOUR_NS
 """Rows of the first day that come late, in hours that no other row is of."""
 
@@ -65,11 +66,13 @@ class _Death(Steps):
 
 
 @contextlib.contextmanager
-def _world(backends: Backends, root: pathlib.Path, policy: RetentionPolicy) -> Iterator[World]:
+def _world(
+    backends: Backends, root: pathlib.Path, policy: RetentionPolicy, rows: Sequence[int] = FIRST
+) -> Iterator[World]:
     with backends.chdb.fresh_database() as database:
         world = World(Desk(backends.chdb.client, database))
         world.begin(root, policy)
-        world.rows_come(FIRST)
+        world.rows_come(rows)
         yield world
 
 
@@ -135,3 +138,15 @@ def test_a_run_that_is_killed_before_the_receipt_takes_no_row(
         world.look()
         assert world.there == {0, 1}
         assert _run_after(world, 6) == set()
+
+
+def test_rows_of_a_month_stay_until_it_is_over(backends: Backends, tmp_path: pathlib.Path) -> None:
+    """Although all that came are older than they are kept: more may come."""
+    month = dataclasses.replace(ARCHIVE, partition=Partition.MONTH)
+    with _world(backends, tmp_path, month, FIRST[:1]) as world:
+        world.now_ns = MONTH_ENDS_NS - 1
+        world.complete()
+        assert world.there == {0}
+        world.now_ns = MONTH_ENDS_NS
+        world.complete()
+        assert world.there == set()
