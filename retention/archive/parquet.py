@@ -78,10 +78,8 @@ def write_files(
                     contextlib.closing(_writer(draft, schema.with_metadata(dict(metadata)))) as writer,
                 ):
                     while group is not None and (not rows or draft.stat().st_size < limits.file_bytes):
-                        for batch in group.to_batches():
-                            summing.add(batch)
                         rows += group.num_rows
-                        group = _write_beside(pool, writer, group, groups)
+                        group = _write_beside(pool, writer, group, groups, summing)
                 entry = FileEntry(name.rpartition("/")[2], rows, draft.stat().st_size, sha256_of(draft))
                 store.put(name, draft)
             files.append(entry)
@@ -209,11 +207,17 @@ def _is_integer(kind: pa.DataType) -> bool:
 
 
 def _write_beside(
-    pool: ThreadPoolExecutor, writer: pq.ParquetWriter, group: pa.Table, groups: Iterator[pa.Table]
+    pool: ThreadPoolExecutor,
+    writer: pq.ParquetWriter,
+    group: pa.Table,
+    groups: Iterator[pa.Table],
+    summing: Summing,
 ) -> pa.Table | None:
-    """Write a row group while the next one comes from the source; that, once it is written."""
+    """Write a row group, and sum it up, while the next one comes from the source; that, once it is written."""
     writing = pool.submit(writer.write_table, group, row_group_size=group.num_rows)
     try:
+        for batch in group.to_batches():
+            summing.add(batch)
         following = next(groups, None)
     finally:
         wait([writing])  # nobody may close the file before

@@ -33,7 +33,7 @@ from retention.archive.valuehash import Words as Words
 from retention.errors import ArchiveError
 
 LOG, SEQ, TIME = "_log", "_seq", "ts_local"
-THREADS, WAITING = 2, 3
+WAITING = 4
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,8 @@ class Summing:
     def __init__(self) -> None:
         self.total = Sums()
         """Of all batches, once the block is left."""
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="archive-sums")
+        # One thread: two of them take the interpreter from each other, and from whoever brings the batches.
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="archive-sums")
         self._waiting: collections.deque[Future[Sums]] = collections.deque()
 
     def add(self, rows: pa.RecordBatch) -> None:

@@ -375,7 +375,9 @@ def test_closing_ends_in_time_beside_a_table_that_hangs(make: Make) -> None:
 
 def test_an_insert_under_way_at_the_close_is_looked_up(make: Make) -> None:
     """Rows that are in although their answer never came count as inserted, not as lost."""
-    recorder, sink = make(shutdown_timeout_s=4.0)  # all of it passes; in it a busy machine must get to insert and look
+    recorder, sink = make(
+        shutdown_timeout_s=4.0
+    )  # all of it passes; in it a busy machine must get to insert and look
     real = sink.inner.insert
 
     async def commit_and_hang(batch: Batch, *, timeout_s: float) -> None:
