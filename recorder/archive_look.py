@@ -57,6 +57,21 @@ class RecorderArchive:
         self._failed: _GivenUp | None = None
         self._hung: list[Future[Mask | _Failed]] = []
 
+    def meet(self) -> None:
+        """See once, beside everything else, which archive it is: one that is away later is not taken for an empty one.
+
+        Waits for nothing. What keeps it from being seen is told.
+        """
+        begun(self._meet)
+
+    def _meet(self) -> None:
+        from retention.errors import ArchiveError
+
+        try:
+            archive_store(self._settings).see()
+        except (ArchiveError, OSError, ValueError) as error:
+            log.warning("the archive cannot be seen", archive=self._named, why=redacted(str(error)))
+
     async def found(self, table: Table, batch: Batch, asked: Mask, *, others_wait: bool) -> Mask:
         """See `recorder.elsewhere.Archived`."""
         patience_s = min(self._patience_s, HURRIED_S) if others_wait else self._patience_s
@@ -156,6 +171,8 @@ class RecorderArchive:
                     known=self._known,
                     moved=reading.moved,
                 )
+            if not found[asked].all():
+                self._store.see()  # it may have gone meanwhile, and then it seems to lack what it has
             return found
         except ArchiveError as error:
             return _Failed(redacted(str(error)), isinstance(error, StoreError))

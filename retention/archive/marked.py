@@ -40,7 +40,7 @@ class MarkedStore:
         self._where = str(store) if self.root is None else str(self.root.absolute())
         self._name = f"{hashlib.blake2b(self._where.encode(), digest_size=8).hexdigest()}.json"
         self._memory = FolderStore(memory)
-        self._seen = self._marked = False
+        self._seen = self._marked = self._unremembered = False
 
     def __str__(self) -> str:
         return str(self.inner)
@@ -134,6 +134,9 @@ class MarkedStore:
             self._tell(error)
 
     def _tell(self, error: StoreError | OSError) -> None:
+        if self._unremembered:
+            return  # it was said
+        self._unremembered = True
         self._told(
             f"{self._where}: which archive this is cannot be remembered, so another one in its place is not noticed: "
             f"{error}"

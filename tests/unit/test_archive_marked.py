@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from harness.archives import DAY, Rows, rows
 from harness.bucket import NAME, Bucket
+from harness.recorders import wait_until
 
-from recorder import Settings
+from recorder import Recorder, Settings
 from recorder.archive_look import RecorderArchive
-from recorder.archive_root import archive_store
+from recorder.archive_root import MEMORY, archive_store
 from recorder.batch import Batch
 from recorder.cli import main
-from recorder.elsewhere import Unanswered
-from retention.archive import FolderStore, Store, open_store, partition_of, write_partition
+from recorder.elsewhere import Mask, Unanswered
+from recorder.settings_tables import TableSettings
+from retention.archive import FolderStore, Store, found, open_store, partition_of, place_of, write_partition
 from retention.archive.marked import MARK, MarkedStore
 from retention.errors import StoreError
 from schemas.core.tables import PACK
@@ -49,6 +54,14 @@ def marked(opened: Callable[[], Store], memory: pathlib.Path) -> MarkedStore:
 def archive(store: Store, stop: int = 100) -> int:
     done = write_partition(Rows(rows(0, stop)), store, recorder_version="1")
     return sum(receipt.sums.rows for receipt in done.new)
+
+
+async def asked_for(settings: Settings) -> Mask:
+    """Which of ten rows that are archived a recorder finds there."""
+    table = next(table for table in PACK.tables if table.name == "fills")
+    batch = Batch("fills", rows(0, 10).to_batches()[0], 0)
+    looking = RecorderArchive(settings, patience_s=5.0)
+    return await looking.found(table, batch, np.ones(10, np.bool_), others_wait=False)
 
 
 def emptied(store: Store, *, but: str = "") -> None:
@@ -176,12 +189,62 @@ def test_commands_and_recorders_refuse_it(tmp_path: pathlib.Path) -> None:
     refused = ls()
     assert (refused.exit_code, OTHER in " ".join(refused.stderr.split())) == (1, True)
 
-    table = next(table for table in PACK.tables if table.name == "fills")
-    batch = Batch("fills", rows(0, 10).to_batches()[0], 0)
-
-    async def ask() -> None:
-        looking = RecorderArchive(settings, patience_s=5.0)
-        await looking.found(table, batch, np.ones(10, np.bool_), others_wait=False)
-
     with pytest.raises(Unanswered, match=OTHER):
-        asyncio.run(ask())
+        asyncio.run(asked_for(settings))
+
+
+def test_an_archive_that_was_there_at_the_start_is_missed_when_it_is_away(tmp_path: pathlib.Path) -> None:
+    """Also by a recorder that never asked it before, and never writes to it: retention runs elsewhere."""
+    settings = Settings(data_dir=tmp_path / "data", archive=tmp_path / "kept")
+    assert archive(marked(lambda: FolderStore(tmp_path / "kept"), tmp_path / "of-another")) == 100
+    with Recorder(settings.model_copy(update={"tables": {"fills": TableSettings(archive_after_days=5)}})):
+        wait_until(lambda: any((tmp_path / "data" / MEMORY).glob("*.json")), "it is remembered")
+    shutil.move(tmp_path / "kept", tmp_path / "away")
+    with pytest.raises(Unanswered, match=OTHER):
+        asyncio.run(asked_for(settings))
+
+
+def test_an_archive_that_goes_while_it_is_read_is_not_taken_for_one_without_rows(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its disk is unmounted between the look at its mark and that at its files."""
+    settings = Settings(data_dir=tmp_path, archive=tmp_path / "kept", database="trading")
+    write_partition(
+        Rows(rows(0, 100), place_of("fills", "2024-08")), archive_store(settings), recorder_version="1"
+    )
+    assert asyncio.run(asked_for(settings)).all()
+    look = found.found_in
+
+    def away(*arguments: Any, **more: Any) -> Any:
+        if (tmp_path / "kept").exists():
+            shutil.move(tmp_path / "kept", tmp_path / "away")
+        return look(*arguments, **more)
+
+    monkeypatch.setattr(found, "found_in", away)
+    with pytest.raises(Unanswered, match=OTHER):
+        asyncio.run(asked_for(settings))
+
+
+def test_what_cannot_be_remembered_is_told_once_and_keeps_nobody_from_reading(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The own disk takes no writing: it says so to whatever would change it, also to removing what is not there."""
+    assert archive(marked(lambda: FolderStore(tmp_path / "kept"), tmp_path / "of-another")) == 100
+    lines: list[str] = []
+    store = MarkedStore(FolderStore(tmp_path / "kept"), tmp_path / "memory", told=lines.append)
+    (tmp_path / "memory").mkdir()
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    opened = pathlib.Path.open
+    monkeypatch.setattr(pathlib.Path, "unlink", refused)
+    monkeypatch.setattr(
+        pathlib.Path,
+        "open",
+        lambda path, mode="r", *more: refused() if "w" in mode else opened(path, mode, *more),
+    )
+    for _ in range(3):
+        store.see()
+    (line,) = lines
+    assert "cannot be remembered" in line
