@@ -57,21 +57,6 @@ class RecorderArchive:
         self._failed: _GivenUp | None = None
         self._hung: list[Future[Mask | _Failed]] = []
 
-    def meet(self) -> None:
-        """See once, beside everything else, which archive it is: one that is away later is not taken for an empty one.
-
-        Waits for nothing. What keeps it from being seen is told.
-        """
-        begun(self._meet)
-
-    def _meet(self) -> None:
-        from retention.errors import ArchiveError
-
-        try:
-            archive_store(self._settings).see()
-        except (ArchiveError, OSError, ValueError) as error:
-            log.warning("the archive cannot be seen", archive=self._named, why=redacted(str(error)))
-
     async def found(self, table: Table, batch: Batch, asked: Mask, *, others_wait: bool) -> Mask:
         """See `recorder.elsewhere.Archived`."""
         patience_s = min(self._patience_s, HURRIED_S) if others_wait else self._patience_s

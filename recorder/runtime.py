@@ -305,8 +305,6 @@ class Runtime:
         for care in self._cares:
             care.start()
         self.board.tasks += self._cares
-        if any(self._settings.for_table(one.table).archive_after_days for one in self.tables.values()):
-            self._archive.meet()
         if self._logs_of is None:
             self._unread = asyncio.create_task(self._look_for_unread_logs(), name="unread logs")
 

@@ -41,6 +41,12 @@ class Assembly:
         )
 
     @property
+    def archives(self) -> bool:
+        """Whether any table's rows are archived before they go."""
+        tables = (table for pack in self._packs for table in pack.tables)
+        return any(self._settings.for_table(table).archive_after_days is not None for table in tables)
+
+    @property
     def tables(self) -> Collection[str]:
         """The names of the tables of the loaded packs."""
         return [table.name for pack in self._packs for table in pack.tables]

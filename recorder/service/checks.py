@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from typing import Any
 
+from recorder.archive_root import archive_store
+from recorder.aside import begun
 from recorder.log import get_logger
 from recorder.recorder import Recorder
+from recorder.redact import redacted
 from recorder.settings import Settings
 from recorder.settings_explain import explain
 
@@ -56,6 +60,21 @@ def tell_disk(settings: Settings) -> None:
         free_gib=round(usage.free / (1 << 30), 1),
         free_share=round(usage.free / usage.total, 3),
     )
+
+
+def see_archive(settings: Settings) -> None:
+    """See which archive it is: one that is away later is not taken for an empty one. Beside everything else, and waited
+    for by nobody; only what keeps it from being seen is told."""
+    begun(partial(_see_archive, settings))
+
+
+def _see_archive(settings: Settings) -> None:
+    from retention.errors import ArchiveError
+
+    try:
+        archive_store(settings).see()
+    except (ArchiveError, OSError, ValueError) as error:
+        log.warning("the archive cannot be seen", why=redacted(str(error)))
 
 
 def tell_health(recorder: Recorder) -> None:

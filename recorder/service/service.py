@@ -101,6 +101,8 @@ class Service:
             makers = self._assembly.consumers()
             checks.tell_settings(self._settings)
             checks.tell_disk(self._settings)
+            if self._assembly.archives:
+                checks.see_archive(self._settings)
             try:
                 if await self._start(recorder):
                     await self._run_with(recorder, makers)

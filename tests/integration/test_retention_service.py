@@ -15,8 +15,10 @@ from harness.recorders import wait_until
 from harness.retaining import asked, record_old_rows, running
 from harness.running import RunningRecorder
 
+from recorder.archive_root import FOLDER, MEMORY
 from retention.archive import FolderStore, partition_of, read_files
 from retention.archive import Place as Archived
+from retention.archive.marked import MarkedStore
 
 DAY = Archived("market_data", "2024-08-08")
 EVENTS = (
@@ -70,6 +72,22 @@ def gate(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def reached(gate: pathlib.Path) -> bool:
     return pathlib.Path(f"{gate}.reached").exists()
+
+
+def test_which_archive_it_is_is_seen_at_the_start(place: Place, tmp_path: pathlib.Path) -> None:
+    """Others archive. A recorder that never asks remembers its archive all the same, and says so when it is away."""
+    root = tmp_path / "data" / FOLDER
+    MarkedStore(FolderStore(root), tmp_path / "of-another").see(writes=True)
+    with running(tmp_path, place) as recorder:
+        recorder.ready()
+        wait_until(lambda: any((tmp_path / "data" / MEMORY).glob("*.json")), "it is remembered")
+        assert recorder.stop() == 0
+    root.rename(tmp_path / "away")
+    with running(tmp_path, place) as recorder:
+        told = recorder.wait_event("the archive cannot be seen")
+        assert "is not the archive that was used here before" in told["why"]
+        recorder.ready()
+        assert recorder.stop() == 0
 
 
 def test_what_is_due_is_archived_and_dropped_once_while_rows_arrive(

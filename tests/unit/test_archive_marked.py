@@ -16,15 +16,13 @@ import pytest
 from click.testing import CliRunner, Result
 from harness.archives import DAY, Rows, rows
 from harness.bucket import NAME, Bucket
-from harness.recorders import wait_until
 
-from recorder import Recorder, Settings
+from recorder import Settings
 from recorder.archive_look import RecorderArchive
-from recorder.archive_root import MEMORY, archive_store
+from recorder.archive_root import archive_store
 from recorder.batch import Batch
 from recorder.cli import main
 from recorder.elsewhere import Mask, Unanswered
-from recorder.settings_tables import TableSettings
 from retention.archive import FolderStore, Store, found, open_store, partition_of, place_of, write_partition
 from retention.archive.marked import MARK, MarkedStore
 from retention.errors import StoreError
@@ -189,17 +187,6 @@ def test_commands_and_recorders_refuse_it(tmp_path: pathlib.Path) -> None:
     refused = ls()
     assert (refused.exit_code, OTHER in " ".join(refused.stderr.split())) == (1, True)
 
-    with pytest.raises(Unanswered, match=OTHER):
-        asyncio.run(asked_for(settings))
-
-
-def test_an_archive_that_was_there_at_the_start_is_missed_when_it_is_away(tmp_path: pathlib.Path) -> None:
-    """Also by a recorder that never asked it before, and never writes to it: retention runs elsewhere."""
-    settings = Settings(data_dir=tmp_path / "data", archive=tmp_path / "kept")
-    assert archive(marked(lambda: FolderStore(tmp_path / "kept"), tmp_path / "of-another")) == 100
-    with Recorder(settings.model_copy(update={"tables": {"fills": TableSettings(archive_after_days=5)}})):
-        wait_until(lambda: any((tmp_path / "data" / MEMORY).glob("*.json")), "it is remembered")
-    shutil.move(tmp_path / "kept", tmp_path / "away")
     with pytest.raises(Unanswered, match=OTHER):
         asyncio.run(asked_for(settings))
 
