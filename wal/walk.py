@@ -22,6 +22,8 @@ from wal.segment import Segment, foreign, listable, open_or_tell
 
 _SEARCH_SHARE = 50
 """Of the time, one part in so many goes into searching the rest of a segment for frames beyond its end."""
+_TICK_NS = 50_000_000
+"""Longer than a tick of the clock by which file systems say when a file was written: 1 to 10 ms (Linux, CONFIG_HZ)."""
 
 
 class Met(NamedTuple):
@@ -214,7 +216,9 @@ class _Search:
     def hole_at(self, offset: int) -> Frame | Hole | None:
         """What is there now: a frame after all, bytes that are none, or nothing yet."""
         begun_s = time.monotonic()
-        self._changed_ns = self._segment.changed_ns
+        changed_ns = self._segment.changed_ns
+        # What was written just now may be written again within the same tick: that would not show.
+        self._changed_ns = changed_ns if time.time_ns() - changed_ns > _TICK_NS else -1
         found = next(self._segment.scan(offset), None)
         if isinstance(found, Hole) and not found.last:
             # What lies before the frame that was found may have been read before it was written.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 from harness.wal_making import EPOCH, NAME, Made, make_segment, read_ranges, rows_of
 
+from wal import walk
 from wal.damage import Damage, Harm
 from wal.errors import FormatError
 from wal.format import PREAMBLE_BYTES_MAX, Kind
@@ -239,6 +242,12 @@ def test_a_segment_that_vanishes_in_the_middle_is_told(tmp_path: Path) -> None:
     assert told(reader.damage) == [(Harm.MISSING_SEGMENT, "2", 4, 0), (Harm.MISSING, "3", 4, 2)]
 
 
+@pytest.fixture
+def searched_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the last search took on a busy machine: the looks are counted here, not timed."""
+    monkeypatch.setattr(walk, "_SEARCH_SHARE", 0)
+
+
 def follow(folder: Path, steps: Iterator[None], damage: list[Damage] | None = None) -> Iterator[Range]:
     """What a tailing reader gives out; the log is driven one step on, each time it has come to its end."""
     reader = LogReader([folder])
@@ -263,6 +272,7 @@ def follow(folder: Path, steps: Iterator[None], damage: list[Damage] | None = No
         damage += reader.damage
 
 
+@pytest.mark.usefixtures("searched_at_once")
 @pytest.mark.parametrize("zeros", [True, False], ids=["into zeros", "at the end"])
 def test_a_tailing_reader_sees_each_frame_when_it_is_whole(tmp_path: Path, zeros: bool) -> None:
     """However its bytes come, into zeros or at the end of the file; half a frame is never damage."""
@@ -295,6 +305,7 @@ def test_a_tailing_reader_sees_each_frame_when_it_is_whole(tmp_path: Path, zeros
     assert damage == []
 
 
+@pytest.mark.usefixtures("searched_at_once")
 @pytest.mark.parametrize("at", [5, 50], ids=["header", "payload"])
 @pytest.mark.parametrize("shown_by", ["frame", "segment"])
 @pytest.mark.parametrize("zeros", [False, True], ids=["turned", "never written"])
@@ -330,6 +341,30 @@ def test_a_tailing_reader_gets_past_real_damage(tmp_path: Path, at: int, shown_b
     assert len([d for d in damage if d.harm is not Harm.MISSING]) <= 1
 
 
+@pytest.mark.usefixtures("searched_at_once")
+def test_a_tailing_reader_sees_what_comes_within_a_tick_of_the_clock(tmp_path: Path) -> None:
+    """Of which the time that the file system gives says nothing: many have ticks of some milliseconds."""
+    made = make_segment(tmp_path, 1, [2, 3, 1])
+    bad = made.frames[1]
+    data = broken(made, bad.offset + 5)
+    written_ns = time.time_ns() + 3_600 * 10**9
+
+    def write(size: int) -> None:
+        made.write(data[:size] + bytes(len(data) - size))
+        os.utime(made.path, ns=(written_ns, written_ns))
+
+    def steps() -> Iterator[None]:
+        write(bad.end)
+        for _ in range(5):
+            yield
+        write(len(data))
+        yield
+
+    write(bad.offset)
+    assert list(follow(tmp_path, steps())) == [rows(0, 2), rows(5, 6)]
+
+
+@pytest.mark.usefixtures("searched_at_once")
 def test_a_tailing_reader_may_come_before_the_log(tmp_path: Path) -> None:
     """It waits for the folder, the first segment and the first frame."""
     folder = tmp_path / "later"
